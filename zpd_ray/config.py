@@ -1,0 +1,186 @@
+"""The run's configuration: pydantic models, TOML in, resolved TOML out.
+
+Every section refuses unknown keys and names the nearest known one. Relative paths in a file are taken from
+the directory of that file, so that a run directory can be moved about and a config run from anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors and values cannot be reassigned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class SourceConfig(Section):
+    """Where samples come from and how their columns are read."""
+
+    path: str | list[str] = Field(description="file, glob, directory or URI, or a list of them")
+    format: Literal["auto", "jsonl", "parquet", "csv", "arrow", "hf"] = "auto"
+    shape: Literal["auto", "prompt_response", "question_answer", "messages", "alpaca", "sharegpt"] = "auto"
+    columns: dict[
+        Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group"], str
+    ] = Field(default_factory=dict, description="item field = column of the source; overrides the shape")
+    max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
+
+
+class PoolConfig(SourceConfig):
+    """The pool that samples are selected from."""
+
+    items_per_part: Count = Field(2000, description="items in one unit of work: a parquet file of the pool")
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    path: str = Field(description="local directory or hub id")
+    max_length: Count | None = Field(None, description="tokens of prompt + response; None asks the model")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    separator: str = Field("\n", description="between prompt and response when there is no chat template")
+
+
+class SimulatedConfig(Section):
+    """A model with known ability, for tests and scale runs."""
+
+    theta: float = Field(0.0, description="ability at stage 0, logits")
+    gain: float = Field(0.3, description="what the ability gains with each stage, logits")
+
+
+class EngineConfig(Section):
+    """What computes NLLs and responses."""
+
+    name: Literal["transformers", "simulated"] = "transformers"
+    batch_tokens: Count = Field(8192, description="tokens (padding included) in one forward pass")
+    simulated: SimulatedConfig = SimulatedConfig()
+
+
+class MeasureConfig(Section):
+    """How an item is measured: the grader turns responses into right or wrong."""
+
+    grader: str = Field(
+        "greedy_match",
+        description="greedy_match (no generation), numeric, exact, choice, or package.module:function",
+    )
+    rollouts: Count = Field(1, description="k responses per item; one is greedy, several are sampled")
+    temperature: Positive = Field(1.0, description="of sampled rollouts")
+    max_new_tokens: Count = 256
+    max_failed_share: Share = Field(0.05, description="stop when more than this share of items fails")
+
+
+class AbilityConfig(Section):
+    """Calibration of difficulty and estimation of ability (DESIGN section 2)."""
+
+    calibration: Literal["explanatory", "feedback"] = "explanatory"
+    feedback_strength: float = Field(1.0, ge=0, description="lambda of the feedback calibration, logits")
+    sigma: Positive = Field(0.5, description="prior median of the residual sd of b, logits")
+    theta_sd: Positive = Field(5.0, description="prior sd of theta, logits: finite when all is right or wrong")
+
+
+class Budget(Section):
+    """Budget of one stage: exactly one of the three."""
+
+    fraction: float | None = Field(None, gt=0, le=1, description="of the pool")
+    items: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1, description="response tokens to train on")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Budget:
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(f"a budget is one of fraction, items, tokens; got {given or 'none of them'}")
+        return self
+
+
+class SelectConfig(Section):
+    """Which items are trained on at each stage."""
+
+    method: Literal["zpd", "random"] = "zpd"
+    budget: Budget
+    replay: float = Field(0.0, ge=0, lt=1, description="share of the budget drawn from mastered items")
+    mastered_p: float = Field(0.9, gt=0.5, lt=1, description="an item is mastered from this p on")
+    target_p: float = Field(0.5, gt=0, lt=1, description="probability of success at the centre of the zone")
+    allow_trained: bool = Field(False, description="let an item be selected again at a later stage")
+
+
+class LoraConfig(Section):
+    """Adapter of the trained model."""
+
+    rank: Count = 16
+    alpha: Positive = 32.0
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class TrainConfig(Section):
+    """The Ray Train job of a stage."""
+
+    method: Literal["lora", "full", "none"] = "lora"
+    epochs: Count = 1
+    batch_size: Count = Field(32, description="items in one optimiser step, over all workers")
+    micro_batch_size: Count = Field(8, description="items in one forward pass of a worker")
+    learning_rate: Positive = 1e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule_over: Literal["run", "stage"] = "run"
+    warmup: Share = Field(0.03, description="share of the schedule that warms up")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: Positive = 1.0
+    bf16: bool = Field(True, description="autocast to bfloat16 where the GPU supports it")
+    gradient_checkpointing: bool = False
+    checkpoint_steps: Count = Field(100, description="optimiser steps between checkpoints inside a stage")
+    workers: Count = 1
+    lora: LoraConfig = LoraConfig()
+
+
+class ClusterConfig(Section):
+    """Resources. Nothing here changes a result, so it may differ when a run is resumed."""
+
+    address: str = Field("local", description="'local' starts a Ray of its own; 'auto' or an address joins one")
+    actors: Count = Field(1, description="scoring actors")
+    cpus_per_actor: Positive = 1.0
+    gpus_per_actor: float = Field(0.0, ge=0)
+    cpus_per_train_worker: Positive = 1.0
+    gpus_per_train_worker: float = Field(0.0, ge=0)
+
+
+class Config(Section):
+    """A run, whole."""
+
+    output: str = Field(description="run directory: a local path or a URI that pyarrow.fs opens")
+    seed: int = Field(0, ge=0)
+    stages: Count = 3
+    pool: PoolConfig
+    evaluation: SourceConfig | None = None
+    model: ModelConfig
+    engine: EngineConfig = EngineConfig()
+    measure: MeasureConfig = MeasureConfig()
+    ability: AbilityConfig = AbilityConfig()
+    select: SelectConfig
+    train: TrainConfig = TrainConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _simulated_does_not_train(self) -> Config:
+        if self.engine.name == "simulated" and self.train.method != "none":
+            raise ValueError(
+                "the simulated engine has no weights to train; got train.method = "
+                f"{self.train.method!r}, expected 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_divide_among_workers(self) -> Config:
+        if self.train.batch_size % self.train.workers:
+            raise ValueError(
+                f"train.batch_size = {self.train.batch_size} does not divide among "
+                f"train.workers = {self.train.workers}; make it a multiple"
+            )
+        return self

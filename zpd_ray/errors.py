@@ -1,0 +1,10 @@
+"""Errors that a user can act on."""
+
+from __future__ import annotations
+
+
+class ZpdError(ValueError):
+    """What was wrong, what was got, what was expected, what to do: one sentence, shown without a traceback.
+
+    The command line prints it and exits with 2; from Python it is an ordinary ``ValueError``.
+    """

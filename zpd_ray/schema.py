@@ -1,0 +1,62 @@
+"""The columns of every table that crosses a hand-off: name, arrow type, unit.
+
+A table is one parquet file per *part* of the pool. Parts are made once, at ingest; every later table of a
+part has the same rows in the same order, so a join is a concatenation of columns.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+
+ITEM = pa.schema(
+    [
+        ("item_id", pa.string()),  # the user's own, or the content hash
+        ("messages", pa.list_(MESSAGE)),  # the prompt
+        ("response", pa.string()),  # the reference response
+        ("answer", pa.string()),  # gold answer for the grader, nullable
+        ("choices", pa.list_(pa.string())),  # option texts of a multiple-choice item, nullable
+        ("group", pa.string()),  # skill or domain, nullable
+        ("source_file", pa.string()),  # where the row came from ...
+        ("source_row", pa.int64()),  # ... counted from 0
+        ("prompt_tokens", pa.int32()),
+        ("response_tokens", pa.int32()),  # with the end-of-text token
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("reason", pa.string()),  # one of a few words, counted in the run's summary
+        ("detail", pa.string()),  # what was got and what was expected
+        ("content", pa.string()),  # the start of the row as text
+    ]
+)
+
+MEASUREMENT = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("nll", pa.float32()),  # mean over the response tokens, nats per token; null on error
+        ("n_tokens", pa.int32()),  # response tokens scored
+        ("n_greedy", pa.int32()),  # of these, how many were the model's first choice
+        ("successes", pa.int32()),  # s of ...
+        ("rollouts", pa.int32()),  # ... k responses graded right
+        ("unparsed", pa.int32()),  # responses in which the grader found no answer (they count as wrong)
+        ("error", pa.string()),  # null when the row was measured
+    ]
+)
+
+# What selection adds to an item; the selected table is ITEM + SELECTION.
+SELECTION = pa.schema(
+    [
+        ("rank", pa.int64()),  # 0 is the best score
+        ("b", pa.float64()),  # posterior mean difficulty, logits
+        ("b_sd", pa.float64()),  # its posterior standard deviation, logits
+        ("p", pa.float64()),  # probability of a right answer at theta
+        ("score", pa.float64()),
+        ("reason", pa.string()),  # "zone" or "replay"
+    ]
+)
+SELECTED = pa.schema([*ITEM, *SELECTION])
