@@ -1,0 +1,84 @@
+"""A model with known ability over items with known difficulty: for tests and for runs at scale.
+
+Its truth is the one-parameter logistic model (Rasch 1960): P(right) = sigmoid(theta - b).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.special import expit, ndtri
+
+from zpd_ray.engines import ModelRef, Scores
+from zpd_ray.engines.randomness import stream_keys, uniforms
+
+if TYPE_CHECKING:
+    from zpd_ray.config import Config
+
+# Streams of random numbers that belong to the item alone, whatever the run's seed and stage.
+DIFFICULTY, NOISE = 101, 102
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def true_difficulty(item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """float64 (n,): b_i ~ N(0, 1), logits, a function of the item's id alone."""
+    return ndtri(uniforms(stream_keys(item_ids, DIFFICULTY)))
+
+
+class SimulatedEngine:
+    """Answers as a model of ability theta = engine.simulated.theta + gain * model.stage would."""
+
+    def __init__(self, config: Config, model: ModelRef) -> None:
+        self.seed = config.seed
+        self.stage = model.stage
+        self.theta = config.engine.simulated.theta + config.engine.simulated.gain * model.stage
+
+    def score(self, items: pa.Table) -> Scores:
+        """NLL = exp(-0.5 + 0.5 (b - theta) + 0.25 e), e ~ N(0, 1) of the item, nats per token.
+
+        Every response token is the first choice exactly where ``generate`` with one rollout is right; else
+        the share that is, is uniform. n_tokens is the column response_tokens.
+        """
+        ids, n = items["item_id"], items.num_rows
+        b, e = true_difficulty(ids), ndtri(uniforms(stream_keys(ids, NOISE)))
+        nll = np.exp(-0.5 + 0.5 * (b - self.theta) + 0.25 * e).astype(np.float32)
+        n_tokens = pc.fill_null(items["response_tokens"], 0).to_numpy().astype(np.int32)
+        right = self._right(ids, b, self.stage, rollout=0)
+        share = uniforms(stream_keys(ids, self.seed, self.stage, 0), draw=1)
+        n_greedy = np.where(right, n_tokens, (share * n_tokens).astype(np.int32)).astype(np.int32)
+        error: list[str | None] = [None] * n
+        for i in np.flatnonzero(n_tokens <= 0):
+            nll[i], error[i] = np.nan, "the response has no tokens"
+        return Scores(nll, n_tokens, n_greedy, error)
+
+    def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:
+        """The gold answer (the reference where there is none) when right, a wrong one otherwise."""
+        ids = items["item_id"]
+        b = true_difficulty(ids)
+        right = np.stack([self._right(ids, b, stage, r) for r in range(rollouts)], axis=1)
+        gold = pc.coalesce(items["answer"], items["response"]).to_pylist()
+        choices = items["choices"].to_pylist()
+        return [
+            [answer if r else wrong_answer(answer, options) for r in row]
+            for answer, options, row in zip(gold, choices, right.tolist(), strict=True)
+        ]
+
+    def _right(self, ids: pa.ChunkedArray, b: np.ndarray, stage: int, rollout: int) -> np.ndarray:
+        return uniforms(stream_keys(ids, self.seed, stage, rollout)) < expit(self.theta - b)
+
+
+def wrong_answer(gold: str, choices: list[str] | None) -> str:
+    """An answer that every grader parses where it parses the gold one, and takes for wrong."""
+    if choices and gold in choices:
+        return next((choice for choice in choices if choice != gold), f"not {gold}")
+    if choices and gold.strip().upper() in LETTERS[: len(choices)]:
+        return LETTERS[(LETTERS.index(gold.strip().upper()) + 1) % len(choices)]
+    digits = list(re.finditer(r"\d", gold))
+    if not digits:
+        return f"not {gold}"
+    at = digits[-1].start()
+    return f"{gold[:at]}{(int(gold[at]) + 1) % 10}{gold[at + 1 :]}"

@@ -1,0 +1,233 @@
+"""The one place where text becomes token ids: ingest measures lengths with it, engines score, trainers train.
+
+A prompt is the chat template's rendering where the tokenizer has one, else the contents joined by blank
+lines plus the separator. A response ends with the id that ends a turn, so that the NLL counts knowing when to
+stop. Prompt ids are exactly what generation is prompted with: "every response id is the model's first choice"
+and "greedy decoding reproduces the reference" are then one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zpd_ray.errors import ZpdError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from zpd_ray.config import ModelConfig
+
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+UNLIMITED = 2**31 - 1
+MARK = "zpdmark"  # stands for an assistant's answer where a template is asked what follows one
+
+Ids = list[int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of n items; rows with an error have no ids. ``error``: why an item has no ids, or None."""
+
+    prompt_ids: list[Ids]
+    response_ids: list[Ids]
+    error: list[str | None]
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Tokenizer of a local model directory or a hub id; never runs code that comes with the model.
+
+    Raises ZpdError when there is none, saying what is there.
+    """
+    directory = Path(path)
+    if directory.is_dir():
+        _require_vocabulary(directory)
+    elif directory.is_absolute() or path.startswith(".") or path.count("/") > 1:
+        raise ZpdError(f"model directory {path} does not exist; give model.path a directory or a hub id")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # the hub, json and tokenizer libraries each raise their own
+        raise ZpdError(
+            f"cannot load a tokenizer from {path!r} ({_first_line(error)}); expected a directory with "
+            "tokenizer.json beside the weights, or the id of a model that this machine can download"
+        ) from error
+
+
+def max_length(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of prompt + response that the model takes: the config's, else what model and tokenizer state.
+
+    Raises ZpdError when the config asks for more positions than the model has.
+    """
+    positions = _positions(model.path)
+    if model.max_length is None:
+        return min(positions, int(min(tokenizer.model_max_length, UNLIMITED)))
+    if model.max_length > positions:
+        raise ZpdError(
+            f"model.max_length = {model.max_length} is more than the {positions} positions of {model.path}; "
+            "lower it, or leave it out to use them all"
+        )
+    return model.max_length
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Iterable[Sequence[dict[str, str]]],
+    responses: Iterable[str | None],
+    separator: str,
+) -> Encoded:
+    """Ids of prompts and of responses (end of turn included, once).
+
+    messages: per item a list of {role, content}; responses: per item its text (both also as arrow columns).
+    The boundary is found on ids: those of the prompt alone are kept as they are. Where they are a prefix of
+    the ids of prompt + response, the rest is the response; where the tokenizer merged across the boundary,
+    the response is tokenised by itself.
+    """
+    replies = [text or "" for text in _rows(responses)]
+    texts, error = prompt_texts(tokenizer, messages, separator)
+    prompt_ids = _prompt_ids(tokenizer, texts, error)
+    response_ids = _after(tokenizer, texts, prompt_ids, replies)
+    end, stops = end_id(tokenizer), stop_ids(tokenizer)
+    for i, ids in enumerate(response_ids):
+        error[i] = error[i] or _flaw(prompt_ids[i], ids, stops)
+        if error[i] is not None:
+            prompt_ids[i], response_ids[i] = [], []
+        elif end is not None and ids[-1] not in stops:
+            response_ids[i] = [*ids, end]
+    return Encoded(prompt_ids, response_ids, error)
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, messages: Iterable[Sequence[dict[str, str]]], separator: str
+) -> tuple[list[Ids], list[str | None]]:
+    """Ids of prompts alone, as generation is prompted with; empty with an error where the template refuses."""
+    texts, error = prompt_texts(tokenizer, messages, separator)
+    return _prompt_ids(tokenizer, texts, error), error
+
+
+def prompt_texts(
+    tokenizer: PreTrainedTokenizerBase, messages: Iterable[Sequence[dict[str, str]]], separator: str
+) -> tuple[list[str], list[str | None]]:
+    """Prompts as text, and per item why the chat template refused it, or None."""
+    rows = [
+        [{"role": turn["role"], "content": turn["content"] or ""} for turn in row or ()]
+        for row in _rows(messages)
+    ]
+    if not tokenizer.chat_template:
+        texts = ["\n\n".join(turn["content"] for turn in row if turn["content"]) + separator for row in rows]
+        return texts, [None] * len(rows)
+    try:
+        return (_render(tokenizer, rows) if rows else []), [None] * len(rows)
+    except Exception:  # a template is a program and raises what it likes; the row at fault is found below
+        rendered = [_render_one(tokenizer, row) for row in rows]
+    return [text for text, _ in rendered], [why for _, why in rendered]
+
+
+def end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id that ends a response: what the chat template puts after an answer, else end-of-text, if any."""
+    if not tokenizer.chat_template:
+        return tokenizer.eos_token_id
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception:  # a template for single prompts only: it cannot say how an answer ends
+        return tokenizer.eos_token_id
+    tail = _ids(tokenizer, [str(text).rpartition(MARK)[2]])[0]
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return tail[0] if tail and tail[0] in special else tokenizer.eos_token_id
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids at which generation stops: end of turn and end of text."""
+    return {i for i in (end_id(tokenizer), tokenizer.eos_token_id) if i is not None}
+
+
+def leading_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """What the tokenizer itself puts before a text (begin-of-text); a chat template brings its own."""
+    if tokenizer.chat_template:
+        return []
+    whole, body = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
+    starts = [i for i in range(len(whole)) if whole[i : i + len(body)] == body]
+    return whole[: starts[0]] if starts else []
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], error: list[str | None]) -> list[Ids]:
+    lead = leading_ids(tokenizer)
+    ids = _ids(tokenizer, texts)
+    return [lead + row if why is None else [] for row, why in zip(ids, error, strict=True)]
+
+
+def _after(
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], prompt_ids: list[Ids], replies: list[str]
+) -> list[Ids]:
+    """Ids of the replies after their prompts, without the end of the turn."""
+    lead = leading_ids(tokenizer)
+    joint = _ids(tokenizer, [prompt + reply for prompt, reply in zip(prompts, replies, strict=True)])
+    whole = [lead + ids for ids in joint]
+    merged = [i for i, ids in enumerate(prompt_ids) if whole[i][: len(ids)] != ids]
+    after = [row[len(ids) :] for row, ids in zip(whole, prompt_ids, strict=True)]
+    for i, ids in zip(merged, _ids(tokenizer, [replies[i] for i in merged]), strict=True):
+        after[i] = ids
+    return after
+
+
+def _flaw(prompt: Ids, response: Ids, stops: set[int]) -> str | None:
+    """Why these ids cannot be scored, or None."""
+    if not prompt:
+        return "the prompt has no tokens; nothing predicts the first response token"
+    if not response:
+        return "the response has no tokens"
+    if not stops.isdisjoint(response[:-1]):
+        return "the response holds an end-of-text token before its end; generation would stop there"
+    return None
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, rows: list[list[dict[str, str]]]) -> list[str]:
+    rendered: Any = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+    return list(rendered)
+
+
+def _render_one(tokenizer: PreTrainedTokenizerBase, row: list[dict[str, str]]) -> tuple[str, str | None]:
+    try:
+        return _render(tokenizer, [row])[0], None
+    except Exception as error:
+        return "", f"the chat template refuses the messages: {_first_line(error)}"
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
+    if not texts:
+        return []
+    return tokenizer(
+        texts,
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    ).input_ids
+
+
+def _rows(column: Any) -> list[Any]:
+    return column.to_pylist() if hasattr(column, "to_pylist") else list(column)
+
+
+def _positions(path: str) -> int:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or UNLIMITED)
+
+
+def _require_vocabulary(directory: Path) -> None:
+    names = sorted(entry.name for entry in directory.iterdir())
+    if not any(name in VOCABULARIES or name.endswith(".tiktoken") for name in names):
+        raise ZpdError(
+            f"no tokenizer in {directory}, which holds {', '.join(names) or 'nothing'}; expected "
+            "tokenizer.json beside the weights: write it there with tokenizer.save_pretrained(directory)"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
