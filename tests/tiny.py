@@ -70,7 +70,8 @@ def build_model(
     """A LlamaForCausalLM of width 32 * heads (head_dim 32) with its tokenizer, saved into ``directory``.
 
     vocab is the model's number of logits; the tokenizer may find fewer tokens in ``texts``. Random logits
-    are nearly flat: ``sharpness`` scales the head's weights so that first choices are not a matter of rounding.
+    are nearly flat: ``sharpness`` scales the head's weights so that rounding decides no
+    first choice.
     """
     tokenizer = build_tokenizer(texts, vocab, chat, bos)
     config = LlamaConfig(

@@ -21,10 +21,14 @@ def mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def stream_keys(item_ids: pa.ChunkedArray | pa.Array, *coordinates: int) -> np.ndarray:
-    """uint64 (n,): a key per item for the stream at these coordinates (seed, stage, rollout, ...)."""
+def item_keys(item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """uint64 (n,): a hash of each id, the same in every process."""
     names = item_ids.to_numpy(zero_copy_only=False) if isinstance(item_ids, pa.Array) else item_ids.to_numpy()
-    keys = pd.util.hash_array(names.astype(object), categorize=False)
+    return pd.util.hash_array(names.astype(object), categorize=False)
+
+
+def streams(keys: np.ndarray, *coordinates: int) -> np.ndarray:
+    """uint64 (n,): the key of each item's stream at these coordinates (seed, stage, rollout, ...)."""
     for coordinate in coordinates:
         keys = mix(keys + GOLDEN * np.asarray([coordinate + 1], dtype=np.uint64))
     return keys

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from scipy.special import expit, ndtri
 
 from zpd_ray.engines import ModelRef, Scores
-from zpd_ray.engines.randomness import stream_keys, uniforms
+from zpd_ray.engines.randomness import item_keys, streams, uniforms
 
 if TYPE_CHECKING:
     from zpd_ray.config import Config
@@ -26,7 +26,12 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 def true_difficulty(item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """float64 (n,): b_i ~ N(0, 1), logits, a function of the item's id alone."""
-    return ndtri(uniforms(stream_keys(item_ids, DIFFICULTY)))
+    return normals(item_keys(item_ids), DIFFICULTY)
+
+
+def normals(keys: np.ndarray, stream: int) -> np.ndarray:
+    """float64 (n,): a standard normal number per item, by inversion of the distribution function."""
+    return ndtri(uniforms(streams(keys, stream)))
 
 
 class SimulatedEngine:
@@ -43,23 +48,23 @@ class SimulatedEngine:
         Every response token is the first choice exactly where ``generate`` with one rollout is right; else
         the share that is, is uniform. n_tokens is the column response_tokens.
         """
-        ids, n = items["item_id"], items.num_rows
-        b, e = true_difficulty(ids), ndtri(uniforms(stream_keys(ids, NOISE)))
+        keys = item_keys(items["item_id"])
+        b, e = normals(keys, DIFFICULTY), normals(keys, NOISE)
         nll = np.exp(-0.5 + 0.5 * (b - self.theta) + 0.25 * e).astype(np.float32)
         n_tokens = pc.fill_null(items["response_tokens"], 0).to_numpy().astype(np.int32)
-        right = self._right(ids, b, self.stage, rollout=0)
-        share = uniforms(stream_keys(ids, self.seed, self.stage, 0), draw=1)
+        right = self._right(keys, b, self.stage, rollout=0)
+        share = uniforms(streams(keys, self.seed, self.stage, 0), draw=1)
         n_greedy = np.where(right, n_tokens, (share * n_tokens).astype(np.int32)).astype(np.int32)
-        error: list[str | None] = [None] * n
+        error: list[str | None] = [None] * len(keys)
         for i in np.flatnonzero(n_tokens <= 0):
             nll[i], error[i] = np.nan, "the response has no tokens"
         return Scores(nll, n_tokens, n_greedy, error)
 
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:
         """The gold answer (the reference where there is none) when right, a wrong one otherwise."""
-        ids = items["item_id"]
-        b = true_difficulty(ids)
-        right = np.stack([self._right(ids, b, stage, r) for r in range(rollouts)], axis=1)
+        keys = item_keys(items["item_id"])
+        b = normals(keys, DIFFICULTY)
+        right = np.stack([self._right(keys, b, stage, r) for r in range(rollouts)], axis=1)
         gold = pc.coalesce(items["answer"], items["response"]).to_pylist()
         choices = items["choices"].to_pylist()
         return [
@@ -67,8 +72,8 @@ class SimulatedEngine:
             for answer, options, row in zip(gold, choices, right.tolist(), strict=True)
         ]
 
-    def _right(self, ids: pa.ChunkedArray, b: np.ndarray, stage: int, rollout: int) -> np.ndarray:
-        return uniforms(stream_keys(ids, self.seed, stage, rollout)) < expit(self.theta - b)
+    def _right(self, keys: np.ndarray, b: np.ndarray, stage: int, rollout: int) -> np.ndarray:
+        return uniforms(streams(keys, self.seed, stage, rollout)) < expit(self.theta - b)
 
 
 def wrong_answer(gold: str, choices: list[str] | None) -> str:

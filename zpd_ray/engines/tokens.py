@@ -103,7 +103,7 @@ def encode(
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, messages: Iterable[Sequence[dict[str, str]]], separator: str
 ) -> tuple[list[Ids], list[str | None]]:
-    """Ids of prompts alone, as generation is prompted with; empty with an error where the template refuses."""
+    """Ids of prompts, as generation is prompted with; empty with an error where the template refuses."""
     texts, error = prompt_texts(tokenizer, messages, separator)
     return _prompt_ids(tokenizer, texts, error), error
 

@@ -1,0 +1,133 @@
+"""Log-probabilities of reference tokens from a causal language model, without its full logits.
+
+A vocabulary of 128,000 makes logits the largest tensor of a forward pass by far. Here the decoder runs once
+over the batch, the hidden states that predict response tokens are gathered, and the head is applied to a
+chunk of them at a time. Rows are padded on the right: under a causal mask no token sees the padding after it,
+so no attention mask is needed at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from zpd_ray.engines.batching import pad
+
+# Logits held at a time: 2 MiB of float32 stay in a core's cache; a GPU wants large products.
+CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
+FORWARD_POSITIONS = 256  # positions at a time through a model's own forward: each time is a pass
+LARGE_LOGIT = 50.0  # where a soft cap bends visibly
+
+Finish = Callable[[torch.Tensor], torch.Tensor]  # float32 logits of the head -> the model's logits
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Per response token of a batch, row after row: float32 log p in nats, and bool first choice."""
+
+    logp: np.ndarray
+    greedy: np.ndarray
+
+
+@torch.inference_mode()
+def score_tokens(
+    model: PreTrainedModel, finish: Finish | None, rows: Sequence[Sequence[int]], prompts: Sequence[int]
+) -> TokenScores:
+    """Scores of the tokens after the prompt. rows: ids of prompt + response; prompts: lengths of the prompts.
+
+    finish: what ``find_finish`` found for the model.
+    """
+    ids = torch.from_numpy(pad(rows, 0, "right")).to(model.device)
+    spans = [(prompt - 1, len(row) - 1) for row, prompt in zip(rows, prompts, strict=True)]
+    parts = _forward_logits(model, ids, spans) if finish is None else _head_logits(model, finish, ids, spans)
+    scores = [_reference(logits, targets) for logits, targets in parts]
+    logp, greedy = (torch.cat(column).cpu().numpy() for column in zip(*scores, strict=True))
+    return TokenScores(logp, greedy)
+
+
+@torch.inference_mode()
+def find_finish(model: PreTrainedModel) -> Finish | None:
+    """What the model does to its head's output, where that is known; None asks for its own forward.
+
+    Most do nothing; Gemma 2 caps (c tanh(x / c)), Cohere multiplies, Granite divides. Small logits would hide
+    a cap, so the head's output is blown up on its way through forward, and what comes out is compared.
+    """
+    seen: dict[str, torch.Tensor] = {}
+
+    def blow_up(head: torch.nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+        seen["input"], seen["output"] = args[0], out * (LARGE_LOGIT / out.abs().max().clamp_min(1e-30))
+        return seen["output"].clone()  # some models finish in place
+
+    ids = torch.arange(8, device=model.device)[None] % vocabulary(model)
+    handle = model.get_output_embeddings().register_forward_hook(blow_up)
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    hidden = getattr(model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None)
+    if hidden is None or not seen or not _same(hidden, seen["input"]):
+        return None
+    return next((f for f in _finishes(model) if _same(logits, f(seen["output"].float()))), None)
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """How many tokens the model knows."""
+    return int(model.config.get_text_config().vocab_size)
+
+
+def _finishes(model: PreTrainedModel) -> Iterator[Finish]:
+    config = model.config.get_text_config()
+    cap, times, over = (
+        getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    )
+    yield lambda logits: logits
+    if cap:
+        yield lambda logits: cap * torch.tanh(logits / cap)
+    if times:
+        yield lambda logits: logits * times
+    if over:
+        yield lambda logits: logits / over
+
+
+def row_means(scores: TokenScores, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean NLL (float32, nats per token) and count of first choices (int32) of rows of these lengths."""
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    total = np.add.reduceat(scores.logp.astype(np.float64), starts)
+    return (-total / lengths).astype(np.float32), np.add.reduceat(scores.greedy.astype(np.int32), starts)
+
+
+def _head_logits(
+    model: PreTrainedModel, finish: Finish, ids: torch.Tensor, spans: list[tuple[int, int]]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Chunks of (float32 logits, targets) at the positions of ``spans``, from one pass of the decoder."""
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    width = ids.shape[1]
+    where = np.concatenate([np.arange(start, stop) + i * width for i, (start, stop) in enumerate(spans)])
+    at = torch.from_numpy(where).to(ids.device)
+    states, targets = hidden.flatten(0, 1)[at], ids.flatten()[at + 1]
+    head, chunk = model.get_output_embeddings(), max(1, CHUNK_ELEMENTS[ids.device.type] // vocabulary(model))
+    for state, target in zip(states.split(chunk), targets.split(chunk), strict=True):
+        yield finish(head(state).float()), target
+
+
+def _forward_logits(
+    model: PreTrainedModel, ids: torch.Tensor, spans: list[tuple[int, int]]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The same from the model's own forward, row by row: right for any model, and slower."""
+    for row, (start, stop) in zip(ids, spans, strict=True):
+        for at in torch.arange(start, stop, device=ids.device).split(FORWARD_POSITIONS):
+            prefix = row[None, : int(at[-1]) + 1]
+            yield model(input_ids=prefix, use_cache=False, logits_to_keep=at).logits[0].float(), row[at + 1]
+
+
+def _reference(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen = logits.gather(1, targets[:, None])[:, 0]
+    return chosen - logits.logsumexp(1), logits.argmax(1) == targets
+
+
+def _same(x: torch.Tensor, y: torch.Tensor) -> bool:
+    return x.shape == y.shape and torch.allclose(x.float(), y.float(), rtol=1e-3, atol=1e-3)
