@@ -1,0 +1,84 @@
+"""Abilities: published tables, agreement of weighted and repeated items, limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import reference
+
+from zpd_ray.irt import ability, information
+
+
+@pytest.mark.parametrize("name", ["lsat6", "verbagg"])
+@pytest.mark.parametrize("estimator", ["eap", "map", "wle", "ml"])
+def test_rasch_abilities_against_mirt(name, estimator):
+    known = reference(name)
+    model, table = known["mml_rasch_freevar_mirt"], known["mml_rasch_person_mirt"]
+    n = len(model["b"])
+    scores = np.tril(np.ones((n + 1, n)), -1)
+    found = ability(scores, 1.0, model["b"], estimator=estimator, theta_sd=model["theta_var"] ** 0.5)
+    theta = np.array([np.nan if v is None else v for v in table[estimator.upper()]])
+    se = np.array([np.nan if v is None else v for v in table["SE_" + estimator.upper()]])
+    there = np.isfinite(theta)
+    np.testing.assert_allclose(found.theta[there], theta[there], atol=1e-4)
+    np.testing.assert_allclose(found.se[there], se[there], atol=1e-3)
+    assert np.isinf(found.theta[~there]).all()
+
+
+def test_2pl_eap_by_pattern_against_mirt():
+    known = reference("lsat6")
+    table, model = known["mml_2pl_eap_by_pattern"], known["mml_2pl_mirt"]
+    patterns = np.array([[int(digit) for digit in pattern] for pattern in table["pattern"]])
+    found = ability(patterns, model["a"], model["b"])
+    np.testing.assert_allclose(found.theta, table["EAP"], atol=1e-6)
+    np.testing.assert_allclose(found.se, table["SE"], atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["eap", "map", "wle"])
+def test_extreme_scores_get_finite_abilities(estimator):
+    found = ability([[1, 1, 1], [0, 0, 0]], 1.0, [-1.0, 0.0, 1.0], estimator=estimator)
+    assert found.flags == ("all_right", "all_wrong")
+    assert np.isfinite(found.theta).all()
+    assert np.isfinite(found.se).all()
+    assert found.theta[0] == pytest.approx(-found.theta[1])
+
+
+@pytest.mark.parametrize("estimator", ["eap", "map", "wle", "ml"])
+@pytest.mark.parametrize("c", [None, 0.2])
+def test_trials_and_frequencies_stand_for_repeated_items(estimator, c):
+    b = np.array([-1.0, 0.0, 1.0])
+    freq, trials, right = np.array([3, 1, 2]), np.array([[2, 3, 1]]), np.array([[2, 2, 0]])
+    short = ability(right, 1.2, b, c, estimator, trials=trials, freq=freq)
+    each = [
+        np.repeat([1, 0], [f * s, f * (k - s)]) for f, s, k in zip(freq, right[0], trials[0], strict=True)
+    ]
+    long = ability(np.concatenate(each)[None], 1.2, np.repeat(b, freq * trials[0]), c, estimator)
+    assert short.theta == pytest.approx(long.theta, abs=1e-7)
+    assert short.se == pytest.approx(long.se, abs=1e-5)
+
+
+def test_missing_marks_are_equivalent():
+    a = ability(np.array([[1, -1, 0]], np.int8), 1.0, [-1.0, 0.5, 1.0])
+    b = ability([[1, np.nan, 0]], 1.0, [-1.0, 0.5, 1.0])
+    assert a.theta == pytest.approx(b.theta)
+    assert a.theta == pytest.approx(ability([[1, 0]], 1.0, [-1.0, 1.0]).theta)
+
+
+def test_narrow_posteriors_are_integrated_exactly():
+    rng = np.random.default_rng(0)
+    b = rng.normal(size=20_000)
+    right = (rng.random((2, b.size)) < 1 / (1 + np.exp(b - np.array([[0.3], [-2.0]])))).astype(int)
+    eap, ml = (ability(right, 1.0, b, estimator=estimator, theta_sd=5.0) for estimator in ("eap", "ml"))
+    np.testing.assert_allclose(eap.theta, ml.theta, atol=1e-3)
+    np.testing.assert_allclose(eap.se, ml.se, rtol=1e-3)
+
+
+def test_information_peaks_at_the_difficulty_and_falls_with_guessing():
+    theta = np.linspace(-4, 4, 161)
+    rasch = information(theta, 1.0, 0.5)
+    assert theta[rasch.argmax()] == pytest.approx(0.5)
+    assert rasch.max() == pytest.approx(0.25)
+    guessing = information(theta, 1.0, 0.5, 0.2)
+    assert (guessing < rasch).all()
+    assert theta[guessing.argmax()] > 0.5
+    assert information([0.0, 1.0], [1.0, 2.0, 1.0], [0.0, 0.0, 0.0]).shape == (2, 3)

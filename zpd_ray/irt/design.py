@@ -1,0 +1,113 @@
+"""Checked responses of the explanatory model with their sufficient statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Columns = NDArray[np.intp] | slice
+
+
+@dataclass(frozen=True)
+class Design:
+    """Checked responses to items in columns. `score` = successes summed over respondents.
+
+    successes, trials: (n_respondents, n_items), any number type. covariates: (n_items, n_covariates), origin
+    taken off. freq: (n_items,) items per column. floors: (c, columns) for each distinct guessing floor.
+    totals: (n_respondents,) successes by respondent, weighted by freq. row: (n_respondents,) trials when they
+    are the same for every item and nothing is guessed, else None. Items enter by their score alone unless they
+    can be guessed.
+    """
+
+    successes: NDArray[np.generic]
+    trials: NDArray[np.generic]
+    covariates: Array
+    freq: Array
+    score: Array
+    totals: Array
+    floors: list[tuple[float, NDArray[np.intp] | slice]]
+    row: Array | None
+
+    @property
+    def n_items(self) -> int:
+        return self.trials.shape[1]
+
+    @property
+    def possible(self) -> Array:
+        """Trials by respondent, weighted by freq. (n_respondents,)"""
+        if self.row is not None:
+            return self.row * self.freq.sum()
+        return np.asarray(self.trials @ self.freq, np.float64)
+
+    def rows(self, keep: NDArray[np.intp]) -> Design:
+        """The design of some of the respondents."""
+        if keep.size == self.trials.shape[0]:
+            return self
+        s = self.successes[keep]
+        return replace(
+            self,
+            successes=s,
+            trials=self.trials[keep],
+            score=column_sums(s),
+            totals=self.totals[keep],
+            row=None if self.row is None else self.row[keep],
+        )
+
+    def columns(self, part: slice) -> Design:
+        """The design of some of the items."""
+        c = np.zeros(self.n_items)
+        for floor, columns in self.floors:
+            c[columns] = floor
+        return build(
+            self.successes[:, part], self.trials[:, part], self.covariates[part], c[part], self.freq[part]
+        )
+
+    def collapsed(self) -> Design:
+        """One column for each score, where items differ by nothing else: complete, no guessing, no covariates."""
+        if self.row is None or self.covariates.shape[1]:
+            return self
+        freq = np.bincount(self.score.astype(np.int64), weights=self.freq)
+        score = np.flatnonzero(freq).astype(np.float64)
+        trials = np.repeat(self.row[:, None], score.size, axis=1)
+        return replace(
+            self,
+            trials=trials,
+            successes=np.zeros((self.row.size, 0)),
+            covariates=np.zeros((score.size, 0)),
+            freq=freq[freq > 0],
+            score=score,
+        )
+
+
+def build(s: NDArray[np.generic], k: NDArray[np.generic], x: Array, c: Array, freq: Array) -> Design:
+    """A design from checked arrays: successes, trials, centred covariates, floors, frequencies."""
+    floors = _floors(c)
+    first = k[:, 0].astype(np.float64)
+    complete = not c.any() and all((row == row[0]).all() for row in k)
+    totals = np.asarray(s @ freq if (freq != 1.0).any() else s.sum(axis=1), np.float64)
+    return Design(s, k, x, freq, column_sums(s), totals, floors, first if complete else None)
+
+
+def column_sums(s: NDArray[np.generic]) -> Array:
+    """Successes by item, summed over respondents."""
+    rows, columns = s.shape
+    if s.dtype.itemsize == 1 and rows * int(s.max(initial=0)) < 256:
+        # eight items to a machine word: bytes cannot carry into one another below 256
+        padded = np.zeros((rows, -(-columns // 8) * 8), np.uint8) if columns % 8 else s.view(np.uint8)
+        if columns % 8:
+            padded[:, :columns] = s
+        words = np.ascontiguousarray(padded).view(np.uint64)
+        return np.add.reduce(words, axis=0).view(np.uint8)[:columns].astype(np.float64)
+    return np.asarray(s.sum(axis=0, dtype=np.float64))
+
+
+def _floors(c: Array) -> list[tuple[float, Columns]]:
+    values, inverse = np.unique(c, return_inverse=True)
+    if values.size == 1:
+        return [(float(values[0]), slice(None))]
+    order = np.argsort(inverse, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(inverse))[:-1])
+    return [(float(value), part) for value, part in zip(values, parts, strict=True)]

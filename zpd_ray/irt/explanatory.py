@@ -1,0 +1,341 @@
+"""Explanatory Rasch model: difficulties explained by covariates, with a residual.
+
+    s_ij ~ Binomial(k_ij, c_i + (1 - c_i) sigmoid(theta_j - b_i)),   b_i ~ N(gamma'(x_i - origin), sigma^2)
+
+Abilities theta, slopes gamma and the residual sd sigma are estimated by maximising the likelihood with the
+difficulties integrated out (De Boeck 2008, Psychometrika 73(4), random item Rasch model; De Boeck & Wilson
+2004, Explanatory Item Response Models); with a prior, its log density is added (MAP).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from zpd_ray.irt import checks, curves, marginal
+from zpd_ray.irt.design import Design, build
+from zpd_ray.irt.marginal import Latent
+from zpd_ray.irt.newton import Maximum, maximise
+
+Array = NDArray[np.float64]
+
+SIGMA_MIN = 0.02  # logits; a residual sd below it cannot be told from none
+CONVENTION = "logits; slope 1; difficulties b ~ N(gamma'(x - origin), sigma^2), mean 0 at the origin"
+SAMPLE = 20_000  # items whose curvature stands for that of a larger pool between the first step and the last
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Independent priors: theta and gamma normal, log sigma normal. sd = inf is no prior, the default.
+
+    theta_mean, theta_sd: scalars or (n_respondents,). gamma_mean, gamma_sd: scalars or (n_covariates,).
+    sigma_median in logits; sigma_log_sd = 0 fixes sigma at sigma_median.
+    """
+
+    theta_mean: float | Array = 0.0
+    theta_sd: float | Array = np.inf
+    gamma_mean: float | Array = 0.0
+    gamma_sd: float | Array = np.inf
+    sigma_median: float = 0.5
+    sigma_log_sd: float = np.inf
+
+
+@dataclass(frozen=True)
+class ExplanatoryFit:
+    """Result of `fit_explanatory`. Everything in logits.
+
+    theta, theta_se: (n_respondents,). gamma, gamma_se: (n_covariates,). b_mean, b_sd: (n_items,), posterior of
+    each column's difficulty given the estimates. loglik: marginal log-likelihood without binomial
+    coefficients and without the prior. grad_norm: largest element of the gradient of what was maximised.
+    theta_flags: (n_respondents,) "", "all_right", "all_wrong" or "at_floor" (no better than guessing).
+    covariance: of (theta, gamma, log sigma), rows of parameters that were not estimated NaN.
+    """
+
+    theta: Array
+    theta_se: Array
+    gamma: Array
+    gamma_se: Array
+    sigma: float
+    sigma_se: float
+    b_mean: Array = field(repr=False)
+    b_sd: Array = field(repr=False)
+    loglik: float
+    grad_norm: float
+    converged: bool
+    flags: tuple[str, ...]
+    theta_flags: tuple[str, ...]
+    origin: Array
+    convention: str
+    n_items: int
+    n_parameters: int
+    covariance: Array = field(repr=False)
+
+
+def fit_explanatory(
+    successes: ArrayLike,
+    trials: ArrayLike,
+    covariates: ArrayLike,
+    guess: ArrayLike | None = None,
+    *,
+    freq: ArrayLike | None = None,
+    origin: ArrayLike | None = None,
+    prior: Prior | None = None,
+) -> ExplanatoryFit:
+    """Fit the explanatory Rasch model by marginal maximum likelihood (or MAP, with a prior).
+
+    successes, trials: (n_respondents, n_items) whole numbers, trials = 0 where missing. covariates: (n_items,
+    n_covariates), zero columns allowed. guess: floor c, None, scalar or (n_items,). freq: (n_items,) whole
+    numbers, column j standing for freq[j] items with the same covariates and responses. origin:
+    (n_covariates,) values at which the prior mean difficulty is 0; default the freq-weighted mean, so that the
+    mean difficulty over the items is 0.
+
+    Where no item has more than one trial in all, sigma is not identified: it stays at prior.sigma_median,
+    sigma_se is NaN and the flag "sigma_not_identified" is set. A respondent all right (or wrong) without a
+    theta prior gets theta = +inf (-inf), the limit of the estimator, and the others are estimated without; with
+    a finite theta_sd, a finite theta. Both are flagged. Where no respondent is left, and for every other input
+    that cannot be fitted: ValueError.
+    """
+    prior = prior or Prior()
+    s, k = checks.counts(successes, trials)
+    n_respondents, n_items = s.shape
+    x = _covariates(covariates, n_items)
+    c = checks.floor(guess, n_items)
+    weights = checks.frequencies(freq, n_items)
+    checks.answered(k > 0)
+    centre = weights @ x / weights.sum() if origin is None else checks.vector("origin", origin, x.shape[1])
+    mean, precision = _prior_arrays(prior, n_respondents, x.shape[1])
+    _check_covariates(x - centre, weights, precision[n_respondents:-1])
+    design = build(s, k, x - centre, c, weights)
+    extremes = _extremes(design, c)
+    keep = np.flatnonzero((extremes == "") | (precision[:n_respondents] > 0.0))
+    if keep.size == 0:
+        raise ValueError(
+            f"every respondent is all right or all wrong (respondent 0: {extremes[0]}), so no ability is finite; "
+            "give a prior, fit_explanatory(..., prior=Prior(theta_sd=2.0)), or add responses."
+        )
+    inside = np.concatenate([keep, np.arange(n_respondents, mean.size)])
+    design = design.rows(keep)
+    problem = _Problem(design.collapsed(), mean[inside], precision[inside])
+    top, flags = _solve(problem, prior, bool((k.sum(axis=0) > 1).any()))
+    latent = Latent.of(top.x, keep.size)
+    value = problem.likelihood(top.x, False)[0]
+    moments = curves.moments(design, latent)
+    return _result(top, value, flags, keep, extremes, moments, latent, centre, int(weights.sum()))
+
+
+def posterior_difficulty(
+    fit: ExplanatoryFit,
+    successes: ArrayLike,
+    trials: ArrayLike,
+    covariates: ArrayLike,
+    guess: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """Posterior mean and sd of the difficulties of any items under a finished fit, each (n_items,).
+
+    Arguments as in `fit_explanatory`, the respondents being those of the fit. An item without trials gets
+    gamma'(x - origin) and sigma. Respondents whose theta is infinite carry no information and are left out.
+    """
+    s, k = checks.counts(successes, trials)
+    if s.shape[0] != fit.theta.size:
+        raise ValueError(
+            f"successes has {s.shape[0]} respondents, the fit {fit.theta.size}; give a row for each of them."
+        )
+    x = _covariates(covariates, s.shape[1])
+    if x.shape[1] != fit.gamma.size:
+        raise ValueError(
+            f"covariates has {x.shape[1]} columns, the fit {fit.gamma.size}; give the same ones."
+        )
+    finite = np.flatnonzero(np.isfinite(fit.theta))
+    design = build(s, k, x - fit.origin, checks.floor(guess, s.shape[1]), np.ones(s.shape[1]))
+    latent = Latent(fit.theta[finite], fit.gamma, fit.sigma)
+    return curves.moments(design.rows(finite), latent)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Data and prior: phi -> log posterior and derivatives."""
+
+    design: Design
+    mean: Array
+    precision: Array
+
+    @property
+    def n_respondents(self) -> int:
+        return self.design.trials.shape[0]
+
+    def likelihood(self, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
+        if curves.pays(self.design):
+            return curves.objective(self.design, phi, with_hessian)
+        return marginal.objective(self.design, phi, with_hessian)
+
+    def __call__(self, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
+        value, gradient, hessian = self.likelihood(phi, with_hessian)
+        away = phi - self.mean
+        value -= 0.5 * float(self.precision @ away**2)
+        if hessian is not None:
+            hessian = hessian - np.diag(self.precision)
+        return value, gradient - self.precision * away, hessian
+
+    def sample(self, stride: int) -> _Problem:
+        """Every stride-th item, the prior weakened in proportion."""
+        part = self.design.columns(slice(stride // 2, None, stride))
+        return replace(self, design=part, precision=self.precision / stride)
+
+
+def _solve(problem: _Problem, prior: Prior, identified: bool) -> tuple[Maximum, list[str]]:
+    """Maximise over theta, gamma and, where it is identified and not fixed, log sigma."""
+    flags = [] if identified else ["sigma_not_identified"]
+    start = _start(problem, prior)
+    if identified and prior.sigma_log_sd > 0.0:
+        top = _maximise(problem, start, free=True)
+        if top.x[-1] >= np.log(SIGMA_MIN):
+            return top, flags
+        flags.append("sigma_at_lower_bound")
+        start = np.append(top.x[:-1], np.log(SIGMA_MIN))
+    else:
+        start[-1] = np.log(prior.sigma_median)
+        if identified:
+            flags.append("sigma_fixed")
+    return _maximise(problem, start, free=False), flags
+
+
+def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
+    """Newton; for large pools from a sample's maximum, with the sample's curvature."""
+    curvature = None
+    stride = problem.design.n_items // SAMPLE
+    if stride >= 4:
+        small = problem.sample(stride)
+        if not np.any((small.design.totals == 0) | (small.design.totals == small.design.possible)):
+            top = _maximise(small, start, free=free)
+            start, curvature = top.x, top.hessian * stride
+    size = start.size if free else start.size - 1
+    lowest = np.log(SIGMA_MIN) - 0.7
+
+    def objective(phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
+        full = np.append(phi, start[size:])
+        if full[-1] < lowest:
+            return -np.inf, np.zeros(size), None
+        value, gradient, hessian = problem(full, with_hessian)
+        return value, gradient[:size], None if hessian is None else hessian[:size, :size]
+
+    top = maximise(objective, start[:size], curvature=curvature)
+    return replace(top, x=np.append(top.x, start[size:]))
+
+
+def _start(problem: _Problem, prior: Prior) -> Array:
+    d = problem.design
+    floor = sum(c * float(d.freq[columns].sum()) for c, columns in d.floors) / d.freq.sum()
+    p = np.clip((d.totals + 0.5) / (d.possible + 1.0), floor + 0.02 * (1.0 - floor), None)
+    p = np.clip((p - floor) / (1.0 - floor), 1e-4, 1.0 - 1e-4)
+    sigma = float(np.clip(prior.sigma_median, 0.3, 2.0))
+    start = np.concatenate([np.log(p / (1.0 - p)), np.zeros(d.covariates.shape[1]), [np.log(sigma)]])
+    share = problem.precision / (1.0 + problem.precision)
+    return start + share * (problem.mean - start)
+
+
+def _result(
+    top: Maximum,
+    value: float,
+    flags: list[str],
+    keep: NDArray[np.intp],
+    extremes: NDArray[np.str_],
+    moments: tuple[Array, Array],
+    latent: Latent,
+    origin: Array,
+    n_items: int,
+) -> ExplanatoryFit:
+    n = extremes.size
+    size = n + latent.gamma.size + 1
+    rows = np.concatenate([keep, np.arange(n, size)])[: top.gradient.size]
+    covariance = np.full((size, size), np.nan)
+    covariance[np.ix_(rows, rows)] = top.covariance()
+    se = np.sqrt(np.diag(covariance))
+    theta = np.where(extremes == "all_right", np.inf, -np.inf)
+    theta[keep] = latent.theta
+    noted = [*flags, *sorted(set(extremes.tolist()) - {""})] + ([] if top.converged else ["not_converged"])
+    return ExplanatoryFit(
+        theta=theta,
+        theta_se=np.where(np.isinf(theta), np.inf, se[:n]),
+        gamma=latent.gamma,
+        gamma_se=se[n:-1],
+        sigma=latent.sigma,
+        sigma_se=float(latent.sigma * se[-1]),
+        b_mean=moments[0],
+        b_sd=moments[1],
+        loglik=value,
+        grad_norm=top.grad_norm,
+        converged=top.converged,
+        flags=tuple(noted),
+        theta_flags=tuple(extremes.tolist()),
+        origin=origin,
+        convention=CONVENTION,
+        n_items=n_items,
+        n_parameters=top.gradient.size,
+        covariance=covariance,
+    )
+
+
+def _extremes(design: Design, c: Array) -> NDArray[np.str_]:
+    """Respondents whose ability has no finite maximum: "all_right", "all_wrong", or no better than guessing."""
+    chance = np.asarray(design.trials @ (design.freq * c), np.float64)
+    flags = np.full(design.totals.size, "", dtype="<U9")
+    flags[design.totals <= chance] = "at_floor"
+    flags[design.totals == 0] = "all_wrong"
+    flags[design.totals == design.possible] = "all_right"
+    return flags
+
+
+def _covariates(value: ArrayLike, n_items: int) -> Array:
+    x = np.asarray(value, np.float64)
+    if x.ndim != 2 or x.shape[0] != n_items:
+        raise ValueError(
+            f"covariates must have shape (n_items, n_covariates) = ({n_items}, ...), got {x.shape}; "
+            "without covariates pass numpy.zeros((n_items, 0))."
+        )
+    if not np.isfinite(x).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise ValueError(f"covariates[{row}, {column}] = {x[row, column]}; impute it, or drop the item.")
+    return x
+
+
+def _check_covariates(x: Array, freq: Array, precision: Array) -> None:
+    """Slopes without a prior need covariates that vary, and none that is a combination of the others."""
+    free = np.flatnonzero(precision == 0.0)
+    centred = x[:, free] - freq @ x[:, free] / freq.sum()
+    spread = np.sqrt(freq @ centred**2 / freq.sum())
+    size = np.sqrt(freq @ x[:, free] ** 2 / freq.sum())
+    constant = free[spread <= 1e-10 * np.maximum(size, 1e-300)]
+    if constant.size:
+        raise ValueError(
+            f"covariate {constant[0]} is constant over the items, so its slope cannot be told from theta; drop it "
+            "or give its slope a prior (Prior(gamma_sd=...))."
+        )
+    gram = (centred / spread * freq[:, None]).T @ (centred / spread) / freq.sum()
+    values, vectors = np.linalg.eigh(gram)
+    if values.size and values[0] < 1e-9:
+        involved = free[np.abs(vectors[:, 0]) > 1e-4].tolist()
+        raise ValueError(
+            f"covariates {involved} are linearly dependent, so their slopes are not determined; drop one (a full "
+            "set of dummies needs a reference level) or give them a prior (Prior(gamma_sd=...))."
+        )
+
+
+def _prior_arrays(prior: Prior, n_respondents: int, n_covariates: int) -> tuple[Array, Array]:
+    """Prior means and precisions of (theta, gamma, log sigma)."""
+    if not (prior.sigma_median > 0.0 and prior.sigma_log_sd >= 0.0):
+        raise ValueError(
+            f"Prior: sigma_median must be > 0 and sigma_log_sd >= 0, got {prior.sigma_median}, "
+            f"{prior.sigma_log_sd}."
+        )
+    means, sds = [], []
+    for name, size in (("theta", n_respondents), ("gamma", n_covariates)):
+        means.append(checks.vector(f"Prior.{name}_mean", getattr(prior, f"{name}_mean"), size))
+        sd = np.broadcast_to(np.asarray(getattr(prior, f"{name}_sd"), np.float64), (size,))
+        if not (sd > 0.0).all():
+            raise ValueError(f"Prior: {name}_sd must be > 0 (inf: no prior), got {sd.min()}.")
+        sds.append(sd)
+    means.append(np.array([np.log(prior.sigma_median)]))
+    sds.append(np.array([prior.sigma_log_sd if prior.sigma_log_sd > 0.0 else np.inf]))
+    return np.concatenate(means), np.concatenate(sds) ** -2.0

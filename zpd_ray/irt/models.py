@@ -1,0 +1,61 @@
+"""Response functions: P(right) = c + (1 - c) sigmoid(a (theta - b)), and what follows from it.
+
+Rasch (1960): a = 1, c = 0. 1PL: one a for all items. 2PL and 3PL: Birnbaum (1968), in Lord & Novick,
+Statistical Theories of Mental Test Scores, chapters 17-20. The scaling constant D is 1 throughout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_expit
+
+Array = NDArray[np.float64]
+
+
+def probability(theta: ArrayLike, a: ArrayLike, b: ArrayLike, c: ArrayLike | None = None) -> Array:
+    """P(right), of shape theta.shape + b.shape. theta, b in logits, a > 0, 0 <= c < 1."""
+    points = np.asarray(theta, np.float64)
+    b = np.asarray(b, np.float64)
+    p = expit(np.asarray(a, np.float64) * (points.reshape(points.shape + (1,) * b.ndim) - b))
+    return p if c is None else np.asarray(c, np.float64) + (1.0 - np.asarray(c, np.float64)) * p
+
+
+def information(theta: ArrayLike, a: ArrayLike, b: ArrayLike, c: ArrayLike | None = None) -> Array:
+    """Fisher information of one response about theta, of shape theta.shape + b.shape, in logits^-2.
+
+    I = a^2 (q / p) ((p - c) / (1 - c))^2 (Lord 1980, Applications of IRT, eq. 5-9), p = P(right), q = 1 - p;
+    a^2 p q without guessing. The information of a test is the sum over the last axis.
+    """
+    a = np.asarray(a, np.float64)
+    star = probability(theta, a, b)
+    if c is None:
+        return np.asarray(a * a * star * (1.0 - star))
+    c = np.asarray(c, np.float64)
+    return np.asarray(a * a * (1.0 - c) * (1.0 - star) * star * star / (c + (1.0 - c) * star))
+
+
+class Terms(NamedTuple):
+    """Log-probabilities of right and wrong, and their first two derivatives by the logit."""
+
+    log_right: Array
+    log_wrong: Array
+    d_right: Array
+    d_wrong: Array
+    dd_right: Array
+    dd_wrong: Array
+
+
+def terms(logit: Array, c: ArrayLike = 0.0) -> Terms:
+    """Everything a likelihood needs of a response at `logit` = a (theta - b) with floor `c` (broadcast)."""
+    c = np.asarray(c, np.float64)
+    star = expit(logit)
+    slope = star * (1.0 - star)
+    if not np.any(c):
+        return Terms(log_expit(logit), log_expit(-logit), 1.0 - star, -star, -slope, -slope)
+    right = c + (1.0 - c) * star
+    d_right = (1.0 - c) * slope / right
+    dd_right = d_right * (1.0 - 2.0 * star) - d_right**2
+    return Terms(np.log(right), np.log1p(-c) + log_expit(-logit), d_right, -star, dd_right, -slope)

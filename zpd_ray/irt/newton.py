@@ -1,0 +1,125 @@
+"""Newton's method for the log-likelihoods of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+Array = NDArray[np.float64]
+# objective(x, with_hessian) -> value, gradient, Hessian (None unless asked for)
+Objective = Callable[[Array, bool], tuple[float, Array, Array | None]]
+
+MAX_STEP = 2.0  # logits; a longer Newton step has left the region where the quadratic model holds
+# The root of g' (-H)^-1 g is the length of the step still to go, in standard errors.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """Where an optimisation stopped: point, value, gradient, Hessian there, and whether it converged."""
+
+    x: Array
+    value: float
+    gradient: Array
+    hessian: Array
+    converged: bool
+    n_iterations: int
+
+    @property
+    def grad_norm(self) -> float:
+        """Largest absolute element of the gradient."""
+        return float(np.max(np.abs(self.gradient), initial=0.0))
+
+    def covariance(self) -> Array:
+        """Inverse of the negative Hessian; all NaN where that is not positive definite."""
+        size = self.gradient.size
+        if size == 0:
+            return np.zeros((0, 0))
+        try:
+            factor = cho_factor(-self.hessian)
+        except np.linalg.LinAlgError:
+            return np.full_like(self.hessian, np.nan)
+        return np.asarray(cho_solve(factor, np.eye(size)))
+
+
+def ascent_step(gradient: Array, hessian: Array) -> tuple[Array, float]:
+    """Newton step and its length in standard errors, the Hessian damped until it is negative definite."""
+    if gradient.size == 0:
+        return gradient, 0.0
+    scale = np.abs(np.diag(hessian)).max() + 1e-12
+    damping = 0.0
+    while True:
+        try:
+            factor = cho_factor(damping * np.eye(gradient.size) - hessian)
+            break
+        except np.linalg.LinAlgError:
+            damping = max(10.0 * damping, 1e-4 * scale)
+    step = np.asarray(cho_solve(factor, gradient))
+    decrement = float(np.sqrt(max(gradient @ step, 0.0)))
+    return step * min(1.0, MAX_STEP / max(float(np.abs(step).max()), 1e-300)), decrement
+
+
+def maximise(
+    objective: Objective,
+    start: Array,
+    *,
+    curvature: Array | None = None,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = 100,
+) -> Maximum:
+    """Newton with step halving until the step left is under `tolerance` standard errors.
+
+    `curvature`, when given, is a close approximation of the Hessian at the maximum (from a sample of the
+    data): it replaces the Hessian while it contracts the steps fast, and the exact Hessian is computed once,
+    at the end.
+    """
+    x = np.array(start, dtype=np.float64)
+    value, gradient, hessian = objective(x, curvature is None)
+    previous = np.inf
+    for iteration in range(max_iterations):
+        metric = hessian if curvature is None else curvature
+        if metric is None:  # the approximation was just given up
+            value, gradient, metric = objective(x, True)
+        step, decrement = ascent_step(gradient, np.asarray(metric))
+        if decrement < tolerance:
+            return _finish(objective, x, (value, gradient, hessian), True, iteration)
+        if curvature is not None and decrement > 0.3 * previous:
+            curvature = None
+            value, gradient, hessian = objective(x, True)
+            step, decrement = ascent_step(gradient, np.asarray(hessian))
+        previous = decrement
+        moved = _halve(objective, x, step, value, gradient, curvature is None)
+        if moved is None:  # rounding has the last word: no step improves the value any more
+            return _finish(objective, x, (value, gradient, hessian), decrement < 1e3 * tolerance, iteration)
+        x, value, gradient, hessian = moved
+    return _finish(objective, x, (value, gradient, hessian), False, max_iterations)
+
+
+def _halve(
+    objective: Objective, x: Array, step: Array, value: float, gradient: Array, with_hessian: bool
+) -> tuple[Array, float, Array, Array | None] | None:
+    slack = 1e-12 * (1.0 + abs(value))
+    for halving in range(30):
+        size = 0.5**halving
+        trial = x + size * step
+        new_value, new_gradient, new_hessian = objective(trial, with_hessian)
+        if np.isfinite(new_value) and new_value >= value + 1e-4 * size * float(gradient @ step) - slack:
+            return trial, new_value, new_gradient, new_hessian
+    return None
+
+
+def _finish(
+    objective: Objective,
+    x: Array,
+    state: tuple[float, Array, Array | None],
+    converged: bool,
+    n_iterations: int,
+) -> Maximum:
+    value, gradient, hessian = state
+    if hessian is None:
+        value, gradient, hessian = objective(x, True)
+    return Maximum(x, value, gradient, np.asarray(hessian), converged, n_iterations)
