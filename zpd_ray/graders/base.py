@@ -1,0 +1,33 @@
+"""What a grader is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class Verdict(NamedTuple):
+    """What became of a completion; ``right`` implies ``parsed``."""
+
+    right: bool
+    parsed: bool
+
+
+UNPARSED = Verdict(right=False, parsed=False)
+
+
+class Grader(Protocol):
+    """Compares completions with gold answers. What it cannot parse is wrong and unparsed, never an error."""
+
+    @property
+    def needs_answer(self) -> bool:
+        """Whether an item without a gold answer cannot be graded."""
+
+    @property
+    def needs_completion(self) -> bool:
+        """Whether the model has to generate; if not, the measurement is graded (``greedy_match``)."""
+
+    def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
+        """None, or the reason why this gold answer cannot be graded."""
+
+    def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
+        """Whether the completion gives the gold answer."""

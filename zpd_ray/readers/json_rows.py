@@ -1,0 +1,125 @@
+"""Rows of JSON files: an object per line, or one array of objects."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+
+from zpd_ray.readers import rows, streams
+from zpd_ray.readers.rows import RawRow, problem
+from zpd_ray.readers.sources import SourceFile
+
+_DECODER = json.JSONDecoder()
+_SPACE = " \t\n\r\ufeff"
+
+
+def json_rows(file: SourceFile) -> Iterator[RawRow]:
+    """Rows of a file of lines; of a .json file whose first character is ``[``, the elements of the array."""
+    stem = file.path.lower().removesuffix(".gz").removesuffix(".zst")
+    return _array_rows(file) if stem.endswith(".json") and _starts_an_array(file) else _line_rows(file)
+
+
+def _starts_an_array(file: SourceFile) -> bool:
+    try:
+        first = next(streams.chunks(file), b"")
+    except streams.DamagedError:
+        return False
+    return first.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
+
+
+def _line_rows(file: SourceFile) -> Iterator[RawRow]:
+    for line in streams.lines(file):
+        if line.problem:
+            yield problem(line.number, line.problem, line.raw, line.detail)
+        elif line.raw and not line.raw.isspace():
+            yield _line_row(line)
+
+
+def _line_row(line: streams.Line) -> RawRow:
+    raw = line.raw.removeprefix(codecs.BOM_UTF8) if line.number == 0 else line.raw
+    try:
+        value = _DECODER.decode(raw.decode())
+    except UnicodeDecodeError as error:
+        return problem(line.number, rows.NOT_UTF8, raw, str(error))
+    except (ValueError, RecursionError) as error:  # ValueError also for integers of thousands of digits
+        return problem(line.number, rows.NOT_JSON, raw, str(error))
+    if type(value) is not dict:
+        return _not_an_object(line.number, value, raw)
+    return RawRow(line.number, value)
+
+
+def _not_an_object(row: int, value: object, raw: bytes | str) -> RawRow:
+    return problem(row, rows.NOT_AN_OBJECT, raw, f"got a {type(value).__name__}, expected an object {{...}}")
+
+
+class _Window:
+    """The part of a text that is not decoded yet, filled as needed."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self._chunks = streams.chunks(file)
+        # Stray bytes become surrogates, which the item reader refuses, row by row.
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self.text, self.position = "", 0
+
+    def fill(self) -> bool:
+        """Drop what was used and at least double the rest; False at the end."""
+        self.text = self.text[self.position :]
+        parts, wanted, self.position = [self.text], len(self.text) + 1, 0
+        while wanted > 0 and (chunk := next(self._chunks, b"")):
+            parts.append(self._decode(chunk))
+            wanted -= len(parts[-1])
+        self.text = "".join(parts)
+        return len(parts) > 1
+
+    def next_character(self) -> str:
+        """The next character that is not space, not consumed; empty at the end."""
+        while True:
+            while self.position < len(self.text) and self.text[self.position] in _SPACE:
+                self.position += 1
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if not self.fill():
+                return ""
+
+    def take(self, character: str) -> None:
+        """Consume one expected character. Errors: ValueError when it is another."""
+        if (got := self.next_character()) != character:
+            raise ValueError(f"expected {character!r}, got {got!r}")
+        self.position += 1
+
+    def value(self) -> object:
+        """The next JSON value. Errors: ValueError when there is none, or it is too long."""
+        self.next_character()
+        while True:
+            error = ValueError("the file ends in the middle of a value")
+            try:
+                value, end = _DECODER.raw_decode(self.text, self.position)
+                if end < len(self.text) or not self.fill():  # a number may go on in the next chunk
+                    self.position = min(end, len(self.text))
+                    return value
+                continue
+            except RecursionError as deep:
+                raise ValueError("nested too deeply") from deep
+            except ValueError as invalid:
+                error = invalid
+            if len(self.text) - self.position > rows.MAX_ROW_BYTES or not self.fill():
+                raise error
+
+
+def _array_rows(file: SourceFile) -> Iterator[RawRow]:
+    """Within an array there is no telling where the next element starts, so the first fault ends the file."""
+    window, row = _Window(file), 0
+    try:
+        window.take("[")
+        while window.next_character() != "]":
+            if row:
+                window.take(",")
+            value = window.value()
+            yield RawRow(row, value) if isinstance(value, dict) else _not_an_object(row, value, repr(value))
+            row += 1
+    except streams.DamagedError as error:
+        yield problem(row, rows.DAMAGED, window.text[window.position :], str(error))
+    except ValueError as error:
+        detail = f"{error}; the array is not read beyond this place"
+        yield problem(row, rows.NOT_JSON, window.text[window.position :][: rows.EXCERPT], detail)

@@ -1,0 +1,309 @@
+"""What an item is in a row: the shapes that are recognised, and the columns that the config maps.
+
+Shapes, first match wins: ``messages`` (OpenAI), ``conversations`` (ShareGPT), ``instruction`` + ``output``
+(Alpaca, with an optional ``input``), else a prompt column and a response column. An item's ``item_id``,
+``answer``, ``choices`` and ``group`` come from columns of these names unless mapped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
+
+from zpd_ray.config import SourceConfig
+from zpd_ray.errors import ZpdError
+
+# Reasons, fixed words so that they can be counted.
+UNKNOWN_SHAPE = "unknown shape"
+MISSING_COLUMN = "missing column"
+WRONG_TYPE = "wrong type"
+EMPTY_PROMPT = "empty prompt"
+EMPTY_RESPONSE = "empty response"
+BAD_MESSAGES = "bad messages"
+
+PROMPTS = ("prompt", "question", "instruction", "input")
+RESPONSES = ("response", "completion", "output", "answer")
+_OPENAI_ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
+_SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+}
+
+Message = dict[str, str]
+
+
+class Bad(NamedTuple):
+    """Why a row is no item: one of the reasons above, and what was got and expected."""
+
+    reason: str
+    detail: str
+
+
+class _BadRowError(Exception):
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.bad = Bad(reason, detail)
+
+
+class _Parts(NamedTuple):
+    messages: list[Message]
+    response: str
+    answer: str | None = None  # where the shape itself says what the gold answer is
+
+
+def recognise(value: dict) -> str | None:
+    """The shape of a row by the columns that are there and not null, or None."""
+    here = {name for name, content in value.items() if content is not None}
+    if "messages" in here:
+        return "messages"
+    if "conversations" in here:
+        return "sharegpt"
+    if "instruction" in here and "output" in here:
+        return "alpaca"
+    prompt, response = _first(PROMPTS, here), _first(RESPONSES, here)
+    if prompt is None or response is None:
+        return None
+    return "question_answer" if (prompt, response) == ("question", "answer") else "prompt_response"
+
+
+def check_columns(first_row: Iterable[str], source: SourceConfig) -> None:
+    """To be called once per file with the columns of its first row.
+
+    Errors: ZpdError when a mapped column is not there, or when nothing there makes a known shape.
+    """
+    columns = list(first_row)
+    absent = [f"{field} = {column!r}" for field, column in source.columns.items() if column not in columns]
+    there = ", ".join(map(repr, columns)) or "none"
+    if absent:
+        raise ZpdError(
+            f"a mapped column is not there: {', '.join(absent)}; the columns are {there}; correct 'columns'"
+        )
+    if {"prompt", "messages"} <= source.columns.keys():
+        raise ZpdError("both 'prompt' and 'messages' are mapped; a prompt is one or the other, map one")
+    view = _view(dict.fromkeys(columns, ""), source)
+    if (source.shape if source.shape != "auto" else recognise(view)) is None:
+        raise ZpdError(
+            f"the columns {there} make none of the known shapes (prompt and response, question and answer, messages, "
+            'Alpaca, ShareGPT); map them, e.g. columns = { prompt = "...", response = "..." }'
+        )
+
+
+def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
+    """The item in a row, or why there is none.
+
+    An item is a dict with ``item_id`` (str or None), ``messages`` (the prompt: role and content of each),
+    ``response`` (str), ``answer`` (str or None), ``choices`` (list of str or None), ``group`` (str or None).
+    """
+    try:
+        return _item(value, source)
+    except _BadRowError as row:
+        return row.bad
+
+
+def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
+    if source.columns:
+        for field, column in source.columns.items():
+            if column not in value:
+                raise _BadRowError(
+                    MISSING_COLUMN, f"{column!r}, mapped as {field}, is not there; got {_names(value)}"
+                )
+    parts = _parts(_view(value, source), source)
+    answer = parts.answer
+    if "answer" in source.columns or answer is None:
+        answer = _scalar(value, "answer", source)
+    return {
+        "item_id": _scalar(value, "item_id", source),
+        "messages": parts.messages,
+        "response": parts.response,
+        "answer": answer,
+        "choices": _choices(value.get(source.columns.get("choices", "choices"))),
+        "group": _scalar(value, "group", source),
+    }
+
+
+def _view(value: dict, source: SourceConfig) -> dict:
+    """The row with the mapped prompt and response under their own names, in place of unmapped ones."""
+    mapped = {
+        field: column
+        for field, column in source.columns.items()
+        if field in ("prompt", "messages", "response")
+    }
+    if not mapped:
+        return value
+    view = dict(value)
+    if "prompt" in mapped or "messages" in mapped:
+        for name in ("messages", "conversations", *PROMPTS):
+            view.pop(name, None)
+    if "response" in mapped:
+        for name in RESPONSES:
+            view.pop(name, None)
+    return view | {field: value.get(column) for field, column in mapped.items()}
+
+
+def _parts(view: dict, source: SourceConfig) -> _Parts:
+    mapped_prompt = "prompt" in source.columns or "messages" in source.columns
+    shape = recognise(view) if source.shape == "auto" or mapped_prompt else source.shape
+    if shape is None:
+        raise _BadRowError(
+            UNKNOWN_SHAPE, f"no prompt and response among the columns with a value; got {_names(view)}"
+        )
+    return _SHAPES[shape](view)
+
+
+def _pair(view: dict) -> _Parts:
+    prompt, response = _first(PROMPTS, view), _first(RESPONSES, view)
+    if prompt is None or response is None:
+        raise _BadRowError(MISSING_COLUMN, f"expected a prompt and a response; got {_names(view)}")
+    return _Parts(_user(_text(view[prompt], prompt, EMPTY_PROMPT)), _response(view[response], response))
+
+
+def _question_answer(view: dict) -> _Parts:
+    """The answer is the reference response, and the gold answer too: a grader finds its last number in it."""
+    if "question" not in view or "answer" not in view:
+        return _pair(view)
+    response = _response(view["answer"], "answer")
+    return _Parts(_user(_text(view["question"], "question", EMPTY_PROMPT)), response, response)
+
+
+def _alpaca(view: dict) -> _Parts:
+    if "instruction" not in view:
+        return _pair(view)
+    prompt = _text(view["instruction"], "instruction", EMPTY_PROMPT)
+    context = view.get("input")
+    if context is not None and _string(context, "input").strip():
+        prompt = f"{prompt}\n\n{context}"
+    return _Parts(_user(prompt), _response(view.get("output"), "output"))
+
+
+def _openai(view: dict) -> _Parts:
+    messages = [
+        _message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(view.get("messages"), "messages")
+    ]
+    if view.get("response") is None:
+        return _split(messages)
+    if messages[-1]["role"] != "user":
+        raise _BadRowError(
+            BAD_MESSAGES, f"with a response apart, the last turn is the user's; got {messages[-1]['role']}"
+        )
+    return _Parts(messages, _response(view["response"], "response"))
+
+
+def _sharegpt(view: dict) -> _Parts:
+    turns = _turns(view.get("conversations"), "conversations")
+    return _split([_message(turn, "from", "value", _SHAREGPT_ROLES) for turn in turns])
+
+
+_SHAPES: dict[str, Callable[[dict], _Parts]] = {
+    "messages": _openai,
+    "sharegpt": _sharegpt,
+    "alpaca": _alpaca,
+    "prompt_response": _pair,
+    "question_answer": _question_answer,
+}
+
+
+def _turns(value: object, column: str) -> list:
+    if not isinstance(value, list):
+        raise _BadRowError(WRONG_TYPE, f"{column} is a {type(value).__name__}, expected a list of turns")
+    if not value:
+        raise _BadRowError(BAD_MESSAGES, f"{column} is an empty list")
+    return value
+
+
+def _message(turn: object, role_key: str, content_key: str, roles: dict[str, str]) -> Message:
+    if not isinstance(turn, dict):
+        raise _BadRowError(
+            WRONG_TYPE,
+            f"a turn is a {type(turn).__name__}, expected an object with {role_key} and {content_key}",
+        )
+    role = turn.get(role_key)
+    if not isinstance(role, str) or role not in roles:
+        raise _BadRowError(BAD_MESSAGES, f"got the role {role!r}, expected one of {', '.join(roles)}")
+    if turn.get("tool_calls"):
+        raise _BadRowError(BAD_MESSAGES, "a turn calls tools, which cannot be graded or trained on here")
+    return {"role": roles[role], "content": _string(turn.get(content_key), content_key)}
+
+
+def _split(messages: list[Message]) -> _Parts:
+    """The last turn is the assistant's and is the response; the turns before it are the prompt."""
+    *prompt, last = messages
+    if last["role"] != "assistant":
+        raise _BadRowError(BAD_MESSAGES, f"the last turn is the {last['role']}'s, expected the assistant's")
+    if not any(turn["role"] == "user" and turn["content"].strip() for turn in prompt):
+        raise _BadRowError(EMPTY_PROMPT, "no user turn with content before the response")
+    return _Parts(prompt, _response(last["content"], "the last turn"))
+
+
+def _choices(value: object) -> list[str] | None:
+    """Option texts in order; of an object, by its letters, which must be A, B, C ... without a gap."""
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        pairs = sorted(
+            (str(letter).strip().upper(), text) for letter, text in value.items() if text is not None
+        )
+        if [letter for letter, _ in pairs] != [chr(ord("A") + place) for place in range(len(pairs))]:
+            raise _BadRowError(
+                WRONG_TYPE, f"choices have the keys {_names(value)}, expected A, B, C ... without a gap"
+            )
+        value = [text for _, text in pairs]
+    if not isinstance(value, list):
+        raise _BadRowError(
+            WRONG_TYPE, f"choices is a {type(value).__name__}, expected a list or an object by letter"
+        )
+    return [
+        _string(text, "a choice") if isinstance(text, str) else str(_number(text, "a choice"))
+        for text in value
+    ] or None
+
+
+def _scalar(value: dict, field: Literal["item_id", "answer", "group"], source: SourceConfig) -> str | None:
+    """A string, or a number as a string; null, NaN and blank are None."""
+    content = value.get(source.columns.get(field, field))
+    if content is None or (isinstance(content, float) and math.isnan(content)):
+        return None
+    if isinstance(content, str):
+        return content if content.strip() else None
+    return str(_number(content, field))
+
+
+def _number(content: object, what: str) -> int | float | Decimal:
+    if isinstance(content, (int, Decimal)) and not isinstance(content, bool):
+        return content
+    if isinstance(content, float) and math.isfinite(content):
+        return content
+    raise _BadRowError(WRONG_TYPE, f"{what} is a {type(content).__name__}, expected text or a number")
+
+
+def _string(content: object, what: str) -> str:
+    if not isinstance(content, str):
+        raise _BadRowError(WRONG_TYPE, f"{what} is a {type(content).__name__}, expected text")
+    return content
+
+
+def _text(content: object, what: str, empty: str) -> str:
+    if content is None or not _string(content, what).strip():
+        raise _BadRowError(empty, f"{what} is {'null' if content is None else 'blank'}")
+    return str(content)
+
+
+def _response(content: object, what: str) -> str:
+    return _text(content, what, EMPTY_RESPONSE)
+
+
+def _user(content: str) -> list[Message]:
+    return [{"role": "user", "content": content}]
+
+
+def _first(names: tuple[str, ...], here: Iterable[str]) -> str | None:
+    return next((name for name in names if name in here), None)
+
+
+def _names(value: dict) -> str:
+    listed = [repr(name) for name in value]
+    return ", ".join(listed[:12]) + (" ..." if len(listed) > 12 else "") or "nothing"
