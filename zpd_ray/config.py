@@ -27,9 +27,9 @@ class SourceConfig(Section):
     path: str | list[str] = Field(description="file, glob, directory or URI, or a list of them")
     format: Literal["auto", "jsonl", "parquet", "csv", "arrow", "hf"] = "auto"
     shape: Literal["auto", "prompt_response", "question_answer", "messages", "alpaca", "sharegpt"] = "auto"
-    columns: dict[
-        Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group"], str
-    ] = Field(default_factory=dict, description="item field = column of the source; overrides the shape")
+    columns: dict[Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group"], str] = (
+        Field(default_factory=dict, description="item field = column of the source; overrides the shape")
+    )
     max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
 
 
@@ -82,7 +82,9 @@ class AbilityConfig(Section):
     calibration: Literal["explanatory", "feedback"] = "explanatory"
     feedback_strength: float = Field(1.0, ge=0, description="lambda of the feedback calibration, logits")
     sigma: Positive = Field(0.5, description="prior median of the residual sd of b, logits")
-    theta_sd: Positive = Field(5.0, description="prior sd of theta, logits: finite when all is right or wrong")
+    theta_sd: Positive = Field(
+        5.0, description="prior sd of theta, logits: finite when all is right or wrong"
+    )
 
 
 class Budget(Section):
@@ -139,11 +141,18 @@ class TrainConfig(Section):
     workers: Count = 1
     lora: LoraConfig = LoraConfig()
 
+    @property
+    def result(self) -> str:
+        """Directory of a stage that holds what training leaves: an adapter or a whole model."""
+        return "adapter" if self.method == "lora" else "model"
+
 
 class ClusterConfig(Section):
     """Resources. Nothing here changes a result, so it may differ when a run is resumed."""
 
-    address: str = Field("local", description="'local' starts a Ray of its own; 'auto' or an address joins one")
+    address: str = Field(
+        "local", description="'local' starts a Ray of its own; 'auto' or an address joins one"
+    )
     actors: Count = Field(1, description="scoring actors")
     cpus_per_actor: Positive = 1.0
     gpus_per_actor: float = Field(0.0, ge=0)

@@ -1,0 +1,147 @@
+"""Reading a run's TOML file, with ``--set section.key=value`` on top; and telling two configs apart."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from zpd_ray.config import Config
+from zpd_ray.errors import ZpdError
+
+# Sections that say with what a run is computed, not what it computes: a resumed run may change them.
+FREE_SECTIONS = ("cluster", "output")
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """The config in a TOML file, overrides applied, relative paths taken from the file's directory.
+
+    Raises ZpdError naming the key, what it got, and the nearest known key.
+    """
+    values = _read_toml(Path(path))
+    for override in overrides:
+        _apply(values, override)
+    return _with_absolute_paths(validate(values), Path(path).resolve().parent)
+
+
+def validate(values: dict[str, Any]) -> Config:
+    """A Config from plain values; ZpdError with every problem in one sentence each."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ZpdError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def to_toml(config: Config) -> str:
+    """The resolved config, defaults included."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Keys that change a run's result and differ, as ``key: old -> new``."""
+    before, after = dict(_flat(old.model_dump())), dict(_flat(new.model_dump()))
+    return [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key.split(".")[0] not in FREE_SECTIONS
+    ]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ZpdError(f"cannot read the config {path}: {problem}; give the path of a TOML file") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise ZpdError(f"{path} is not valid TOML: {problem}; text values need quotes") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ZpdError(f"--set got {override!r}; expected section.key=value, as in --set train.epochs=2")
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ZpdError(f"--set {override}: {section} is a value, not a section")
+    if name in ("fraction", "items", "tokens") and sections[-1:] == ["budget"]:
+        values.clear()  # a budget is one of the three: the new one takes the old one's place
+    values[name] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    """``text`` as TOML; what is no TOML value is text, so that quotes are not needed on a command line."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(problem: Any) -> str:
+    where = [str(step) for step in problem["loc"]]
+    key = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_of(where[:-1])
+        nearest = difflib.get_close_matches(where[-1], known, n=1)
+        hint = (
+            f"did you mean {'.'.join([*where[:-1], nearest[0]])}?"
+            if nearest
+            else f"known: {', '.join(known)}"
+        )
+        return f"unknown key {key}; {hint}"
+    if problem["type"] == "missing":
+        return f"{key} is missing; add it to the config or give --set {key}=..."
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+
+
+def _keys_of(sections: list[str]) -> list[str]:
+    """Known keys of a section."""
+    model: Any = Config
+    for name in sections:
+        annotation = model.model_fields[name].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return sorted(model.model_fields)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _with_absolute_paths(config: Config, directory: Path) -> Config:
+    """Paths of sources, of the output and of a local model, seen from the config file's directory."""
+
+    def place(path: str) -> str:
+        return path if "://" in path else str(directory / Path(path).expanduser())
+
+    def source(section: Any) -> Any:
+        paths = section.path
+        moved = [place(p) for p in paths] if isinstance(paths, list) else place(paths)
+        return section.model_copy(update={"path": moved})
+
+    # A hub id looks like a relative path; what is no directory here is left for the hub.
+    local = directory / Path(config.model.path).expanduser()
+    looks_local = local.exists() or config.model.path.startswith((".", "/", "~"))
+    return config.model_copy(
+        update={
+            "output": place(config.output),
+            "pool": source(config.pool),
+            "evaluation": source(config.evaluation) if config.evaluation else None,
+            "model": config.model.model_copy(
+                update={"path": str(local) if looks_local else config.model.path}
+            ),
+        }
+    )

@@ -1,0 +1,39 @@
+"""How well an item matches the model's ability: ZPDScore and its relatives, as plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+
+from zpd_ray import irt
+
+Floats = NDArray[np.float64]
+
+MAX_SCORE = 0.25  # p(1-p) at p = 1/2, the largest score any item can have
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+def probability(theta: float, b: ArrayLike, guess: ArrayLike = 0.0) -> Floats:
+    """P(right) = c + (1 - c) sigmoid(theta - b): Rasch (1960), with Birnbaum's (1968) floor c = ``guess``."""
+    c = np.asarray(guess, dtype=np.float64)
+    return c + (1.0 - c) * expit(theta - np.asarray(b, dtype=np.float64))
+
+
+def zpd_score(
+    theta: float, b: ArrayLike, b_sd: ArrayLike = 0.0, guess: ArrayLike = 0.0, target_p: float = 0.5
+) -> Floats:
+    """ZPDScore of items of difficulty ``b``, between 0 and 1/4.
+
+    p (1-p) with p = sigmoid(theta - b) (arXiv 2601.10986); with a posterior sd of b, its expectation over
+    N(b, b_sd^2) by 21-point Gauss-Hermite quadrature; with a guessing floor, the Fisher information at theta.
+    ``target_p`` moves the centre: the score is largest where sigmoid(theta - b) = target_p. b, b_sd, guess:
+    shape (n,) or scalar, logits, logits, probability; returns (n,).
+    """
+    centre = theta - float(logit(target_p))
+    b_mean, sd, c = np.broadcast_arrays(np.atleast_1d(b), b_sd, guess)
+    score = np.zeros(b_mean.shape)
+    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+        score += weight * irt.information(centre, 1.0, b_mean + sd * node, c)
+    return score

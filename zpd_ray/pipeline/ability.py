@@ -1,0 +1,103 @@
+"""The central actor: collects the integer statistics of every part and fits the stage."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from zpd_ray import irt
+from zpd_ray.calibration import Fit, Statistics, fit_stage
+from zpd_ray.config import AbilityConfig, Config
+from zpd_ray.difficulty import bin_of
+from zpd_ray.pipeline import parts
+from zpd_ray.pipeline.store import Store
+
+# A restarted actor has lost its statistics; they are collected anew, so many times.
+ATTEMPTS = 3
+
+
+class AbilityActor:
+    """Statistics of one stage, keyed by part, so that a repeated part is no double count."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._parts: dict[str, Statistics] = {}
+
+    def observe(self, part: str, statistics: Statistics) -> None:
+        """Take, or take again, the statistics of a part."""
+        self._parts[part] = statistics
+
+    def fit(self, config: AbilityConfig, stage: int, previous: Fit | None, expected: int) -> Fit | None:
+        """The fit of the stage; None when not all of the ``expected`` parts were observed."""
+        if len(self._parts) < expected:
+            return None
+        return fit_stage(Statistics.merge(list(self._parts.values())), config, stage, previous)
+
+
+def fit_ability(config: Config, store: Store, stage: int) -> Fit:
+    """Fit ``stage`` from its measurements; the result is also in ``stages/NN/fit.json``."""
+    previous = load_fit(store, stage - 1) if stage else None
+    names = store.names("pool")
+    actor = ray.remote(AbilityActor).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    fit = None
+    for _ in range(ATTEMPTS):
+        send = partial(_send_statistics, config, store, stage, actor)
+        for _row in parts.results(names, send):  # drains: each part reports to the actor, not to the driver
+            continue
+        fit = ray.get(actor.fit.remote(config.ability, stage, previous, len(names)))
+        if fit is not None:
+            break
+    if fit is None:
+        raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see the Ray logs")
+    store.write_json(f"stages/{stage:02d}/fit.json", fit.to_json())
+    return fit
+
+
+def load_fit(store: Store, stage: int) -> Fit:
+    """The finished fit of a stage."""
+    return Fit(**store.read_json(f"stages/{stage:02d}/fit.json"))
+
+
+def _send_statistics(config: Config, store: Store, stage: int, actor: Any, name: str) -> dict[str, Any]:
+    statistics = part_statistics(config, store, stage, name)
+    ray.get(actor.observe.remote(name, statistics))
+    return {"items": statistics.counts.n_items}
+
+
+def part_statistics(config: Config, store: Store, stage: int, name: str) -> Statistics:
+    """Counts over the anchors of a part: measured now and at the stage before, never trained on."""
+    now = store.read_table(f"stages/{stage:02d}/measurements/{name}")
+    anchors = pc.and_(pc.is_valid(now["nll"]), pc.invert(trained_before(store, stage, name, now["item_id"])))
+    previous_bins = 0
+    if stage:
+        before = store.read_table(f"stages/{stage - 1:02d}/measurements/{name}", ["nll"])["nll"]
+        anchors = pc.and_(anchors, pc.is_valid(before))
+        previous_bins = int(bin_of(before.filter(anchors).to_numpy()).sum())
+    rows = now.filter(anchors)
+    options = option_counts(config, store, name).filter(anchors).to_numpy()
+    counts = irt.Counts.of(
+        bin_of(rows["nll"].to_numpy()),
+        options,
+        rows["successes"].to_numpy().astype(np.int64),
+        rows["rollouts"].to_numpy().astype(np.int64),
+    )
+    return Statistics(counts, previous_bins)
+
+
+def trained_before(store: Store, stage: int, name: str, item_ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which items of a part were in the selection of an earlier stage: booleans (n,)."""
+    chosen = [store.read_table(f"stages/{t:02d}/chosen/{name}", ["item_id"])["item_id"] for t in range(stage)]
+    ids = pa.chunked_array([c for column in chosen for c in column.chunks], pa.string())
+    return pc.is_in(item_ids, value_set=ids)
+
+
+def option_counts(config: Config, store: Store, name: str) -> pa.ChunkedArray:
+    """Number of options of each item where the grader can be satisfied by guessing, else 0: int64 (n,)."""
+    choices = store.read_table(f"pool/{name}", ["choices"])["choices"]
+    lengths = pc.fill_null(pc.cast(pc.list_value_length(choices), pa.int64()), 0)
+    return lengths if config.measure.grader == "choice" else pc.multiply(lengths, 0)

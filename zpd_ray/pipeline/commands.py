@@ -1,0 +1,65 @@
+"""What each command of ``zpd-ray`` does: open the run, start Ray, take the steps, tell what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ray.exceptions import RayError
+
+from zpd_ray.config import Config
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline import run as steps
+from zpd_ray.pipeline.open import open_run
+from zpd_ray.pipeline.session import ray_session
+from zpd_ray.pipeline.store import Store
+from zpd_ray.pipeline.summary import print_summary
+
+StageStep = Callable[[Config, Store, int], None]
+
+# Commands that are one step of the next open stage, and the file of the stage that they build on.
+STAGE_STEPS: dict[str, tuple[StageStep, str]] = {
+    "measure": (steps.measure_step, ""),
+    "fit": (steps.fit_step, "measured.json"),
+    "select": (steps.select_step, "fit.json"),
+    "train": (steps.train_step, "selection.json"),
+    "evaluate": (steps.evaluate_step, "train.json"),
+}
+WRITER = {"measured.json": "measure", "fit.json": "fit", "selection.json": "select", "train.json": "train"}
+
+
+def perform(command: str, config: Config) -> None:
+    """Run a command to its end; ZpdError with one sentence when the user can do something about a failure."""
+    with open_run(config) as store, ray_session(config):
+        try:
+            _perform(command, config, store)
+        except (RayError, RuntimeError) as error:
+            raise user_error(error) or error from None
+
+
+def _perform(command: str, config: Config, store: Store) -> None:
+    if command == "run":
+        steps.run(config, store)
+        print_summary(config, store)
+        return
+    steps.ingest_step(config, store)
+    if command == "ingest":
+        return
+    stage = steps.first_open_stage(config, store)
+    step, needs = STAGE_STEPS[command]
+    if needs == "train.json" and config.train.method == "none":
+        needs = "selection.json"
+    if needs and not store.exists(f"{steps.stage_directory(stage)}/{needs}"):
+        raise ZpdError(
+            f"{command} of stage {stage} needs {steps.stage_directory(stage)}/{needs}, which is not there yet; "
+            f"run `zpd-ray {WRITER[needs]}` first"
+        )
+    step(config, store, stage)
+
+
+def user_error(error: BaseException | None) -> ZpdError | None:
+    """The ZpdError that a task or actor raised, dug out of the wrappers that Ray puts around it."""
+    while error is not None:
+        if isinstance(error, ZpdError):
+            return ZpdError(*error.args)
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

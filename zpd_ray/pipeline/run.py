@@ -1,0 +1,131 @@
+"""The stage loop. Every step is skipped when its closing file is there, so that running again resumes.
+
+measure -> fit -> select -> train -> evaluate, for each stage
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from zpd_ray.config import Config
+from zpd_ray.engines import ModelRef
+from zpd_ray.pipeline.ability import fit_ability, load_fit
+from zpd_ray.pipeline.evaluate import evaluate
+from zpd_ray.pipeline.ingest import ingest
+from zpd_ray.pipeline.measure import measure
+from zpd_ray.pipeline.progress import say
+from zpd_ray.pipeline.select import select
+from zpd_ray.pipeline.store import Store
+
+
+def run(config: Config, store: Store) -> None:
+    """All stages of a run, from where an earlier attempt stopped."""
+    ingest_step(config, store)
+    evaluate_base_step(config, store)
+    for stage in range(config.stages):
+        measure_step(config, store, stage)
+        fit_step(config, store, stage)
+        select_step(config, store, stage)
+        train_step(config, store, stage)
+        evaluate_step(config, store, stage)
+
+
+def ingest_step(config: Config, store: Store) -> None:
+    """Pool, evaluation set and quarantine."""
+    if not store.exists("pool.json"):
+        with timed(store, "ingest"):
+            ingest(config, store)
+
+
+def evaluate_base_step(config: Config, store: Store) -> None:
+    """Evaluation of the base model."""
+    if not store.exists("base/metrics.json"):
+        with timed(store, "evaluate"):
+            evaluate(config, store, model_of(config, store, 0), "base")
+
+
+def measure_step(config: Config, store: Store, stage: int) -> None:
+    """Measure the pool with the model of the stage."""
+    name = stage_directory(stage)
+    if not store.exists(f"{name}/measured.json"):
+        with timed(store, "measure", stage) as event:
+            model = model_of(config, store, stage)
+            totals = measure(config, store, model, "pool", f"{name}/measurements")
+            store.write_json(f"{name}/measured.json", totals)
+            event |= totals
+
+
+def fit_step(config: Config, store: Store, stage: int) -> None:
+    """Calibrate difficulties and estimate ability."""
+    if not store.exists(f"{stage_directory(stage)}/fit.json"):
+        with timed(store, "fit", stage) as event:
+            fit = fit_ability(config, store, stage)
+            event |= {"theta": fit.theta, "theta_se": fit.theta_se}
+            flags = f" ({', '.join(fit.flags)})" if fit.flags else ""
+            say(f"stage {stage}: theta = {fit.theta:.3f} +- {fit.theta_se:.3f} logits{flags}")
+
+
+def select_step(config: Config, store: Store, stage: int) -> None:
+    """Choose what the stage trains on."""
+    if not store.exists(f"{stage_directory(stage)}/selection.json"):
+        with timed(store, "select", stage) as event:
+            chosen = select(config, store, load_fit(store, stage))
+            event |= {"selected": chosen["selected"], "tokens": chosen["tokens"]}
+            say(
+                f"stage {stage}: selected {chosen['zone']} items from the zone (mean b {chosen['mean_b']:.2f}, "
+                f"mean p {chosen['mean_p']:.2f}) and {chosen['replay']} to replay; {chosen['tokens']} tokens"
+            )
+            for warning in chosen["warnings"]:
+                say(f"  note: {warning}")
+
+
+def train_step(config: Config, store: Store, stage: int) -> None:
+    """Train the model of the stage on the selection."""
+    name = stage_directory(stage)
+    if config.train.method != "none" and not store.exists(f"{name}/train.json"):
+        from zpd_ray.pipeline.train import train  # torch: not for runs that do not train
+
+        with timed(store, "train", stage) as event:
+            train(config, store, model_of(config, store, stage), name)
+            event |= store.read_json(f"{name}/train.json")
+
+
+def evaluate_step(config: Config, store: Store, stage: int) -> None:
+    """Evaluate the model that the stage leaves; its metrics.json closes the stage."""
+    if not store.exists(f"{stage_directory(stage)}/metrics.json"):
+        with timed(store, "evaluate", stage):
+            evaluate(config, store, model_of(config, store, stage + 1), stage_directory(stage))
+
+
+def stage_directory(stage: int) -> str:
+    """Of the files of a stage, in the run directory."""
+    return f"stages/{stage:02d}"
+
+
+def first_open_stage(config: Config, store: Store) -> int:
+    """The stage that the next step belongs to; the last one when all are finished."""
+    stages = range(config.stages)
+    return next(
+        (t for t in stages if not store.exists(f"{stage_directory(t)}/metrics.json")), config.stages - 1
+    )
+
+
+def model_of(config: Config, store: Store, stage: int) -> ModelRef:
+    """The model that ``stage`` measures: the base model, or what the stage before has trained."""
+    method = config.train.method
+    if stage == 0 or method == "none":
+        return ModelRef(config.model.path, None, stage)
+    local = store.local_copy(f"{stage_directory(stage - 1)}/{config.train.result}")
+    return ModelRef(config.model.path, local, stage) if method == "lora" else ModelRef(local, None, stage)
+
+
+@contextmanager
+def timed(store: Store, step: str, stage: int | None = None) -> Iterator[dict[str, Any]]:
+    """An event for a step that ends well, with its seconds; the caller adds what it did."""
+    started = time.perf_counter()
+    event: dict[str, Any] = {"step": step, "stage": stage}
+    yield event
+    store.append_event({"at": time.time(), **event, "seconds": round(time.perf_counter() - started, 3)})

@@ -1,0 +1,91 @@
+"""Starting or joining Ray, and checking what is asked against what the cluster has before anything waits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.errors import ZpdError
+
+# One logical CPU for the tasks that read, bin and filter parts while actors or train workers hold theirs.
+TASK_CPUS = 1.0
+
+
+@contextmanager
+def ray_session(config: Config) -> Iterator[None]:
+    """Ray for the length of a command; a cluster that was running before is left running."""
+    already = ray.is_initialized()
+    if not already:
+        _start(config.cluster, needed_cpus(config))
+    _quiet()
+    check_resources(config)
+    try:
+        yield
+    finally:
+        if not already:
+            ray.shutdown()
+
+
+def needed_cpus(config: Config) -> float:
+    """Logical CPUs of the hungriest step: scoring actors or train workers, plus one task."""
+    cluster = config.cluster
+    scoring = cluster.actors * cluster.cpus_per_actor
+    training = config.train.workers * cluster.cpus_per_train_worker
+    # Ray Train's own controller asks for no CPU; its worker group does.
+    return TASK_CPUS + max(scoring, training if config.train.method != "none" else 0.0)
+
+
+def _start(cluster: ClusterConfig, cpus: float) -> None:
+    # Ray switches its usage reports on by default; a user who did not ask sends nothing.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray Data and Ray Train print their own progress; ours is the one on the screen.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    if cluster.address != "local":
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        return
+    # On a machine of our own more logical CPUs than cores may be declared: actors and tasks take turns.
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+
+
+def _quiet() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def check_resources(config: Config) -> None:
+    """Refuse at once what the cluster can never give.
+
+    Raises ZpdError with what was asked and what the cluster has, where Ray would wait without a word.
+    """
+    have = ray.cluster_resources()
+    cluster, train = config.cluster, config.train
+    trains = train.method != "none"
+    gpus = max(
+        cluster.actors * cluster.gpus_per_actor, trains * train.workers * cluster.gpus_per_train_worker
+    )
+    _compare("CPUs", needed_cpus(config), have.get("CPU", 0.0))
+    _compare("GPUs", gpus, have.get("GPU", 0.0))
+
+
+def _compare(what: str, asked: float, have: float) -> None:
+    if asked > have + 1e-9:
+        raise ZpdError(
+            f"not enough {what}: the run asks for {asked:g} (scoring actors or train workers at a time, and one "
+            f"CPU for tasks), the cluster has {have:g}; lower cluster.actors, train.workers or what each takes, "
+            "or join a larger cluster with cluster.address"
+        )

@@ -1,0 +1,144 @@
+"""The run directory: a local path or any URI that pyarrow.fs opens.
+
+    config.toml  manifest.json  events.jsonl  pool.json
+    pool/part-00000.parquet ...          quarantine/*.parquet
+    evaluation/pool.json, evaluation/pool/...
+    base/{evaluation/,metrics.json}      the model before any training
+    stages/NN/{measurements/,measured.json,fit.json,selected/,chosen/,selection.json,
+               adapter/ or model/,trainer/,train.json,evaluation/,metrics.json}
+
+Every file appears whole or not at all, and the JSON file that closes a step is written last, so that its
+presence proves the step; ``metrics.json`` proves the stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from zpd_ray.errors import ZpdError
+
+
+class Store:
+    """Files of a run by their name relative to the run directory. Cheap to send to another process."""
+
+    def __init__(self, root: str) -> None:
+        """``root``: the run directory, path or URI. Nothing is created yet."""
+        self.root = root if "://" in root else str(Path(root).expanduser().resolve())
+        self._open()
+
+    def _open(self) -> None:
+        if "://" in self.root:
+            self.fs, self.base = pafs.FileSystem.from_uri(self.root)
+        else:
+            self.fs, self.base = pafs.LocalFileSystem(), self.root
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Store, (self.root,))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether plain file paths work."""
+        return isinstance(self.fs, pafs.LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """Path of a file on ``self.fs``."""
+        return f"{self.base}/{name}" if name else self.base
+
+    def exists(self, name: str) -> bool:
+        """Whether the file or directory is there."""
+        return bool(self.fs.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
+
+    def names(self, directory: str) -> list[str]:
+        """Sorted names of the finished files in a directory; empty when there is no such directory."""
+        selector = pafs.FileSelector(self.path(directory), allow_not_found=True)
+        found = (f.base_name for f in self.fs.get_file_info(selector) if f.is_file)
+        return sorted(name for name in found if not name.startswith("."))
+
+    @contextmanager
+    def _write(self, name: str) -> Iterator[pa.NativeFile]:
+        """A stream whose bytes become the file when the block ends well, and vanish when it does not."""
+        parent, _, leaf = self.path(name).rpartition("/")
+        # Object stores make a file visible on close only; a local file needs the rename.
+        target = f"{parent}/.{leaf}.{uuid.uuid4().hex}" if self.is_local else self.path(name)
+        try:
+            self.fs.create_dir(parent, recursive=True)
+            with self.fs.open_output_stream(target) as stream:
+                yield stream
+            if self.is_local:
+                self.fs.move(target, self.path(name))
+        except OSError as problem:
+            raise ZpdError(
+                f"cannot write {self.path(name)}: {problem}; expected a run directory with free space and "
+                "permission to write; free some space or set output to another place, and run again"
+            ) from problem
+        finally:
+            if self.is_local and os.path.exists(target):
+                os.unlink(target)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Replace a file by ``content`` in one step."""
+        with self._write(name) as stream:
+            stream.write(content)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of a file."""
+        with self.fs.open_input_stream(self.path(name)) as stream:
+            return bytes(stream.read())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a file by a value as JSON; NaN is refused."""
+        self.write_bytes(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """The value in a JSON file."""
+        return json.loads(self.read_bytes(name))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Replace a parquet file by ``table`` in one step; equal tables give equal bytes."""
+        with self._write(name) as stream:
+            pq.write_table(table, stream, compression="zstd")
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """The table in a parquet file."""
+        return pq.read_table(self.path(name), filesystem=self.fs, columns=columns, partitioning=None)
+
+    def append_event(self, event: dict[str, Any]) -> None:
+        """One more line in events.jsonl. Events are few (several per stage), so the file is rewritten."""
+        so_far = self.read_bytes("events.jsonl") if self.exists("events.jsonl") else b""
+        self.write_bytes("events.jsonl", so_far + (json.dumps(event) + "\n").encode())
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events of the run and of its resumptions, oldest first."""
+        if not self.exists("events.jsonl"):
+            return []
+        return [json.loads(line) for line in self.read_bytes("events.jsonl").splitlines()]
+
+    def remove(self, directory: str) -> None:
+        """Delete a directory with its content, if it is there."""
+        if self.exists(directory):
+            self.fs.delete_dir(self.path(directory))
+
+    def upload(self, local: str, name: str) -> None:
+        """Copy a local directory to ``name`` of the run directory, replacing what is there."""
+        self.remove(name)
+        self.fs.create_dir(self.path(name), recursive=True)
+        pafs.copy_files(local, self.path(name), pafs.LocalFileSystem(), self.fs)
+
+    def local_copy(self, name: str) -> str:
+        """A local path with the content of directory ``name``: itself when the run directory is local."""
+        if self.is_local:
+            return self.path(name)
+        target = tempfile.mkdtemp(prefix="zpd-ray-")
+        pafs.copy_files(self.path(name), target, self.fs, pafs.LocalFileSystem())
+        return target

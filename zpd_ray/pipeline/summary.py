@@ -1,0 +1,72 @@
+"""The closing table of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from zpd_ray.config import Config
+from zpd_ray.pipeline.ability import load_fit
+from zpd_ray.pipeline.progress import console, say
+from zpd_ray.pipeline.store import Store
+
+
+def print_summary(config: Config, store: Store) -> None:
+    """Per stage: ability, what was selected from where, accuracy afterwards, time and tokens spent."""
+    table = Table(title=f"{store.root}: {config.select.method}, {config.stages} stages")
+    for column in (
+        "stage",
+        "theta",
+        "selected",
+        "mean b",
+        "mean p",
+        "from",
+        "accuracy",
+        "selecting",
+        "training",
+    ):
+        table.add_column(column)
+    base = store.read_json("base/metrics.json")
+    table.add_row("base", "", "", "", "", "", _accuracy(base), "", "")
+    for stage in range(config.stages):
+        table.add_row(*_row(store, stage))
+    console.print(table)
+    say(
+        f"the tuned model is in {store.path(f'stages/{config.stages - 1:02d}')}; running again resumes or ends here"
+    )
+
+
+def _row(store: Store, stage: int) -> list[str]:
+    name = f"stages/{stage:02d}"
+    fit, chosen = load_fit(store, stage), store.read_json(f"{name}/selection.json")
+    spent = _spent(store, stage)
+    return [
+        str(stage),
+        f"{fit.theta:.2f} +- {fit.theta_se:.2f}",
+        f"{chosen['zone']} + {chosen['replay']}",
+        f"{chosen['mean_b']:.2f}",
+        f"{chosen['mean_p']:.2f}",
+        ", ".join(f"{group or 'all'} {count}" for group, count in chosen["groups"].items()),
+        _accuracy(store.read_json(f"{name}/metrics.json")),
+        f"{spent['selecting']:.0f} s, {store.read_json(f'{name}/measured.json')['tokens']:,} tok",
+        f"{spent['training']:.0f} s, {_train_tokens(store, name):,} tok",
+    ]
+
+
+def _accuracy(metrics: dict[str, Any]) -> str:
+    return f"{metrics['accuracy']:.3f}" if metrics else "-"
+
+
+def _train_tokens(store: Store, name: str) -> int:
+    return int(store.read_json(f"{name}/train.json")["tokens"]) if store.exists(f"{name}/train.json") else 0
+
+
+def _spent(store: Store, stage: int) -> dict[str, float]:
+    """Seconds of a stage by purpose, over all attempts that finished their step."""
+    spent = {"selecting": 0.0, "training": 0.0}
+    purpose = {"measure": "selecting", "fit": "selecting", "select": "selecting", "train": "training"}
+    for event in store.events():
+        if event["stage"] == stage and event["step"] in purpose:
+            spent[purpose[event["step"]]] += event["seconds"]
+    return spent

@@ -1,0 +1,39 @@
+"""Budgets: a share of the pool, a number of items, or a number of response tokens, per stage."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zpd_ray.config import Budget
+from zpd_ray.errors import ZpdError
+
+
+class Amount(NamedTuple):
+    """So many items, or so many response tokens."""
+
+    value: int
+    unit: str  # "items" or "tokens"
+
+
+def resolve_budget(budget: Budget, pool_items: int, pool_tokens: int) -> Amount:
+    """The budget of a stage as whole items or tokens; a fraction is rounded down, but not to 0.
+
+    Raises ZpdError when it is larger than the pool.
+    """
+    if budget.fraction is not None:
+        return Amount(max(1, int(budget.fraction * pool_items)), "items")
+    amount = (
+        Amount(budget.items, "items") if budget.items is not None else Amount(budget.tokens or 0, "tokens")
+    )
+    have = pool_items if amount.unit == "items" else pool_tokens
+    if amount.value > have:
+        raise ZpdError(
+            f"select.budget.{amount.unit} = {amount.value} is more than the pool has ({have} {amount.unit}); "
+            "lower it, or give select.budget.fraction"
+        )
+    return amount
+
+
+def replay_share(amount: Amount, replay: float) -> int:
+    """What of the budget is spent on mastered items, in the unit of the budget, rounded down."""
+    return int(amount.value * replay)

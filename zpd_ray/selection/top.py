@@ -1,0 +1,133 @@
+"""The exact top of a budget in constant memory, by radix selection on 64-bit keys.
+
+Histograms of one 16-bit digit of the keys, added over blocks, tell in which digit the budget runs out. The
+search descends into that digit until few enough rows are left to sort. Nothing sorts or collects the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zpd_ray.selection.keys import Keys
+
+DIGIT_BITS = 16
+DIGITS = 1 << DIGIT_BITS
+LAST_KEY = 2**64 - 1
+# So many rows may be brought to one place: some 10 MB of keys and ids.
+SORTABLE_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """All keys whose first ``depth`` digits are ``value``."""
+
+    value: int = 0
+    depth: int = 0
+
+    @property
+    def shift(self) -> int:
+        """Bits to the right of the digit that follows the prefix."""
+        return 64 - DIGIT_BITS * (self.depth + 1)
+
+    def child(self, digit: int) -> Prefix:
+        """The prefix with one more digit."""
+        return Prefix((self.value << DIGIT_BITS) | digit, self.depth + 1)
+
+    def contains(self, keys: Keys) -> NDArray[np.bool_]:
+        """Which keys start with the prefix."""
+        if self.depth == 0:
+            return np.ones(keys.shape, dtype=bool)
+        return keys >> np.uint64(self.shift + DIGIT_BITS) == np.uint64(self.value)
+
+    def digit(self, keys: Keys) -> NDArray[np.int64]:
+        """The digit that follows the prefix."""
+        return ((keys >> np.uint64(self.shift)) & np.uint64(DIGITS - 1)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The last item that the budget pays for; an item at or before it, in order of (key, id), is chosen."""
+
+    key: int
+    item_id: str
+
+    @property
+    def first_digit(self) -> int:
+        """The first 16 bits of the key."""
+        return self.key >> (64 - DIGIT_BITS)
+
+    def keeps(self, keys: Keys, item_ids: NDArray[np.object_]) -> NDArray[np.bool_]:
+        """Which items are chosen: keys (n,), ids (n,)."""
+        kept = keys < np.uint64(self.key)
+        tied = np.flatnonzero(keys == np.uint64(self.key))
+        kept[tied] = [item_ids[i] <= self.item_id for i in tied]
+        return kept
+
+
+NOTHING = Threshold(0, "")  # before every key of an id that is not empty
+EVERYTHING = Threshold(LAST_KEY, "\U0010ffff")
+
+
+def histogram(keys: Keys, weights: NDArray[np.int64], prefix: Prefix) -> NDArray[np.int64]:
+    """Rows and weight per digit after ``prefix``: shape (2, 65536), integers that add over blocks."""
+    inside = prefix.contains(keys)
+    digits = prefix.digit(keys[inside])
+    rows = np.bincount(digits, minlength=DIGITS)
+    # bincount's own weights are floats; integer sums must stay exact.
+    weight = np.zeros(DIGITS, dtype=np.int64)
+    np.add.at(weight, digits, weights[inside])
+    return np.stack([rows, weight])
+
+
+Histogram = Callable[[Prefix], NDArray[np.int64]]
+Collect = Callable[[Prefix], tuple[Keys, NDArray[np.object_], NDArray[np.int64]]]
+
+
+@dataclass(frozen=True)
+class Top:
+    """What a budget buys: up to which item, how many rows, how much weight, and rows per first digit (65536,)."""
+
+    threshold: Threshold
+    rows: int
+    weight: int
+    rows_per_digit: NDArray[np.int64]
+
+
+def find_top(budget: int, histogram_of: Histogram, collect: Collect) -> Top:
+    """Take items in order of (key, id) while their summed weight fits ``budget``, up to the first that does not.
+
+    ``histogram_of(prefix)`` counts over the whole pool, ``collect(prefix)`` brings the (keys, ids, weights)
+    under a prefix.
+    """
+    prefix, taken, spent = Prefix(), 0, 0
+    first = histogram_of(prefix)
+    rows, weight = first
+    if weight.sum() <= budget:
+        return Top(EVERYTHING, int(rows.sum()), int(weight.sum()), first[0])
+    while True:
+        before = np.concatenate([[0], np.cumsum(weight)])
+        digit = int(np.searchsorted(before, budget - spent, side="right")) - 1
+        taken += int(rows[:digit].sum())
+        spent += int(before[digit])
+        prefix = prefix.child(digit)
+        if rows[digit] <= SORTABLE_ROWS or prefix.depth == 64 // DIGIT_BITS:
+            break
+        rows, weight = histogram_of(prefix)
+    threshold, more_rows, more_weight = _last_that_fits(prefix, budget - spent, *collect(prefix))
+    return Top(threshold, taken + more_rows, spent + more_weight, first[0])
+
+
+def _last_that_fits(
+    prefix: Prefix, left: int, keys: Keys, item_ids: NDArray[np.object_], weights: NDArray[np.int64]
+) -> tuple[Threshold, int, int]:
+    order = np.lexsort((item_ids.astype(str), keys))
+    cumulative = np.cumsum(weights[order])
+    fitting = int(np.searchsorted(cumulative, left, side="right"))
+    if fitting == 0:  # all that comes before the prefix, and nothing under it
+        return Threshold(prefix.value << (prefix.shift + DIGIT_BITS), ""), 0, 0
+    last = order[fitting - 1]
+    return Threshold(int(keys[last]), str(item_ids[last])), fitting, int(cumulative[fitting - 1])

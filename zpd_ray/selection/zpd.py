@@ -1,0 +1,21 @@
+"""ZPDScore: items that the model gets right about half of the time (arXiv 2601.10986)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zpd_ray import matching
+
+if TYPE_CHECKING:
+    from zpd_ray.config import SelectConfig
+    from zpd_ray.selection import Candidates
+
+UPPER = matching.MAX_SCORE
+
+
+def score(items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
+    """Expected p(1-p) over the posterior of b; Fisher information where answers can be guessed."""
+    return matching.zpd_score(items.theta, items.b, items.b_sd, items.guess, select.target_p)

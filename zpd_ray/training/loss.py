@@ -1,0 +1,38 @@
+"""Loss on response tokens only."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IGNORED = -100
+
+
+def collate(prompt_ids: list[list[int]], response_ids: list[list[int]]) -> dict[str, Tensor]:
+    """Right-padded batch: input_ids, attention_mask and labels, int64 (n, longest).
+
+    Labels are the response tokens at their own positions and IGNORED elsewhere. The id of padding does not
+    matter: it is masked and never a label.
+    """
+    lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
+    shape = (len(lengths), max(lengths))
+    ids = torch.zeros(shape, dtype=torch.int64)
+    mask = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORED, dtype=torch.int64)
+    for i, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
+        ids[i, : lengths[i]] = torch.tensor(prompt + response)
+        mask[i, : lengths[i]] = 1
+        labels[i, len(prompt) : lengths[i]] = torch.tensor(response)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def response_nll(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Summed NLL of the response tokens, nats: a scalar with gradient.
+
+    Only the logits that predict a response token are cast to float32.
+    """
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    target = batch["labels"][:, 1:]
+    predicts = target != IGNORED
+    return F.cross_entropy(logits[:, :-1][predicts].float(), target[predicts], reduction="sum")

@@ -1,0 +1,76 @@
+"""The model of a train worker: base weights with a LoRA adapter, or all weights; safetensors in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from zpd_ray.config import Config
+from zpd_ray.engines import ModelRef
+from zpd_ray.engines.tokens import load_tokenizer
+from zpd_ray.errors import ZpdError
+
+
+def load_trainable(config: Config, model: ModelRef) -> nn.Module:
+    """The model of a stage, ready to be trained on; a new adapter is drawn from ``config.seed``.
+
+    Raises ZpdError when a LoRA target is not a module of the model.
+    """
+    lora = config.train.method == "lora"
+    # The frozen base may stay in the checkpoint's type; weights that an optimiser moves are float32.
+    dtype = "auto" if lora and torch.cuda.is_available() else torch.float32
+    base = AutoModelForCausalLM.from_pretrained(
+        model.base, dtype=dtype, use_safetensors=True, trust_remote_code=False
+    )
+    base.config.use_cache = False
+    if config.train.gradient_checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.enable_input_require_grads()
+    if not lora:
+        return base.train()
+    if model.adapter is not None:
+        return PeftModel.from_pretrained(base, model.adapter, is_trainable=True).train()
+    return _new_adapter(config, base).train()
+
+
+def _new_adapter(config: Config, base: nn.Module) -> nn.Module:
+    lora = config.train.lora
+    _check_targets(base, lora.targets)
+    torch.manual_seed(config.seed)
+    return get_peft_model(
+        base,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets,
+        ),
+    )
+
+
+def _check_targets(base: nn.Module, targets: list[str]) -> None:
+    leaves = {
+        name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, nn.Linear)
+    }
+    missing = sorted(set(targets) - leaves)
+    if missing:
+        raise ZpdError(
+            f"train.lora.targets names {', '.join(missing)}, which the model does not have; its linear layers "
+            f"are {', '.join(sorted(leaves))}; set train.lora.targets to some of these"
+        )
+    if "lm_head" in targets:
+        raise ZpdError(
+            "train.lora.targets names lm_head, whose adapter vLLM drops without a word; leave it out"
+        )
+
+
+def save_model(config: Config, model: nn.Module, base: str, directory: Path) -> None:
+    """The adapter, or for full fine-tuning the whole model with its tokenizer, as safetensors."""
+    model.save_pretrained(directory)  # type: ignore[operator]
+    if config.train.method == "full":
+        load_tokenizer(base).save_pretrained(directory)
