@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A decoding step feeds one token a row, so a batch of generation may hold more rows than one of scoring.
 GENERATION_FACTOR = 4
+# A core is no faster on larger passes, whatever fits into memory (measured: 5 % slower at 8192 tokens).
+CPU_TOKENS = 2048
 
 
 class TransformersEngine:
@@ -67,7 +69,9 @@ class TransformersEngine:
             scores = score_tokens(self.model, self.finish, [rows[i] for i in part], prompts)
             nll[part], n_greedy[part] = row_means(scores, n_tokens[part])
 
-        self._run(items, [len(row) for row in rows], error, self.config.engine.batch_tokens, compute)
+        budget = self.config.engine.batch_tokens
+        budget = min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget
+        self._run(items, [len(row) for row in rows], error, budget, compute)
         self._refuse_non_finite(nll, error)
         failed = np.array([why is not None for why in error], dtype=bool)
         nll[failed], n_tokens[failed], n_greedy[failed] = np.nan, 0, 0
