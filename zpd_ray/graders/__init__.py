@@ -33,7 +33,8 @@ def load(name: str) -> Grader:
     if name in GRADERS:
         return GRADERS[name]()
     near = difflib.get_close_matches(name, GRADERS, n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "give one of these"
+    hint = f"did you mean {near[0]!r}?" if near else "give one of these"
     raise ZpdError(
-        f"unknown grader {name!r}; expected one of {', '.join(GRADERS)}, or a function as 'package.module:function'; {hint}"
+        f"unknown grader {name!r}; expected one of {', '.join(GRADERS)}, or a function as "
+        f"'package.module:function'; {hint}"
     )

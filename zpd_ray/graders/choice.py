@@ -1,8 +1,8 @@
 """The completion picks the right option of a multiple-choice item, by letter or by text.
 
-**Where the pick is.** The last ``\\boxed{...}``; else after each "answer is" / "answer:"; else the whole
-completion, when it is a letter or the text of an option; else the letter that it starts with ("B) seven"); else
-the only option letter that stands alone in it, if nothing is negated. Different letters are ambiguous, hence
+**Where the pick is.** The last ``\\boxed{...}``; else after each "answer is" or "answer:"; else the whole
+text, when it is a letter or the text of an option; else the letter that it starts with ("B) seven"); else the
+only option letter that stands alone in it, if nothing is negated. Different letters are ambiguous, hence
 unparsed, as is a marker that no option follows.
 
 A letter is a capital, or any letter that is alone or in brackets ("b", "(b)"). Where an option's text is the
@@ -36,7 +36,7 @@ _MATH = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm|bf)(?![a-z])|[${}]|\\[()\
 
 
 class Choice:
-    """Right when the completion picks the option that the gold answer, a letter or an option's text, names."""
+    """Right when the completion picks the option that the gold answer names, by letter or by text."""
 
     needs_answer = True
     needs_completion = True

@@ -13,8 +13,8 @@ _AFTER = ".,;:? "
 
 class Exact:
     """Right when both are equal after Unicode NFKC (exponents kept apart), case folding, collapsing white
-    space, and taking off quotes and emphasis around the text and ``.,;:?`` after it. Articles count: "the who"
-    is not "who". The whole completion is compared, nothing is looked for in it.
+    space, and taking off quotes and emphasis around the text and ``.,;:?`` after it. Articles count: "the
+    who" is not "who". The whole completion is compared, nothing is looked for in it.
     """
 
     needs_answer = True

@@ -1,21 +1,21 @@
 """The completion's final number equals the gold answer's.
 
-**Where it is.** The last ``\\boxed{...}``; else the last ``#### 42``; else the first number after the last "answer
-is" or "answer:" that one follows on its line (after its ``=``, if there is one); else the last number of the text.
-A box that holds no single number is unparsed: nothing else is taken in its stead. Only the last 65,536
-characters are looked at.
+**Where it is.** The last ``\\boxed{...}``; else the last ``#### 42``; else the first number after the last
+"answer is" or "answer:" that one follows on its line (after its ``=``, if there is one); else the last
+number of the text. A box that holds no single number is unparsed: nothing else is taken in its stead. Only
+the last 65,536 characters are looked at.
 
 **What equals what.** Numbers are exact fractions. Equal is equal; besides,
 
-- two numbers agree when they differ by less than one unit in the last digit of the coarser one, that unit being
-  below 1, and by at most 1e-4 of the larger: 0.3333 = 1/3, 0.333 != 1/3, 12345.67 != 12345.68, 10000 != 10000.5;
+- two numbers agree when they differ by less than one unit in the last digit of the coarser one, that unit
+  being below 1, and by at most 1e-4 of the larger: 0.3333 = 1/3, 0.333 != 1/3, 12345.67 != 12345.68;
 - ``%``, "thousand", "million" ... scale where both sides have one; where one has, the number agrees with or
   without it: "50%" equals 0.5 and 50, "5 million" equals 5,000,000 and 5.
 
-**What is a number.** Signs, thousands as 1,234,567 (or with no-break, thin or LaTeX spaces; plain spaces where
-nothing else is there), a decimal point, 1e5, 1.5 x 10^3, a/b, \\frac{a}{b}, mixed 1 1/2, with units and currency
-around. Unparsed, being ambiguous or no number: 1,5 and 1 234,5 (decimal comma), 10:30, 12/2/2020, "3, 5",
-2\\pi, \\sqrt{2}, 2^5, "3 + 4" without a result, 1/0, and numbers of more than 400 digits.
+**What is a number.** Signs, thousands as 1,234,567 (or with no-break, thin or LaTeX spaces; plain spaces
+where nothing else is there), a decimal point, 1e5, 1.5 x 10^3, a/b, \\frac{a}{b}, mixed 1 1/2, with units and
+currency around it. Unparsed, being ambiguous or no number: 1,5 and 1 234,5 (decimal comma), 10:30, 12/2/2020,
+"3, 5", 2\\pi, \\sqrt{2}, 2^5, "3 + 4" without a result, 1/0, and numbers of more than 400 digits.
 """
 
 from __future__ import annotations
@@ -112,14 +112,15 @@ def _agree(one: Number, other: Number) -> bool:
 
 def parse(text: str) -> Number | None:
     """The number that a text ends up with, or None. Time is linear in at most 65,536 characters."""
-    text = plain(text[-WINDOW:])
+    text = text[-WINDOW:]
     if (box := last_boxed(text)) is not None:
-        return _alone(box)
-    if hashes := _HASHES.findall(text):
-        return _first(hashes[-1])
-    for rest in reversed(after_markers(text)):
+        return _alone(plain(box))
+    if "####" in text and (hashes := _HASHES.findall(text)):
+        return _first(plain(hashes[-1]))
+    for rest in map(plain, reversed(after_markers(text))):
         if _TOKEN.search(_sentence(rest)):
             return _first(rest)
+    text = plain(text)
     return _last(text) if _LETTER_OR_RESULT.search(text) else _alone(text)
 
 
@@ -185,7 +186,9 @@ def _value(digits: str) -> Number | None:
     if found["bottom"]:
         bottom, _ = _decimal(found["bottom"])
         return Number(top / bottom, Fraction(0)) if bottom else None
-    power = int(found["exponent"] or 0)
+    if not found["exponent"]:
+        return Number(top, unit)
+    power = int(found["exponent"])
     if abs(power) > MAX_DIGITS:
         return None
     factor = Fraction(10) ** power

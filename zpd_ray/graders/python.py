@@ -37,12 +37,13 @@ class PythonGrader:
             right = self._function(completion, answer)
         except (Exception, SystemExit) as error:
             raise ZpdError(
-                f"the grader {self.name} raised {type(error).__name__}: {error}, on the completion {completion[:200]!r} "
-                f"and the answer {answer[:200]!r}; it must return True or False for any text"
+                f"the grader {self.name} raised {type(error).__name__}: {error}, on the completion "
+                f"{completion[:200]!r} and the answer {answer[:200]!r}; it must return True or False"
             ) from error
         if not isinstance(right, (bool, np.bool_)):
             raise ZpdError(
-                f"the grader {self.name} returned {right!r:.200} of type {type(right).__name__}; expected True or False"
+                f"the grader {self.name} returned {right!r:.200} of type {type(right).__name__}; "
+                "expected True or False"
             )
         return Verdict(right=bool(right), parsed=True)
 
@@ -55,8 +56,8 @@ def _import(name: str) -> Callable[[str, str], object]:
         module = import_module(module_name)
     except (Exception, SystemExit) as error:
         raise ZpdError(
-            f"the grader {name!r} cannot be imported: {type(error).__name__}: {error}; make {module_name} importable "
-            "on every node, e.g. install it or put its directory on PYTHONPATH"
+            f"the grader {name!r} cannot be imported: {type(error).__name__}: {error}; "
+            f"make {module_name} importable on every node, e.g. install it or put its directory on PYTHONPATH"
         ) from error
     try:
         function = reduce(getattr, path.split("."), module)
@@ -64,10 +65,12 @@ def _import(name: str) -> Callable[[str, str], object]:
         there = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         near = difflib.get_close_matches(path, there, n=3, cutoff=0.0)
         raise ZpdError(
-            f"the module {module_name} has no {path!r}; the nearest are {', '.join(near) or 'none'}; correct {name!r}"
+            f"the module {module_name} has no {path!r}; the nearest are {', '.join(near) or 'none'}; "
+            f"correct {name!r}"
         ) from error
     if not callable(function):
         raise ZpdError(
-            f"the grader {name!r} is a {type(function).__name__}, expected a function(completion, answer) -> bool"
+            f"the grader {name!r} is a {type(function).__name__}; "
+            "expected a function(completion, answer) -> bool"
         )
     return function

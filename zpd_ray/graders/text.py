@@ -14,7 +14,9 @@ _APART = str.maketrans(
 )
 _SAME = str.maketrans({"−": "-", "–": "-", "⁄": "/", "∕": "/", "×": "*", "·": "*"})  # noqa: RUF001
 
-_MARKER = re.compile(r"\banswer\b[*_]{0,2}(?:[ \t]{0,3}(?:is|=|:)[*_:]{0,3})+", re.IGNORECASE)
+_MARKER = re.compile(r"\banswer\b[*_]{0,2}(?:[ \t]{0,3}(?:is|=|:|：)[*_]{0,2}){1,3}", re.IGNORECASE)  # noqa: RUF001
+_REST = re.compile(r"[*_\s]*([^\n]*)")
+_MARKERS = 50  # of a text, the last ones: each costs a copy of its line
 
 
 def fold(text: str) -> str:
@@ -37,10 +39,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def after_markers(text: str) -> list[str]:
-    """The rest of the line after each "answer is", "answer:" or "answer =", in order. Where the line ends with
-    the marker, the next one that is not blank."""
+    """The rest of the line after each "answer is", "answer:" or "answer =", in order; where the marker ends
+    its line, the next one that is not blank."""
     starts = [found.end() for found in _MARKER.finditer(text)]
-    return [text[start:].lstrip("*_ \t\r\n").partition("\n")[0] for start in starts[-_MARKERS:]]
-
-
-_MARKERS = 50  # of a text, the last ones: each costs a copy of the rest
+    return [rest[1] for start in starts[-_MARKERS:] if (rest := _REST.match(text, start))]

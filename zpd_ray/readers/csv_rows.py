@@ -12,7 +12,7 @@ from zpd_ray.readers.rows import RawRow, problem
 from zpd_ray.readers.sources import SourceFile
 
 
-class _LineProblem(Exception):
+class _LineError(Exception):
     """A line that cannot be given to the CSV reader."""
 
     def __init__(self, line: streams.Line) -> None:
@@ -33,7 +33,7 @@ class _Lines:
     def __next__(self) -> str:
         line = next(self._lines)
         if line.problem:
-            raise _LineProblem(line)
+            raise _LineError(line)
         raw = line.raw.removeprefix(codecs.BOM_UTF8) if line.number == 0 else line.raw
         # Stray bytes become surrogates, which the item reader refuses, row by row.
         self.last = raw.decode("utf-8", "surrogateescape") + "\n"
@@ -52,7 +52,7 @@ def csv_rows(file: SourceFile) -> Iterator[RawRow]:
             record = next(reader)
         except StopIteration:
             return
-        except _LineProblem as error:
+        except _LineError as error:
             yield problem(row, error.line.problem or "", error.line.raw, str(error))
         except csv.Error as error:
             reason = rows.TOO_LONG if "field limit" in str(error) else rows.BAD_CSV
@@ -67,7 +67,7 @@ def csv_rows(file: SourceFile) -> Iterator[RawRow]:
 def _header(file: SourceFile, reader: Iterator[list[str]]) -> list[str]:
     try:
         header = next((record for record in reader if record), [])
-    except (_LineProblem, csv.Error) as error:
+    except (_LineError, csv.Error) as error:
         raise ZpdError(
             f"{file.path} has no readable header: {error}; expected column names in its first line"
         ) from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from json.encoder import encode_basestring as _quote  # a JSON string, not escaped to ASCII
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from zpd_ray import schema
@@ -27,7 +29,7 @@ ITEMS = pa.schema(
     ]
 )
 
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_REST = [column.name for column in ITEMS if column.name != "messages"]
 
 
 def to_items(
@@ -36,7 +38,7 @@ def to_items(
     """Items (schema ``ITEMS``) and bad rows (``schema.QUARANTINE``), each in the order of the rows.
 
     ``file`` is recorded as the place of every row. An item without an id of its own gets the first 32 hex
-    digits of the sha256 over its messages, response, answer and choices.
+    digits of the sha256 over the compact JSON of its messages, response, choices and answer.
     """
     good: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
@@ -48,7 +50,21 @@ def to_items(
             item["source_file"] = file
             item["source_row"] = row.row
             good.append(item)
-    return pa.Table.from_pylist(good, schema=ITEMS), pa.Table.from_pylist(bad, schema=schema.QUARANTINE)
+    return _table(good), pa.Table.from_pylist(bad, schema=schema.QUARANTINE)
+
+
+def _table(items: list[dict[str, Any]]) -> pa.Table:
+    """Column by column: several times faster than from dicts."""
+    columns = {name: pa.array([item[name] for item in items], ITEMS.field(name).type) for name in _REST}
+    turns = [turn for item in items for turn in item["messages"]]
+    offsets = np.cumsum([0, *(len(item["messages"]) for item in items)], dtype=np.int32)
+    texts = [pa.array([turn[key] for turn in turns], pa.string()) for key in ("role", "content")]
+    columns["messages"] = pa.ListArray.from_arrays(
+        offsets,
+        pa.StructArray.from_arrays(texts, fields=list(schema.MESSAGE)),
+        type=ITEMS.field("messages").type,
+    )
+    return pa.table(columns, schema=ITEMS)
 
 
 def _item(row: RawRow, source: SourceConfig, grader: Grader) -> dict[str, Any] | Bad:
@@ -76,11 +92,14 @@ def _ungradable(item: dict[str, Any], grader: Grader) -> Bad | None:
 def _add_keys(item: dict[str, Any]) -> None:
     """item_id, content_hash and prompt_key. Errors: UnicodeEncodeError for text that is no valid Unicode."""
     messages, response, choices = item["messages"], item["response"], item["choices"]
-    content = _compact([messages, response, choices]).encode()
-    digest = sha256(content)
+    turns = ",".join(
+        f'{{"role":{_quote(turn["role"])},"content":{_quote(turn["content"])}}}' for turn in messages
+    )
+    options = "null" if choices is None else f"[{','.join(map(_quote, choices))}]"
+    digest = sha256(f"[[{turns}],{_quote(response)},{options}".encode())
     item["content_hash"] = int.from_bytes(digest.digest()[:8], "little")
     item["prompt_key"] = _prompt_key(messages, choices)
-    digest.update(_compact(item["answer"]).encode())
+    digest.update(("," + ("null" if item["answer"] is None else _quote(item["answer"])) + "]").encode())
     item["item_id"] = item["item_id"] or digest.hexdigest()[:32]
     f"{item['item_id']}{item['group']}".encode()
 

@@ -88,8 +88,8 @@ def check_columns(first_row: Iterable[str], source: SourceConfig) -> None:
     view = _view(dict.fromkeys(columns, ""), source)
     if (source.shape if source.shape != "auto" else recognise(view)) is None:
         raise ZpdError(
-            f"the columns {there} make none of the known shapes (prompt and response, question and answer, messages, "
-            'Alpaca, ShareGPT); map them, e.g. columns = { prompt = "...", response = "..." }'
+            f"the columns {there} make none of the known shapes (prompt and response, question and answer, "
+            'messages, Alpaca, ShareGPT); map them, e.g. columns = { prompt = "...", response = "..." }'
         )
 
 
@@ -128,6 +128,8 @@ def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
 
 def _view(value: dict, source: SourceConfig) -> dict:
     """The row with the mapped prompt and response under their own names, in place of unmapped ones."""
+    if not source.columns:
+        return value
     mapped = {
         field: column
         for field, column in source.columns.items()

@@ -149,8 +149,8 @@ def _from_uri(uri: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, ImportError) as error:
         raise ZpdError(
-            f"cannot open {_shown(uri)}: {_shown(str(error))}; expected a URI that pyarrow.fs opens (file, s3, gs, hdfs, abfs, hf), "
-            "with credentials in the environment"
+            f"cannot open {_shown(uri)}: {_shown(str(error))}; expected a URI that pyarrow.fs "
+            "opens (file, s3, gs, hdfs, abfs, hf), with credentials in the environment"
         ) from error
 
 
@@ -236,9 +236,9 @@ def _glob(place: _Place, format: str) -> list[SourceFile]:
         if info.type == fs.FileType.Directory and _is_file(place.filesystem, f"{info.path}/state.json"):
             found += _dataset(place, info.path)
     if not found:
-        got = _some(info.base_name for info in matched)
         raise ZpdError(
-            f"no data matches {place.shown!r}: expected non-empty files with {_known()}, got {got}{_beside(place)}"
+            f"no data matches {place.shown!r}: expected non-empty files with {_known()}, "
+            f"got {_some(info.base_name for info in matched)}{_beside(place)}"
         )
     return found
 

@@ -66,8 +66,8 @@ def _up_to_the_damage(file: SourceFile, done: int) -> Iterator[bytes]:
 
 
 def lines(file: SourceFile) -> Iterator[Line]:
-    """Lines split at ``\\n``, numbered from 0. One longer than ``rows.MAX_ROW_BYTES`` is cut and marked, and a
-    damaged file ends with a marked line: what was left of the last one.
+    """Lines split at ``\\n``, numbered from 0. One longer than ``rows.MAX_ROW_BYTES`` is cut and marked,
+    and a damaged file ends with a marked line: what was left of the last one.
     """
     number, tail, overlong = 0, b"", False
     try:

@@ -30,7 +30,8 @@ def table_rows(file: SourceFile, rows_per_batch: int) -> Iterator[RawRow]:
             start += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise ZpdError(
-            f"{file.path} is no sound {file.format} file: {error} (after {start} rows); write it again or leave it out"
+            f"{file.path} is no sound {file.format} file: {error} (after {start} rows); "
+            "write it again or leave it out"
         ) from error
 
 
