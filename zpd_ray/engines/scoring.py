@@ -99,7 +99,8 @@ def row_means(scores: TokenScores, lengths: np.ndarray) -> tuple[np.ndarray, np.
     """Mean NLL (float32, nats per token) and count of first choices (int32) of rows of these lengths."""
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     total = np.add.reduceat(scores.logp.astype(np.float64), starts)
-    return (-total / lengths).astype(np.float32), np.add.reduceat(scores.greedy.astype(np.int32), starts)
+    n_greedy = np.add.reduceat(scores.greedy.astype(np.int64), starts)
+    return (-total / lengths).astype(np.float32), n_greedy.astype(np.int32)
 
 
 def _head_logits(
