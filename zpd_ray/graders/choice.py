@@ -101,7 +101,8 @@ def _stated(phrase: str, choices: list[str] | None) -> set[int]:
     bare = _bare(phrase)
     if direct := _DIRECT.match(bare):
         picks = {_index(direct[1] or direct[2])}
-        if another := _ANOTHER.match(bare, direct.end()):
+        another = _ANOTHER.match(bare, direct.end())
+        if another and _index(another[1]) < _count(choices):  # "B, I think" has one letter
             picks.add(_index(another[1]))
         return picks
     return _standing(bare, choices)

@@ -48,7 +48,7 @@ _NUMBER = re.compile(rf"(?P<top>{_PLAIN})(?:[eE](?P<exponent>[-+]?\d+)|/(?P<bott
 _CURRENCY = "[$€£¥₹]"
 _MINUS = re.compile(rf"(?:(?<![\w)])-|\b(?:negative|minus) ){_CURRENCY}?$|{_CURRENCY}-$", re.IGNORECASE)
 _LOOSE_MINUS = re.compile(rf"-\s?{_CURRENCY}?\s?$|{_CURRENCY}\s?-\s?$")
-_SIGN = re.compile(rf"[-+]?\s?{_CURRENCY}?\s?[-+]?\s?$")
+_SIGN = re.compile(rf"(?:(?<![\w)])(?<![\w)]\s)[-+])?\s?(?:{_CURRENCY}\s?[-+]?\s?)?$")
 
 # Context in which a number is a part of something else.
 _PART_BEFORE = re.compile(r"(?:[\^_{√]|\\\w*[{(]?|[\d)]\s?(?:[-+*/x]|or|and)\s?\$?)\s?$")
@@ -134,8 +134,8 @@ def _alone(text: str) -> Number | None:
     token = _TOKEN.search(text)
     if token is None:
         return None
-    before, after = text[: token.start()], text[token.end() :]
-    if _PART_AFTER.match(after) or _NO_UNIT.search(_SIGN.sub("", before) + after.strip()):
+    before, after = text[: token.start()], text[_end(token) :]
+    if _PART_AFTER.match(after) or _NO_UNIT.search(f"{_SIGN.sub('', before)} {after.strip()}"):
         return None
     return _number(token, after, negative=_LOOSE_MINUS.search(before) or _MINUS.search(before))
 
@@ -144,7 +144,7 @@ def _first(line: str) -> Number | None:
     """The first number of the first sentence, after its last equals sign."""
     phrase = _sentence(line).rpartition("=")[2]
     token = _TOKEN.search(phrase)
-    if token is None or _LIST_AFTER.match(phrase, token.end()):
+    if token is None or _LIST_AFTER.match(phrase, _end(token)):
         return None
     return _in_prose(phrase, token)
 
@@ -156,9 +156,14 @@ def _last(text: str) -> Number | None:
     return _in_prose(text, token) if token else None
 
 
+def _end(token: re.Match[str]) -> int:
+    """Where the number ends: a token may take along the punctuation after it."""
+    return token.start() + len(token[0].rstrip(".,:/"))
+
+
 def _in_prose(text: str, token: re.Match[str]) -> Number | None:
     before = text[max(0, token.start() - 16) : token.start()]
-    after = text[token.end() : token.end() + 24]
+    after = text[_end(token) :][:24]
     if token["spaced"] or _PART_BEFORE.search(before) or _PART_AFTER.match(after):
         return None
     return _number(token, after, negative=_MINUS.search(before))

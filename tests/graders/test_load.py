@@ -1,0 +1,100 @@
+"""Graders by name, users' functions, and grading from the measurement."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zpd_ray.errors import ZpdError
+from zpd_ray.graders import GRADERS, load
+from zpd_ray.graders.greedy_match import matches
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of a user's, importable for one test."""
+    name = f"users_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(
+        "import numpy as np\n"
+        "def same(completion, answer): return completion == answer\n"
+        "def same_numpy(completion, answer): return np.bool_(completion == answer)\n"
+        "def fails(completion, answer): return 1 / 0 > 0\n"
+        "def leaves(completion, answer): raise SystemExit(3)\n"
+        "def scores(completion, answer): return 0.5\n"
+        "def nothing(completion, answer): pass\n"
+        "class Group:\n    same = staticmethod(same)\n"
+        "constant = 5\n"
+    )
+    (tmp_path / f"broken_{name}.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+@pytest.mark.parametrize("name", sorted(GRADERS))
+def test_every_known_name_loads(name: str) -> None:
+    grader = load(name)
+    assert grader.needs_completion is (name != "greedy_match")
+    assert grader.needs_answer is (name != "greedy_match")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("numericc", "numeric"), ("exat", "exact"), ("greedy", "greedy_match")]
+)
+def test_an_unknown_name_gets_the_nearest(wrong: str, near: str) -> None:
+    with pytest.raises(ZpdError, match=f"unknown grader '{wrong}'.*did you mean '{near}'"):
+        load(wrong)
+
+
+@pytest.mark.parametrize("function", ["same", "same_numpy", "Group.same"])
+def test_a_function_grades(functions: str, function: str) -> None:
+    grader = load(f"{functions}:{function}")
+    assert grader.grade("a", "a", None) == (True, True)
+    assert grader.grade("a", "b", None) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        ("fails", "raised ZeroDivisionError"),
+        ("leaves", "raised SystemExit"),
+        ("scores", "returned 0.5 of type float"),
+    ]
+    + [("nothing", "returned None")],
+)
+def test_a_function_that_fails_is_an_error_and_not_a_wrong_answer(
+    functions: str, function: str, problem: str
+) -> None:
+    with pytest.raises(ZpdError, match=f"{functions}:{function} {problem}"):
+        load(f"{functions}:{function}").grade("a", "b", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("{}:sane", "nearest are same"),
+        ("{}:constant", "is a int"),
+        ("broken_{}:f", "RuntimeError: no licence"),
+    ]
+    + [("no_such_module:f", "PYTHONPATH"), ("{}:", "no function name"), ("a b:c", "no function name")],
+)
+def test_a_name_that_leads_nowhere_says_what_to_do(functions: str, name: str, problem: str) -> None:
+    with pytest.raises(ZpdError, match=problem):
+        load(name.format(functions))
+
+
+def test_greedy_match_needs_every_token() -> None:
+    n_greedy, n_tokens = np.array([3, 2, 0, 5], np.int32), np.array([3, 3, 0, 5], np.int32)
+    assert matches(n_greedy, n_tokens).tolist() == [True, False, False, True]
+    with pytest.raises(ZpdError, match="measurements"):
+        load("greedy_match").grade("a", "a", None)
+
+
+def test_graders_and_readers_import_neither_ray_nor_torch() -> None:
+    code = (
+        "import sys, zpd_ray.graders, zpd_ray.readers.items, zpd_ray.readers.formats, zpd_ray.readers.duplicates;"
+        "print([m for m in ('ray', 'torch', 'transformers', 'pandas', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
