@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -43,8 +45,8 @@ class Ability:
 class Items:
     """Responses as weighted successes and trials (n_respondents, n_items), and item parameters (n_items,)."""
 
-    successes: NDArray[np.generic]
-    trials: NDArray[np.generic]
+    successes: NDArray[Any]
+    trials: NDArray[Any]
     freq: Array
     a: Array
     b: Array

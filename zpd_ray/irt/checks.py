@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-Numbers = NDArray[np.generic]
+Numbers = NDArray[Any]  # integers or floats
 
 
 def matrix(name: str, value: ArrayLike) -> Numbers:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -30,7 +32,7 @@ class ScoreGroups:
 
 
 def fit_conditional(
-    s: NDArray[np.generic], k: NDArray[np.generic], freq: Array
+    s: NDArray[Any], k: NDArray[np.generic], freq: Array
 ) -> tuple[Array, Array, Maximum]:
     """Difficulties summing to 0 (n_items,), their covariance (n_items, n_items), and the maximum found.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,8 +24,8 @@ class Design:
     can be guessed.
     """
 
-    successes: NDArray[np.generic]
-    trials: NDArray[np.generic]
+    successes: NDArray[Any]
+    trials: NDArray[Any]
     covariates: Array
     freq: Array
     score: Array
@@ -82,7 +84,7 @@ class Design:
         )
 
 
-def build(s: NDArray[np.generic], k: NDArray[np.generic], x: Array, c: Array, freq: Array) -> Design:
+def build(s: NDArray[Any], k: NDArray[np.generic], x: Array, c: Array, freq: Array) -> Design:
     """A design from checked arrays: successes, trials, centred covariates, floors, frequencies."""
     floors = _floors(c)
     first = k[:, 0].astype(np.float64)
@@ -91,7 +93,7 @@ def build(s: NDArray[np.generic], k: NDArray[np.generic], x: Array, c: Array, fr
     return Design(s, k, x, freq, column_sums(s), totals, floors, first if complete else None)
 
 
-def column_sums(s: NDArray[np.generic]) -> Array:
+def column_sums(s: NDArray[Any]) -> Array:
     """Successes by item, summed over respondents."""
     rows, columns = s.shape
     if s.dtype.itemsize == 1 and rows * int(s.max(initial=0)) < 256:

@@ -100,13 +100,13 @@ def fit_explanatory(
     prior = prior or Prior()
     s, k = checks.counts(successes, trials)
     n_respondents, n_items = s.shape
-    x = _covariates(covariates, n_items)
+    x = read_covariates(covariates, n_items)
     c = checks.floor(guess, n_items)
     weights = checks.frequencies(freq, n_items)
     checks.answered(k > 0)
     centre = weights @ x / weights.sum() if origin is None else checks.vector("origin", origin, x.shape[1])
     mean, precision = _prior_arrays(prior, n_respondents, x.shape[1])
-    _check_covariates(x - centre, weights, precision[n_respondents:-1])
+    check_covariates(x - centre, weights, precision[n_respondents:-1])
     design = build(s, k, x - centre, c, weights)
     extremes = _extremes(design, c)
     keep = np.flatnonzero((extremes == "") | (precision[:n_respondents] > 0.0))
@@ -142,7 +142,7 @@ def posterior_difficulty(
         raise ValueError(
             f"successes has {s.shape[0]} respondents, the fit {fit.theta.size}; give a row for each of them."
         )
-    x = _covariates(covariates, s.shape[1])
+    x = read_covariates(covariates, s.shape[1])
     if x.shape[1] != fit.gamma.size:
         raise ValueError(
             f"covariates has {x.shape[1]} columns, the fit {fit.gamma.size}; give the same ones."
@@ -287,7 +287,7 @@ def _extremes(design: Design, c: Array) -> NDArray[np.str_]:
     return flags
 
 
-def _covariates(value: ArrayLike, n_items: int) -> Array:
+def read_covariates(value: ArrayLike, n_items: int) -> Array:
     x = np.asarray(value, np.float64)
     if x.ndim != 2 or x.shape[0] != n_items:
         raise ValueError(
@@ -300,7 +300,7 @@ def _covariates(value: ArrayLike, n_items: int) -> Array:
     return x
 
 
-def _check_covariates(x: Array, freq: Array, precision: Array) -> None:
+def check_covariates(x: Array, freq: Array, precision: Array) -> None:
     """Slopes without a prior need covariates that vary, and none that is a combination of the others."""
     free = np.flatnonzero(precision == 0.0)
     centred = x[:, free] - freq @ x[:, free] / freq.sum()

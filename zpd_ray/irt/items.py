@@ -254,7 +254,7 @@ def _scatter(fitted: ItemFit, inner: NDArray[np.intp], flags: NDArray[np.str_], 
 def _with_extremes(
     fitted: ItemFit, s: checks.Numbers, k: checks.Numbers, weights: Array, flags: NDArray[np.str_]
 ) -> ItemFit:
-    mean, sd = posterior_of_extremes(fitted, s, k, weights, flags != "")
+    mean, sd = posterior_of_extremes(fitted, s, k, weights, flags)
     b, se = fitted.b.copy(), fitted.se_b.copy()
     b[flags != ""], se[flags != ""] = mean, sd
     return replace(fitted, b=b, se_b=se)
