@@ -2,9 +2,11 @@
 
 Scale. Stage 0 sets it: log NLL is standardised to z by the pool's median and spread, and the mean difficulty
 of the pool is 0. Later stages keep that standardisation and are linked by their *anchors*, the items never
-trained on: the mean difficulty of the anchors is what it was at the stage before (mean-mean linking, Kolen &
-Brennan 2014, Test Equating, section 6.2). What the model has learnt then shows as a rise of theta, and an
-item whose NLL fell more than the anchors' has become easier.
+trained on: their mean difficulty, weighted by the information p (1 - p) that they had at the stage before, is
+what it was then (mean-mean linking, Kolen & Brennan 2014, Test Equating, section 6.2, with weights). What the
+model has learnt then shows as a rise of theta, and an item whose NLL fell more than the anchors' has become
+easier. Without the weights the link hangs on hopeless and mastered items, whose logits move with the slope
+more than with the model (docs/decisions.md).
 
 The paper (arXiv 2601.10986) does not say how stages share a scale; this is our choice.
 """
@@ -36,7 +38,7 @@ Integers = NDArray[np.int64]
 
 # Slope of b on z before any data: one logit per standard deviation of log NLL, loosely held. It decides only
 # where responses say nothing, as when all of them are wrong.
-SLOPE_MEAN, SLOPE_SD = 1.0, 1.0
+SLOPE_MEAN, SLOPE_SD = 1.0, 3.0
 SIGMA_LOG_SD = 1.0
 CONVENTION = "logits; slope 1; mean b = 0 over the pool at stage 0; later stages linked by untrained items"
 
@@ -45,17 +47,19 @@ CONVENTION = "logits; slope 1; mean b = 0 over the pool at stage 0; later stages
 class Statistics:
     """What the fit of a stage sees, in integers that add over parts.
 
-    counts: cells of the anchors, with ``groups`` = number of options (0 where an answer cannot be guessed).
-    previous_bins: sum over the same items of their NLL bin at the stage before (0 at stage 0).
+    counts: cells of the anchors; ``groups`` is the number of options, 0 where answers cannot be guessed.
+    links: the same items by ``bins`` = NLL bin at the stage before, ``groups`` = NLL bin now; None at stage 0.
     """
 
     counts: irt.Counts
-    previous_bins: int = 0
+    links: irt.Counts | None = None
 
     @staticmethod
     def merge(parts: list[Statistics]) -> Statistics:
         """Sum over parts, in any order."""
-        return Statistics(irt.Counts.merge([p.counts for p in parts]), sum(p.previous_bins for p in parts))
+        links = [p.links for p in parts if p.links is not None]
+        counts = irt.Counts.merge([p.counts for p in parts])
+        return Statistics(counts, irt.Counts.merge(links) if links else None)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ class _OwnScale:
 class Fit:
     """Ability and calibration of one stage; everything in logits. ``fit.json`` holds these fields.
 
-    b of an item = gamma (z - origin) + shift + residual, residual sd ``sigma``, with z = (log NLL - location) /
-    scale. ``theta`` and its standard error are on that scale. Standard errors that do not exist are None.
+    b of an item = gamma (z - origin) + shift + residual, residual sd ``sigma``, with
+    z = (log NLL - location) / scale. ``theta`` and its standard error are on that scale. Standard errors that do not exist are None.
     """
 
     stage: int
@@ -120,14 +124,18 @@ class Fit:
             origin=np.array([self.origin]),
         )
         b_mean, b_sd = irt.posterior_difficulty(
-            own_scale, successes[None, :], rollouts[None, :], z[:, None], guess
+            own_scale,
+            successes[None, :],
+            rollouts[None, :],
+            z[:, None],
+            guess,  # type: ignore[arg-type]
         )
         return b_mean + self.shift, b_sd
 
-    def prior_mean_of_bins(self, bin_sum: int, n: int) -> float:
-        """Mean over n items of gamma (z - origin) + shift, from the sum of their NLL bins."""
-        centre = standardise(log_nll_of_bin(bin_sum / n), Scale(self.location, self.scale))
-        return float(self.gamma * (centre - self.origin) + self.shift)
+    def expected_difficulty(self, bins: Integers) -> Floats:
+        """gamma (z - origin) + shift at the centre of NLL bins: b before an item's own responses."""
+        z = standardise(log_nll_of_bin(bins), Scale(self.location, self.scale))
+        return self.gamma * (z - self.origin) + self.shift
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, no NaN."""
@@ -142,18 +150,28 @@ def fit_stage(statistics: Statistics, config: AbilityConfig, stage: int, previou
     counts = statistics.counts
     if counts.n_items == 0:
         raise ZpdError(
-            f"stage {stage} has no measured item that was not trained on, so ability has nothing to stand on; "
-            "lower select.budget or stages"
+            f"stage {stage} has no measured item that was not trained on, so ability has nothing to stand "
+            "on; lower select.budget or stages"
         )
     scale = _scale(counts, previous)
     z = standardise(log_nll_of_bin(counts.bins), scale)
     origin = float(counts.freq @ z / counts.freq.sum())
-    shift = 0.0
-    if previous is not None:
-        shift = previous.prior_mean_of_bins(statistics.previous_bins, counts.n_items)
     fit = (_feedback if config.calibration == "feedback" else _explanatory)(counts, z, origin, config)
-    fit = replace(fit, stage=stage, location=scale.location, scale=scale.scale, shift=shift)
-    return replace(fit, theta=fit.theta + shift)
+    fit = replace(fit, stage=stage, location=scale.location, scale=scale.scale)
+    if previous is None or statistics.links is None:
+        return fit
+    shift = _shift(statistics.links, previous, fit)
+    return replace(fit, theta=fit.theta + shift, shift=shift)
+
+
+def _shift(links: irt.Counts, previous: Fit, fit: Fit) -> float:
+    """What must be added to the new fit's difficulties for its anchors to keep their weighted mean."""
+    before = previous.expected_difficulty(links.bins)
+    p = probability(previous.theta, before)
+    weight = links.freq * p * (1.0 - p)
+    # Where all anchors are so far from theta that their information underflows, they count alike.
+    weight = weight if weight.sum() > 0 else links.freq.astype(np.float64)
+    return float(weight @ (before - fit.expected_difficulty(links.groups)) / weight.sum())
 
 
 def _scale(counts: irt.Counts, previous: Fit | None) -> Scale:

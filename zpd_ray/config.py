@@ -117,7 +117,7 @@ class LoraConfig(Section):
     """Adapter of the trained model."""
 
     rank: Count = 16
-    alpha: Positive = 32.0
+    alpha: Count = 32
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

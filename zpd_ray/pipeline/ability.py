@@ -43,8 +43,8 @@ def fit_ability(config: Config, store: Store, stage: int) -> Fit:
     """Fit ``stage`` from its measurements; the result is also in ``stages/NN/fit.json``."""
     previous = load_fit(store, stage - 1) if stage else None
     names = store.names("pool")
-    actor = ray.remote(AbilityActor).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-    fit = None
+    actor: Any = ray.remote(AbilityActor).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    fit: Fit | None = None
     for _ in range(ATTEMPTS):
         send = partial(_send_statistics, config, store, stage, actor)
         for _row in parts.results(names, send):  # drains: each part reports to the actor, not to the driver
@@ -73,11 +73,11 @@ def part_statistics(config: Config, store: Store, stage: int, name: str) -> Stat
     """Counts over the anchors of a part: measured now and at the stage before, never trained on."""
     now = store.read_table(f"stages/{stage:02d}/measurements/{name}")
     anchors = pc.and_(pc.is_valid(now["nll"]), pc.invert(trained_before(store, stage, name, now["item_id"])))
-    previous_bins = 0
+    links = None
     if stage:
         before = store.read_table(f"stages/{stage - 1:02d}/measurements/{name}", ["nll"])["nll"]
         anchors = pc.and_(anchors, pc.is_valid(before))
-        previous_bins = int(bin_of(before.filter(anchors).to_numpy()).sum())
+        links = _links(before.filter(anchors), now["nll"].filter(anchors))
     rows = now.filter(anchors)
     options = option_counts(config, store, name).filter(anchors).to_numpy()
     counts = irt.Counts.of(
@@ -86,7 +86,13 @@ def part_statistics(config: Config, store: Store, stage: int, name: str) -> Stat
         rows["successes"].to_numpy().astype(np.int64),
         rows["rollouts"].to_numpy().astype(np.int64),
     )
-    return Statistics(counts, previous_bins)
+    return Statistics(counts, links)
+
+
+def _links(before: pa.ChunkedArray, now: pa.ChunkedArray) -> irt.Counts:
+    """Anchors counted by NLL bin at the stage before and now."""
+    none = np.zeros(len(now), dtype=np.int64)
+    return irt.Counts.of(bin_of(before.to_numpy()), bin_of(now.to_numpy()), none, none)
 
 
 def trained_before(store: Store, stage: int, name: str, item_ids: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -48,10 +48,10 @@ def _perform(command: str, config: Config, store: Store) -> None:
     step, needs = STAGE_STEPS[command]
     if needs == "train.json" and config.train.method == "none":
         needs = "selection.json"
-    if needs and not store.exists(f"{steps.stage_directory(stage)}/{needs}"):
+    file = f"{steps.stage_directory(stage)}/{needs}"
+    if needs and not store.exists(file):
         raise ZpdError(
-            f"{command} of stage {stage} needs {steps.stage_directory(stage)}/{needs}, which is not there yet; "
-            f"run `zpd-ray {WRITER[needs]}` first"
+            f"{command} of stage {stage} needs {file}, which is not there; run `zpd-ray {WRITER[needs]}` first"
         )
     step(config, store, stage)
 

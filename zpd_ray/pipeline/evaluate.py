@@ -1,4 +1,4 @@
-"""Accuracy and NLL of a model on the evaluation set: the same measurement as of the pool, one greedy response."""
+"""Accuracy and NLL of a model on the evaluation set: measured as the pool is, with one greedy response."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from zpd_ray.pipeline.store import Store
 def evaluate(config: Config, store: Store, model: ModelRef, directory: str) -> dict[str, Any]:
     """Measure the evaluation set with ``model``; returns and writes ``directory``/metrics.json.
 
-    accuracy: right answers / items, overall and by group; nll: mean over items, nats per token. Empty when the
-    run has no evaluation set.
+    accuracy: right answers / items, overall and by group; nll: mean over items, nats per token. Empty when
+    the run has no evaluation set.
     """
     metrics: dict[str, Any] = {}
     if config.evaluation is not None:

@@ -115,7 +115,7 @@ def _stage_file(
         yield {
             "rows": len(batch),
             "items": items.num_rows,
-            "own_ids": "item_id" in source.columns or "item_id" in (first or ()),
+            "own_ids": "item_id" in source.columns or any("item_id" in (raw.value or ()) for raw in batch),
             "reasons": _quarantine(store, f"{into}-read-{name}", bad),
             "sources": "[]",
         }
@@ -126,21 +126,18 @@ def _stage_file(
 def _deal(
     config: Config, store: Store, into: str, staging: str, staged: dict[str, Any], excluded: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Second pass: staged rows to parts; a row of counts per part, and one per bucket of clashing ids."""
+    """Second pass: staged rows to parts; a row of counts per part."""
     count = -(-staged["items"] // config.pool.items_per_part)
     rows = parts.tables(store.names(staging), partial(_read_staged, store, staging, count))
     if staged["own_ids"]:
-        # Ids that users give may stand for two contents; that is seen only with all rows of an id in one place.
+        # Ids that users give may stand for two contents, seen only with all rows of an id in one place.
         resolve = partial(_resolve_ids, store, into)
         rows = rows.groupby("id_bucket", num_partitions=count).map_groups(resolve, batch_format="pyarrow")
     finish = partial(_finish_part, config, store, into, excluded)
     dealt: list[dict[str, Any]] = []
     with progress(f"dealing {into}", staged["items"]) as advance:
-        for row in (
-            rows.groupby("bucket", num_partitions=count)
-            .map_groups(finish, batch_format="pyarrow")
-            .iter_rows()
-        ):
+        buckets = rows.groupby("bucket", num_partitions=count)
+        for row in buckets.map_groups(finish, batch_format="pyarrow").iter_rows():
             dealt.append(row)
             advance(row["staged"])
     clashes = staged["items"] - sum(row["staged"] for row in dealt)

@@ -54,8 +54,8 @@ def _check_same(config: Config, store: Store) -> None:
     changed = differences(before, config)
     if changed:
         raise ZpdError(
-            f"the run directory {store.root} belongs to another config: {'; '.join(changed)}; take these back to "
-            "resume it, or give another output"
+            f"the run directory {store.root} belongs to another config: {'; '.join(changed)}; take these "
+            "back to resume it, or give another output"
         )
 
 

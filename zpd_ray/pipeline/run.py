@@ -75,7 +75,7 @@ def select_step(config: Config, store: Store, stage: int) -> None:
             chosen = select(config, store, load_fit(store, stage))
             event |= {"selected": chosen["selected"], "tokens": chosen["tokens"]}
             say(
-                f"stage {stage}: selected {chosen['zone']} items from the zone (mean b {chosen['mean_b']:.2f}, "
+                f"stage {stage}: selected {chosen['zone']} items of the zone (mean b {chosen['mean_b']:.2f}, "
                 f"mean p {chosen['mean_p']:.2f}) and {chosen['replay']} to replay; {chosen['tokens']} tokens"
             )
             for warning in chosen["warnings"]:

@@ -43,8 +43,8 @@ def select(config: Config, store: Store, fit: Fit) -> dict[str, Any]:
     zone = _top(scoring, names, "zone", amount.value - replay.weight)
     if zone.rows + replay.rows == 0:
         raise ZpdError(
-            f"stage {fit.stage} has nothing to select: every measured item was trained on before, or none fits "
-            f"the budget of {amount.value} {amount.unit}; use fewer stages, another budget, or allow_trained"
+            f"stage {fit.stage} has nothing to select: every measured item was trained on before, or none "
+            f"fits the budget of {amount.value} {amount.unit}; use fewer stages, another budget, or allow_trained"
         )
     buckets = Buckets.of(zone, replay)
     _write(scoring, names, zone.threshold, buckets)
@@ -170,7 +170,7 @@ def _collect(
             }
         )
 
-    found = list(parts.tables(names, of_part).iter_batches(batch_size=None, batch_format="pyarrow"))
+    found: Any = parts.tables(names, of_part).iter_batches(batch_size=None, batch_format="pyarrow")
     rows = pa.concat_tables([table for table in found if table.num_rows])
     return (
         rows["key"].to_numpy(),

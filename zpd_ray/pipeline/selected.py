@@ -26,8 +26,8 @@ ZONE_P = (0.1, 0.9)
 class Buckets:
     """Which file a chosen row goes to, and the rank of the file's first row.
 
-    A file holds a range of first digits of the sort key. ``starts``: by reason, the first digits at which files
-    begin; ``ranks``: rank of the first row of each file, zone first.
+    A file holds a range of first digits of the sort key. ``starts``: by reason, the first digits at which
+    files begin; ``ranks``: rank of the first row of each file, zone first.
     """
 
     starts: dict[str, NDArray[np.int64]]

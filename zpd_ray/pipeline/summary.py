@@ -32,9 +32,10 @@ def print_summary(config: Config, store: Store) -> None:
     for stage in range(config.stages):
         table.add_row(*_row(store, stage))
     console.print(table)
-    say(
-        f"the tuned model is in {store.path(f'stages/{config.stages - 1:02d}')}; running again resumes or ends here"
-    )
+    if config.train.method != "none":
+        say(
+            f"tuned {config.train.result}: {store.path(f'stages/{config.stages - 1:02d}/{config.train.result}')}"
+        )
 
 
 def _row(store: Store, stage: int) -> list[str]:

@@ -22,7 +22,7 @@ def item_hash(item_id: pa.ChunkedArray, seed: int, stage: int, purpose: str) -> 
 def sort_key(score: NDArray[np.float64], upper: float, hashes: Keys) -> Keys:
     """Key of items with scores in [0, upper]: best score first, equal scores in the order of their hashes.
 
-    The upper 32 bits are the score counted down in steps of upper / 2^32, the lower 32 bits come from the hash.
+    The upper 32 bits are the score counted down in steps of upper / 2^32, the lower 32 are the hash's.
     """
     down = np.floor((1.0 - np.clip(score / upper, 0.0, 1.0)) * _SCORE_STEPS).astype(np.uint64)
     return (down << _HASH_BITS) | (hashes >> _HASH_BITS)

@@ -89,7 +89,7 @@ Collect = Callable[[Prefix], tuple[Keys, NDArray[np.object_], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Top:
-    """What a budget buys: up to which item, how many rows, how much weight, and rows per first digit (65536,)."""
+    """What a budget buys: up to which item, rows, their weight, and eligible rows per first digit (65536,)."""
 
     threshold: Threshold
     rows: int
@@ -98,7 +98,9 @@ class Top:
 
 
 def find_top(budget: int, histogram_of: Histogram, collect: Collect) -> Top:
-    """Take items in order of (key, id) while their summed weight fits ``budget``, up to the first that does not.
+    """Take items in order of (key, id) while their summed weight fits ``budget``.
+
+    It ends at the first item that does not fit.
 
     ``histogram_of(prefix)`` counts over the whole pool, ``collect(prefix)`` brings the (keys, ids, weights)
     under a prefix.

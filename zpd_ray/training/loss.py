@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 IGNORED = -100
 
@@ -35,4 +35,4 @@ def response_nll(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     target = batch["labels"][:, 1:]
     predicts = target != IGNORED
-    return F.cross_entropy(logits[:, :-1][predicts].float(), target[predicts], reduction="sum")
+    return functional.cross_entropy(logits[:, :-1][predicts].float(), target[predicts], reduction="sum")

@@ -60,8 +60,8 @@ def _check_targets(base: nn.Module, targets: list[str]) -> None:
     missing = sorted(set(targets) - leaves)
     if missing:
         raise ZpdError(
-            f"train.lora.targets names {', '.join(missing)}, which the model does not have; its linear layers "
-            f"are {', '.join(sorted(leaves))}; set train.lora.targets to some of these"
+            f"train.lora.targets names {', '.join(missing)}, which the model does not have; its linear "
+            f"layers are {', '.join(sorted(leaves))}; set train.lora.targets to some of these"
         )
     if "lm_head" in targets:
         raise ZpdError(
