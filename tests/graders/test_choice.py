@@ -39,22 +39,16 @@ def picked(completion: str, choices: list[str] | None = CHOICES) -> str:
         "answer: B",
         "The answer is B",
         "The answer is (B).",
-    ]
-    + [
         "the correct answer is option B.",
         r"\boxed{B}",
         r"\boxed{\text{(B)}}",
         r"So the answer is $\text{B}$.",
-    ]
-    + [
         "**Answer:** B",
         "Answer:\n\nB",
         "B) seventy",
         "B: it is less",
         "B\nbecause 7 tens",
         "I think B is right",
-    ]
-    + [
         "The answer is B because A is too much",
         r"\emph{seventy}",
         "A number of ways. B fits",
@@ -93,8 +87,6 @@ def test_the_text_of_an_option(completion: str, letter: str) -> None:
         "The answer is A or B",
         "answer: A. answer: B",
         "A, B",
-    ]
-    + [
         "The answer is not B",
         "It is not B",
         "B isn't it",
@@ -102,8 +94,12 @@ def test_the_text_of_an_option(completion: str, letter: str) -> None:
         "A cat sat",
         "48",
         "the answer is clear",
-    ]
-    + [r"\boxed{}", r"\boxed{A, B}", r"\boxed{E} B", "Consider B. The answer is E", r"\boxed{B"],
+        r"\boxed{}",
+        r"\boxed{A, B}",
+        r"\boxed{E} B",
+        "Consider B. The answer is E",
+        r"\boxed{B",
+    ],
 )
 def test_no_option_or_more_than_one_is_unparsed(completion: str) -> None:
     assert picked(completion) == "?"

@@ -13,8 +13,17 @@ GRADER = Exact()
 
 @pytest.mark.parametrize(
     ("completion", "answer"),
-    [("Paris", "paris."), ("  New\n York ", "new york"), ('"Paris"', "Paris"), ("**Paris.**", "Paris")]
-    + [("“Yes.”", "yes"), ("ﬁve", "five"), ("STRASSE", "straße"), ("Ｐａｒｉｓ", "Paris"), ("-5", "−5")],  # noqa: RUF001
+    [
+        ("Paris", "paris."),
+        ("  New\n York ", "new york"),
+        ('"Paris"', "Paris"),
+        ("**Paris.**", "Paris"),
+        ("“Yes.”", "yes"),
+        ("ﬁve", "five"),
+        ("STRASSE", "straße"),
+        ("Ｐａｒｉｓ", "Paris"),
+        ("-5", "−5"),
+    ],  # noqa: RUF001
 )
 def test_form_does_not_count(completion: str, answer: str) -> None:
     assert GRADER.grade(completion, answer, None) == (True, True)
@@ -22,8 +31,19 @@ def test_form_does_not_count(completion: str, answer: str) -> None:
 
 @pytest.mark.parametrize(
     ("completion", "answer"),
-    [("-5", "5"), (".5", "5"), ("5!", "5"), ("2⁵", "25"), ("C#", "C"), ("f'", "f"), ("(3, 5)", "[3, 5]")]
-    + [("The Who", "Who"), ("2½", "21/2"), ("Paris, France", "Paris"), ("ab", "a b")],
+    [
+        ("-5", "5"),
+        (".5", "5"),
+        ("5!", "5"),
+        ("2⁵", "25"),
+        ("C#", "C"),
+        ("f'", "f"),
+        ("(3, 5)", "[3, 5]"),
+        ("The Who", "Who"),
+        ("2½", "21/2"),
+        ("Paris, France", "Paris"),
+        ("ab", "a b"),
+    ],
 )
 def test_content_counts(completion: str, answer: str) -> None:
     assert GRADER.grade(completion, answer, None) == (False, True)

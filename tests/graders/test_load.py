@@ -60,8 +60,8 @@ def test_a_function_grades(functions: str, function: str) -> None:
         ("fails", "raised ZeroDivisionError"),
         ("leaves", "raised SystemExit"),
         ("scores", "returned 0.5 of type float"),
-    ]
-    + [("nothing", "returned None")],
+        ("nothing", "returned None"),
+    ],
 )
 def test_a_function_that_fails_is_an_error_and_not_a_wrong_answer(
     functions: str, function: str, problem: str
@@ -76,8 +76,10 @@ def test_a_function_that_fails_is_an_error_and_not_a_wrong_answer(
         ("{}:sane", "nearest are same"),
         ("{}:constant", "is a int"),
         ("broken_{}:f", "RuntimeError: no licence"),
-    ]
-    + [("no_such_module:f", "PYTHONPATH"), ("{}:", "no function name"), ("a b:c", "no function name")],
+        ("no_such_module:f", "PYTHONPATH"),
+        ("{}:", "no function name"),
+        ("a b:c", "no function name"),
+    ],
 )
 def test_a_name_that_leads_nowhere_says_what_to_do(functions: str, name: str, problem: str) -> None:
     with pytest.raises(ZpdError, match=problem):

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import pyarrow as pa
 from pyarrow import fs
@@ -221,13 +222,17 @@ def _data_files(place: _Place, infos: Iterable[fs.FileInfo], format: str) -> lis
 
 
 def _glob(place: _Place, format: str) -> list[SourceFile]:
-    start = re.search(r"[*?\[]", place.inner)
-    base = place.inner[: start.start() if start else 0].rpartition("/")[0]
+    parts = place.inner.split("/")
+    fixed = next(index for index, part in enumerate(parts) if any(mark in part for mark in "*?["))
+    base, pattern = "/".join(parts[:fixed]), parts[fixed:]
     selector = fs.FileSelector(
-        base or "/", recursive="/" in place.inner[len(base) + 1 :], allow_not_found=True
+        base or "/", recursive=len(pattern) > 1 or pattern[0] == "**", allow_not_found=True
     )
-    pattern = re.compile(_glob_regex(place.inner))
-    matched = [info for info in place.filesystem.get_file_info(selector) if pattern.fullmatch(info.path)]
+    matched = [
+        info
+        for info in place.filesystem.get_file_info(selector)
+        if info.base_name not in _HF_FILES and _matches(info.path[len(base) :].strip("/").split("/"), pattern)
+    ]
     files = [info for info in matched if info.type == fs.FileType.File and info.size]
     found = _data_files(place, files, format)
     if not found and format not in ("auto", "hf"):  # a named format reads any extension
@@ -243,26 +248,15 @@ def _glob(place: _Place, format: str) -> list[SourceFile]:
     return found
 
 
-def _glob_regex(pattern: str) -> str:
-    """``**/`` is any directories, ``*`` and ``?`` stay within a name and never start with a dot."""
-    regex = ""
-    for token in re.findall(r"\*\*/|/?\*+|/?\?|\[!?\]?[^\]]*\]|.", pattern, flags=re.DOTALL):
-        if token == "**/":
-            regex += r"(?:(?!\.)[^/]+/)*"
-        elif token.lstrip("/") in ("*", "**"):
-            regex += r"/(?!\.)[^/]*" if token.startswith("/") else r"[^/]*"
-        elif token.lstrip("/") == "?":
-            regex += r"/[^/.]" if token.startswith("/") else r"[^/]"
-        elif token.startswith("[") and len(token) > 2:
-            regex += (
-                "["
-                + ("^" if token[1] == "!" else "")
-                + re.escape(token[1:-1].lstrip("!")).replace(r"\-", "-")
-                + "]"
-            )
-        else:
-            regex += re.escape(token)
-    return regex
+def _matches(names: list[str], pattern: list[str]) -> bool:
+    """``**`` is any number of directories or, at the end, all that is in them. A name that starts with ``.``
+    or ``_`` has to be asked for with that character."""
+    if not pattern or not names:
+        return names == pattern or pattern == ["**"]
+    if pattern[0] != "**":
+        hidden = names[0][0] in "._" and names[0][0] != pattern[0][0]
+        return not hidden and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+    return _matches(names, pattern[1:]) or (names[0][0] not in "._" and _matches(names[1:], pattern))
 
 
 def _is_file(filesystem: fs.FileSystem, path: str) -> bool:
