@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from zpd_ray.engines.sampling import complete, invert, pick_first, picker
 
@@ -90,3 +90,13 @@ def test_completions_do_not_depend_on_the_batch(model: PreTrainedModel) -> None:
     for i, prompt in enumerate(prompts()):
         alone = complete(model, [prompt], 3, np.array([15]), STOPS, picker(keys[i], 1.0))
         assert alone == together[3 * i : 3 * i + 3]
+
+
+def test_no_row_is_carried_past_the_last_position_of_the_model() -> None:
+    # GPT-2 looks positions up in a table: one too many is an IndexError.
+    config = GPT2Config(vocab_size=50, n_positions=16, n_embd=64, n_layer=1, n_head=2)
+    model = GPT2LMHeadModel(config).eval()
+    ids = [[5] * n for n in (15, 14, *[3] * 20)]
+    limits = np.array([16 - len(row) for row in ids])
+    out = complete(model, ids, 1, limits, set(), pick_first)
+    assert [len(row) for row in out] == limits.tolist()

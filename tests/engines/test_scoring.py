@@ -82,6 +82,17 @@ def test_scores_are_those_of_the_models_own_forward(name: str) -> None:
         np.testing.assert_array_equal(scores.greedy, expected.greedy)
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2, capped", "cohere, multiplied"])
+def test_what_a_model_does_after_its_head_is_found_in_half_precision_too(name: str) -> None:
+    model = MODELS[name][0]()
+    logits = torch.linspace(-20, 20, 41)
+    found = find_finish(model.to(torch.bfloat16))
+    expected = find_finish(model.to(torch.float32))
+    assert found is not None
+    assert expected is not None
+    torch.testing.assert_close(found(logits), expected(logits))
+
+
 def test_the_head_alone_would_be_wrong_for_a_capped_model() -> None:
     model = MODELS["gemma2, capped"][0]()
     ids, prompts = rows()

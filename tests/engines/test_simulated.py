@@ -101,6 +101,7 @@ def test_seed_stage_and_rollout_each_change_the_responses(engine_at: Callable[..
         ("#### 72", None, "#### 73"),
         ("Paris", None, "not Paris"),
         ("B", ["x", "y", "z"], "C"),
+        ("AB", ["x", "y", "z"], "not AB"),
         ("c", ["x", "y", "z"], "A"),
         ("y", ["x", "y", "z"], "x"),
     ],

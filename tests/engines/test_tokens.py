@@ -74,6 +74,12 @@ def test_chat_template_frames_the_prompt_and_says_how_an_answer_ends() -> None:
     assert tokens.stop_ids(CHAT) == {END, EOS}
 
 
+def test_a_template_that_prints_the_day_gives_the_same_prompt_every_day() -> None:
+    tokenizer = tiny.build_tokenizer(chat=True)
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} {{ messages[0]['content'] }}"
+    assert tokens.prompt_texts(tokenizer, [ask("x")], "\n")[0] == ["26 Jul 2024 x"]
+
+
 def test_template_that_refuses_a_row_fails_that_row_alone() -> None:
     rows = [ask("one"), [{"role": "tool", "content": "two"}], ask("three")]
     encoded = tokens.encode(CHAT, rows, ["1", "2", "3"], "\n")
@@ -140,9 +146,11 @@ def test_directory_without_tokenizer_says_what_is_there(tmp_path: Path) -> None:
         tokens.load_tokenizer(str(tmp_path))
 
 
-def test_max_length_is_the_models_unless_given(model_dir: Path) -> None:
+def test_max_length_is_the_models_unless_given(model_dir: Path, tmp_path: Path) -> None:
     tokenizer = tokens.load_tokenizer(str(model_dir))
     assert tokens.max_length(ModelConfig(path=str(model_dir)), tokenizer) == 512
     assert tokens.max_length(ModelConfig(path=str(model_dir), max_length=100), tokenizer) == 100
+    with pytest.raises(ZpdError, match=r"expected config\.json"):
+        tokens.max_length(ModelConfig(path=str(tmp_path)), tokenizer)
     with pytest.raises(ZpdError, match="more than the 512 positions"):
         tokens.max_length(ModelConfig(path=str(model_dir), max_length=1000), tokenizer)

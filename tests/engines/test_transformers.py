@@ -148,6 +148,14 @@ def test_adapter_that_is_not_one_is_refused(
         make_engine(model_dir, tmp_path)
 
 
+def test_adapter_of_another_base_is_refused(
+    adapter_dir: Path, tmp_path: Path, make_engine: MakeEngine
+) -> None:
+    wider = tiny.build_model(tmp_path, heads=3)
+    with pytest.raises(ZpdError, match="does not fit"):
+        make_engine(wider, adapter_dir)
+
+
 def test_weights_in_a_pickle_are_refused(model_dir: Path, tmp_path: Path, make_engine: MakeEngine) -> None:
     shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "model.safetensors").unlink()

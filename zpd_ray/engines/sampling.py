@@ -76,9 +76,10 @@ def complete(
         done = lengths[live] <= step + 1
         if done.all():
             break
-        # Copying the cache costs about a step: worth it once an eighth of the rows has finished.
-        going = np.flatnonzero(~done) if done.mean() >= 1 / 8 else np.arange(len(live))
-        if len(going) < len(live):
+        # Copying the cache costs about a step: worth it once an eighth of the rows has finished. A row at its
+        # limit must go at once: the next position may be one that the model does not have.
+        if done.mean() >= 1 / 8 or (limit[live] <= step + 1).any():
+            going = np.flatnonzero(~done)
             decoding.keep(going)
             live, chosen = live[going], chosen[torch.from_numpy(going).to(chosen.device)]
         logits = decoding.step(chosen)
@@ -86,42 +87,48 @@ def complete(
 
 
 class _Decoding:
-    """A batch under way: its cache, its mask where prompts differ in length, its latest logits."""
+    """A batch under way: its cache, its latest logits, and where prompts differ in length its mask."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
         self.model = model
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-        ids = torch.from_numpy(pad(prompts, 0, "left")).to(model.device)
-        length = torch.tensor([len(row) for row in prompts], device=model.device)
-        mask = (torch.arange(ids.shape[1], device=model.device) >= ids.shape[1] - length[:, None]).long()
-        # Without padding there is no mask, and the model takes the shorter way through attention.
-        self.mask = None if bool(mask.all()) else mask
         self.cache: Cache | None = None
+        self.mask: torch.Tensor | None = None
+        ids = torch.from_numpy(pad(prompts, 0, "left")).to(model.device)
+        padding = torch.tensor([ids.shape[1] - len(row) for row in prompts], device=model.device)[:, None]
+        at = torch.arange(ids.shape[1], device=model.device)
+        self.positions = (at - padding).clamp_min(0)
+        # Without padding there is no mask, and the model takes the shorter way through attention.
+        if len({len(row) for row in prompts}) > 1:
+            self.mask = (at >= padding).long()
         self.logits = self._forward(ids)
 
     def keep(self, rows: np.ndarray) -> torch.Tensor:
         """Go on with these rows (repeated ones become several); their latest logits."""
+        if np.array_equal(rows, np.arange(len(self.logits))):
+            return self.logits
         index = torch.from_numpy(rows).to(self.model.device)
         if self.cache is not None:
             self.cache.reorder_cache(index)  # type: ignore[arg-type]  # any integer tensor does
-        self.mask = None if self.mask is None else self.mask[index]
-        self.logits = self.logits[index]
+        if self.mask is not None:
+            self.mask = self.mask[index]
+        self.positions, self.logits = self.positions[index], self.logits[index]
         return self.logits
 
     def step(self, chosen: torch.Tensor) -> torch.Tensor:
         """Feed the chosen tokens; float32 (m, vocab) logits of what follows."""
+        self.positions = self.positions[:, -1:] + 1
         if self.mask is not None:
-            self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(chosen), 1)], dim=1)
         self.logits = self._forward(chosen[:, None])
         return self.logits
 
     def _forward(self, ids: torch.Tensor) -> torch.Tensor:
-        inputs = {}
+        inputs: dict[str, torch.Tensor] = {}
         if self.mask is not None:
             inputs["attention_mask"] = self.mask
             if self.takes_positions:
-                positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
-                inputs["position_ids"] = positions[:, -ids.shape[1] :]
+                inputs["position_ids"] = self.positions
         out = self.model(
             input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1, **inputs
         )

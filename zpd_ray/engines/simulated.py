@@ -80,8 +80,9 @@ def wrong_answer(gold: str, choices: list[str] | None) -> str:
     """An answer that every grader parses where it parses the gold one, and takes for wrong."""
     if choices and gold in choices:
         return next((choice for choice in choices if choice != gold), f"not {gold}")
-    if choices and gold.strip().upper() in LETTERS[: len(choices)]:
-        return LETTERS[(LETTERS.index(gold.strip().upper()) + 1) % len(choices)]
+    letter = gold.strip().upper()
+    if choices and len(letter) == 1 and letter in LETTERS[: len(choices)]:
+        return LETTERS[(LETTERS.index(letter) + 1) % len(choices)]
     digits = list(re.finditer(r"\d", gold))
     if not digits:
         return f"not {gold}"

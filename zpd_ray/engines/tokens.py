@@ -3,7 +3,8 @@
 A prompt is the chat template's rendering where the tokenizer has one, else the contents joined by blank
 lines plus the separator. A response ends with the id that ends a turn, so that the NLL counts knowing when to
 stop. Prompt ids are exactly what generation is prompted with: "every response id is the model's first choice"
-and "greedy decoding reproduces the reference" are then one statement.
+and "greedy decoding reproduces the reference" are then one statement. Special tokens spelled out in a
+text are read as the tokenizer reads them; one that ends a turn, inside a response, makes the row an error.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 UNLIMITED = 2**31 - 1
+# Some templates (Llama 3) print the day: a run resumed tomorrow must see the prompts that it saw today.
+TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 MARK = "zpdmark"  # stands for an assistant's answer where a template is asked what follows one
 
 Ids = list[int]
@@ -52,7 +55,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the hub, json and tokenizer libraries each raise their own
         raise ZpdError(
-            f"cannot load a tokenizer from {path!r} ({_first_line(error)}); expected a directory with "
+            f"cannot load a tokenizer from {path!r} ({first_line(error)}); expected a directory with "
             "tokenizer.json beside the weights, or the id of a model that this machine can download"
         ) from error
 
@@ -186,7 +189,10 @@ def _flaw(prompt: Ids, response: Ids, stops: set[int]) -> str | None:
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, rows: list[list[dict[str, str]]]) -> list[str]:
-    rendered: Any = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+    template = TODAY + tokenizer.get_chat_template()
+    rendered: Any = tokenizer.apply_chat_template(
+        rows, chat_template=template, tokenize=False, add_generation_prompt=True
+    )
     return list(rendered)
 
 
@@ -194,7 +200,7 @@ def _render_one(tokenizer: PreTrainedTokenizerBase, row: list[dict[str, str]]) -
     try:
         return _render(tokenizer, [row])[0], None
     except Exception as error:
-        return "", f"the chat template refuses the messages: {_first_line(error)}"
+        return "", f"the chat template refuses the messages: {first_line(error)}"
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
@@ -216,7 +222,13 @@ def _rows(column: Any) -> list[Any]:
 def _positions(path: str) -> int:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    except Exception as error:  # the hub, json and config classes each raise their own
+        raise ZpdError(
+            f"cannot read the model's config of {path!r} ({first_line(error)}); expected config.json beside "
+            "the weights, of an architecture that transformers knows"
+        ) from error
     return int(getattr(config, "max_position_embeddings", None) or UNLIMITED)
 
 
@@ -229,5 +241,6 @@ def _require_vocabulary(directory: Path) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library's error says, on one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -100,7 +100,9 @@ class TransformersEngine:
             ids = complete(
                 self.model, [prompt_ids[i] for i in part], rollouts, limits[part], self.stops, pick
             )
-            texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            texts = self.tokenizer.batch_decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
             for at, i in enumerate(part):
                 completions[i] = texts[at * rollouts : (at + 1) * rollouts]
 
@@ -172,9 +174,9 @@ def _load(model: ModelRef, dtype: str, device: torch.device) -> PreTrainedModel:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             model.base, dtype=kind, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub, json, safetensors and model classes each raise their own
         raise ZpdError(
-            f"cannot load a causal language model from {model.base!r} ({str(error).splitlines()[0]}); "
+            f"cannot load a causal language model from {model.base!r} ({tokens.first_line(error)}); "
             "expected config.json and *.safetensors there, or the id of a model to download"
         ) from error
     if model.adapter is not None:
@@ -196,4 +198,10 @@ def _with_adapter(base: PreTrainedModel, adapter: Path) -> Any:
         raise ZpdError(f"adapter {adapter} is of type {kind}; expected LORA")
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(base, str(adapter), is_trainable=False).get_base_model()
+    try:
+        return PeftModel.from_pretrained(base, str(adapter), is_trainable=False).get_base_model()
+    except Exception as error:  # another base's shapes, no such modules, a truncated file
+        raise ZpdError(
+            f"adapter {adapter} does not fit {base.name_or_path} ({tokens.first_line(error)}); "
+            "expected one that was trained on this base model"
+        ) from error
