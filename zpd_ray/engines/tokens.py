@@ -189,7 +189,8 @@ def _flaw(prompt: Ids, response: Ids, stops: set[int]) -> str | None:
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, rows: list[list[dict[str, str]]]) -> list[str]:
-    template = TODAY + tokenizer.get_chat_template()
+    template = tokenizer.get_chat_template()
+    template = TODAY + template if "strftime_now" in template else template
     rendered: Any = tokenizer.apply_chat_template(
         rows, chat_template=template, tokenize=False, add_generation_prompt=True
     )
