@@ -1,5 +1,7 @@
 """The exact grader: form does not count, content does."""
 
+# ruff: noqa: RUF001
+
 import unicodedata
 
 import pytest
@@ -23,7 +25,7 @@ GRADER = Exact()
         ("STRASSE", "straße"),
         ("Ｐａｒｉｓ", "Paris"),
         ("-5", "−5"),
-    ],  # noqa: RUF001
+    ],
 )
 def test_form_does_not_count(completion: str, answer: str) -> None:
     assert GRADER.grade(completion, answer, None) == (True, True)

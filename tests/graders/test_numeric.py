@@ -1,5 +1,7 @@
 """The numeric grader: a table of real forms, properties, the truth on GSM8K, hostile input."""
 
+# ruff: noqa: RUF001
+
 import gzip
 import json
 import time
@@ -26,7 +28,7 @@ def right(completion: str, answer: str) -> bool:
     [
         ("42", 42),
         ("-5", -5),
-        ("−5", -5),  # noqa: RUF001
+        ("−5", -5),
         ("+5", 5),
         ("00042", 42),
         ("1,234,567.50", Fraction("1234567.5")),
@@ -54,7 +56,7 @@ def right(completion: str, answer: str) -> bool:
         ("1e5", 10**5),
         ("1.5E-3", Fraction("0.0015")),
         (r"1.5 \times 10^{3}", 1500),
-        ("1.5 × 10³", 1500),  # noqa: RUF001
+        ("1.5 × 10³", 1500),
         ("４２", 42),
         ("#### 42", 42),
         ("5 * 2 = 10\n#### $70,000\n", 70000),
@@ -242,7 +244,7 @@ def test_hostile_text_takes_bounded_time(unit: str) -> None:
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="shared data is not here")
 def test_gsm8k_references_are_graded_by_the_truth() -> None:
-    answers = [json.loads(line)["answer"] for line in gzip.open(GSM8K, "rt", encoding="utf-8")]
+    answers = [json.loads(line)["answer"] for line in gzip.decompress(GSM8K.read_bytes()).splitlines()]
     golds = [answer.rpartition("#### ")[2] for answer in answers]
     truth = [int(gold.replace(",", "")) for gold in golds]
     for shift in (0, 1):

@@ -142,11 +142,11 @@ def test_an_overlong_line_is_one_bad_row(tmp_path: Path, name: str, monkeypatch:
 
 
 @pytest.mark.parametrize("codec", ["gz", "zst"])
-@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("kept", [0.0, 0.4, 0.999])
 def test_a_truncated_file_gives_what_is_sound_and_then_says_so(
     tmp_path: Path, codec: str, kept: float
 ) -> None:
-    values = [{"prompt": f"p{i * 7919 % 10007}", "response": str(i**3)} for i in range(60_000)]
+    values = [{"prompt": f"p{i * 7919 % 10007}", "response": str(i**3)} for i in range(30_000)]
     whole = write(tmp_path / f"x.jsonl.{codec}", values).read_bytes()
     (tmp_path / f"t.jsonl.{codec}").write_bytes(whole[: max(int(len(whole) * kept), 5)])
     *sound, last = read_all(tmp_path / f"t.jsonl.{codec}")
@@ -270,7 +270,7 @@ def test_no_bytes_raise(tmp_path_factory: pytest.TempPathFactory, content: bytes
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.jsonl.gz"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     peaks = []
-    for n in (2_000, 20_000):
+    for n in (1_000, 10_000):
         values = [{"prompt": f"{i}" * 50, "response": "r" * 200} for i in range(n)]
         (file,) = expand(str(write(tmp_path / name, values)))
         del values
