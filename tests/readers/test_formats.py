@@ -171,6 +171,7 @@ def test_bad_records_of_a_csv_file(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found[0].value == {"a": "1", "b": 'two\nlines, "quoted"'}
     assert found[5].value == {"a": "5", "b": "6"}
+    assert "lines 10 to 10" in found[6].detail
 
 
 @pytest.mark.parametrize("header", ["a,a\n1,2\n", '"a\n'])
@@ -223,6 +224,16 @@ def test_json_arrays(tmp_path: Path, content: str, good: int, problem: str | Non
     found = read_all(tmp_path / "x.json")
     assert sum(row.value is not None for row in found) == good
     assert next((row.problem for row in found if row.problem), None) == problem
+
+
+def test_a_truncated_json_array_gives_what_is_sound(tmp_path: Path) -> None:
+    values = [{"prompt": f"p{i * 7919 % 10007}", "response": str(i**3)} for i in range(30_000)]
+    whole = gzip.compress(json.dumps(values).encode())
+    (tmp_path / "x.json.gz").write_bytes(whole[: len(whole) * 2 // 3])
+    *sound, last = read_all(tmp_path / "x.json.gz")
+    assert [row.value for row in sound] == values[: len(sound)]
+    assert len(sound) > 18_000
+    assert (last.row, last.problem) == (len(sound), rows.DAMAGED)
 
 
 def test_a_json_file_of_lines_is_read_by_line(tmp_path: Path) -> None:

@@ -46,13 +46,19 @@ _PLAIN = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
 _NUMBER = re.compile(rf"(?P<top>{_PLAIN})(?:[eE](?P<exponent>[-+]?\d+)|/(?P<bottom>{_PLAIN}))?")
 
 _CURRENCY = "[$€£¥₹]"
-_MINUS = re.compile(rf"(?:(?<![\w)])-|\b(?:negative|minus) ){_CURRENCY}?$|{_CURRENCY}-$", re.IGNORECASE)
+_MINUS = re.compile(
+    rf"(?:(?<![\w)])-|\b(?:negative|minus) |=\s{{0,2}}-\s){_CURRENCY}?$|{_CURRENCY}-$",
+    re.IGNORECASE,
+)
 _LOOSE_MINUS = re.compile(rf"-\s?{_CURRENCY}?\s?$|{_CURRENCY}\s?-\s?$")
+_STARTS_NEGATIVE = re.compile(r"^\s*-\s+")
 _SIGN = re.compile(rf"(?:(?<![\w)])(?<![\w)]\s)[-+])?\s?(?:{_CURRENCY}\s?[-+]?\s?)?$")
 
 # Context in which a number is a part of something else.
-_PART_BEFORE = re.compile(r"(?:[\^_{√]|\\\w*[{(]?|[\d)]\s?(?:[-+*/x]|or|and)\s?\$?)\s?$")
-_PART_AFTER = re.compile(r"\s?(?:[\^π√∞\\]|[xyzn]\b|\*\s?[(a-z]|(?:[-+*/x]|or|and)\s?[-+$(]?\.?\d)")
+_PART_BEFORE = re.compile(r"(?:[\^_{√]|\\\w*[{(]?|[\d)]\s?(?:[-+*/x]|or|and)\s?[-+]?\$?)\s?$")
+_PART_AFTER = re.compile(
+    r"\s?(?:[\^π√∞\\]|[xyzn]\b|\*\s?[(a-z]|and\s(?:a|one)\b|(?:[-+*/x]|or|and)\s?[-+$(]?\.?\d)"
+)
 _LIST_AFTER = re.compile(r"\s?,\s?(?:and\s|or\s)?[-+$(]?\.?\d")
 _NO_UNIT = re.compile(r"[\d\\^_+*|<>{}\[\]√π∞≤≥!]|-(?=\W|$)")
 
@@ -142,7 +148,7 @@ def _alone(text: str) -> Number | None:
 
 def _first(line: str) -> Number | None:
     """The first number of the first sentence, after its last equals sign."""
-    phrase = _sentence(line).rpartition("=")[2]
+    phrase = _STARTS_NEGATIVE.sub("-", _sentence(line).rpartition("=")[2])
     token = _TOKEN.search(phrase)
     if token is None or _LIST_AFTER.match(phrase, _end(token)):
         return None

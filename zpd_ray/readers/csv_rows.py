@@ -46,7 +46,7 @@ def csv_rows(file: SourceFile) -> Iterator[RawRow]:
     lines = _Lines(file)
     reader = csv.reader(lines, strict=True)
     header = _header(file, reader)
-    row = 0
+    row, line = 0, reader.line_num
     while True:
         try:
             record = next(reader)
@@ -56,12 +56,14 @@ def csv_rows(file: SourceFile) -> Iterator[RawRow]:
             yield problem(row, error.line.problem or "", error.line.raw, str(error))
         except csv.Error as error:
             reason = rows.TOO_LONG if "field limit" in str(error) else rows.BAD_CSV
-            yield problem(row, reason, lines.last, str(error))
+            # An unbalanced quote takes the lines after it along: say which, they are lost with it.
+            yield problem(row, reason, lines.last, f"{error} (lines {line + 1} to {reader.line_num})")
         else:
+            line = reader.line_num
             if not record:  # a blank line is no record
                 continue
             yield _record_row(row, record, header)
-        row += 1
+        row, line = row + 1, reader.line_num
 
 
 def _header(file: SourceFile, reader: Iterator[list[str]]) -> list[str]:

@@ -60,17 +60,22 @@ class _Window:
         self._chunks = streams.chunks(file)
         # Stray bytes become surrogates, which the item reader refuses, row by row.
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self._damage: streams.DamagedError | None = None
         self.text, self.position = "", 0
 
     def fill(self) -> bool:
-        """Drop what was used and at least double the rest; False at the end."""
-        self.text = self.text[self.position :]
-        parts, wanted, self.position = [self.text], len(self.text) + 1, 0
-        while wanted > 0 and (chunk := next(self._chunks, b"")):
-            parts.append(self._decode(chunk))
-            wanted -= len(parts[-1])
-        self.text = "".join(parts)
-        return len(parts) > 1
+        """Drop what was used and double the rest; False at the end. Errors: DamagedError, when all that is
+        sound has been given."""
+        if self._damage:
+            raise self._damage
+        self.text, self.position = self.text[self.position :], 0
+        left = len(self.text)
+        try:
+            while len(self.text) <= 2 * left and (chunk := next(self._chunks, b"")):
+                self.text += self._decode(chunk)
+        except streams.DamagedError as error:
+            self._damage = error
+        return len(self.text) > left or self._damage is not None
 
     def next_character(self) -> str:
         """The next character that is not space, not consumed; empty at the end."""

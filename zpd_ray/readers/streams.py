@@ -57,10 +57,11 @@ def _up_to_the_damage(file: SourceFile, done: int) -> Iterator[bytes]:
                 done -= skipped
             while len(sound) < CHUNK and (byte := stream.read(1)):
                 sound += byte
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise ZpdError(unreadable(file.path, error)) from error
     except OSError as error:
-        yield bytes(sound)
+        if sound:
+            yield bytes(sound)
         raise DamagedError(str(error)) from error
     raise ZpdError(unreadable(file.path, OSError("a read failed, and then succeeded")))
 
