@@ -276,7 +276,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=4000, help="size of the pool (default: %(default)s)")
     parser.add_argument("--eval-items", type=int, default=600, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=450, help="of pre-training (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     args = parser.parse_args()
     if min(args.items, args.eval_items, args.steps, args.threads) < 1:
         parser.error("--items, --eval-items, --steps and --threads must be 1 or more")
