@@ -48,7 +48,8 @@ class Statistics:
     """What the fit of a stage sees, in integers that add over parts.
 
     counts: cells of the anchors; ``groups`` is the number of options, 0 where answers cannot be guessed.
-    links: the same items by ``bins`` = NLL bin at the stage before, ``groups`` = NLL bin now; None at stage 0.
+    links: the same items by ``bins`` = NLL bin at the stage before, ``groups`` = NLL bin now; None at
+    stage 0.
     """
 
     counts: irt.Counts
@@ -77,7 +78,8 @@ class Fit:
     """Ability and calibration of one stage; everything in logits. ``fit.json`` holds these fields.
 
     b of an item = gamma (z - origin) + shift + residual, residual sd ``sigma``, with
-    z = (log NLL - location) / scale. ``theta`` and its standard error are on that scale. Standard errors that do not exist are None.
+    z = (log NLL - location) / scale. ``theta`` and its standard error are on that
+    scale. Standard errors that do not exist are None.
     """
 
     stage: int
@@ -124,11 +126,11 @@ class Fit:
             origin=np.array([self.origin]),
         )
         b_mean, b_sd = irt.posterior_difficulty(
-            own_scale,
+            own_scale,  # type: ignore[arg-type]
             successes[None, :],
             rollouts[None, :],
             z[:, None],
-            guess,  # type: ignore[arg-type]
+            guess,
         )
         return b_mean + self.shift, b_sd
 

@@ -51,7 +51,8 @@ def _perform(command: str, config: Config, store: Store) -> None:
     file = f"{steps.stage_directory(stage)}/{needs}"
     if needs and not store.exists(file):
         raise ZpdError(
-            f"{command} of stage {stage} needs {file}, which is not there; run `zpd-ray {WRITER[needs]}` first"
+            f"{command} of stage {stage} needs {file}, which is not there; run "
+            f"`zpd-ray {WRITER[needs]}` first"
         )
     step(config, store, stage)
 

@@ -26,10 +26,13 @@ from zpd_ray.pipeline.store import Store
 from zpd_ray.selection import METHODS, Candidates
 from zpd_ray.selection.budget import Amount, replay_share, resolve_budget
 from zpd_ray.selection.keys import Keys, item_hash, sort_key
-from zpd_ray.selection.top import DIGITS, NOTHING, Prefix, Threshold, Top, find_top, histogram
+from zpd_ray.selection.top import DIGITS, NOTHING, SORTABLE_ROWS, Prefix, Threshold, Top, find_top, histogram
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
+
+
+KEYED = pa.schema([("key", pa.uint64()), ("item_id", pa.string()), ("weight", pa.int64())])
 
 
 def select(config: Config, store: Store, fit: Fit) -> dict[str, Any]:
@@ -38,13 +41,15 @@ def select(config: Config, store: Store, fit: Fit) -> dict[str, Any]:
     amount = resolve_budget(config.select.budget, pool["items"], pool["response_tokens"])
     scoring = Scoring(config, store, fit, amount.unit)
     names = store.names("pool")
-    replay = _top(scoring, names, "replay", replay_share(amount, config.select.replay))
+    small = pool["items"] <= SORTABLE_ROWS
+    replay = _top(scoring, names, "replay", replay_share(amount, config.select.replay), small)
     scoring = Scoring(config, store, fit, amount.unit, replay.threshold)
-    zone = _top(scoring, names, "zone", amount.value - replay.weight)
+    zone = _top(scoring, names, "zone", amount.value - replay.weight, small)
     if zone.rows + replay.rows == 0:
         raise ZpdError(
             f"stage {fit.stage} has nothing to select: every measured item was trained on before, or none "
-            f"fits the budget of {amount.value} {amount.unit}; use fewer stages, another budget, or allow_trained"
+            f"fits the budget of {amount.value} {amount.unit}; use fewer stages, another "
+            "budget, or select.allow_trained"
         )
     buckets = Buckets.of(zone, replay)
     _write(scoring, names, zone.threshold, buckets)
@@ -125,9 +130,17 @@ class Scoring:
         return {"zone": valid & fresh, "replay": valid & mastered}
 
 
-def _top(scoring: Scoring, names: list[str], reason: str, budget: int) -> Top:
+def _top(scoring: Scoring, names: list[str], reason: str, budget: int, small: bool) -> Top:
     if budget == 0:
         return Top(NOTHING, 0, 0, np.zeros(DIGITS, dtype=np.int64))
+    if small:  # one pass brings all keys; the search is the same
+        keys, ids, weights = _collect(scoring, names, reason, Prefix())
+
+        def under(prefix: Prefix) -> tuple[Keys, NDArray[np.object_], NDArray[np.int64]]:
+            inside = prefix.contains(keys)
+            return keys[inside], ids[inside], weights[inside]
+
+        return find_top(budget, lambda prefix: histogram(keys, weights, prefix), under)
     return find_top(
         budget,
         lambda prefix: _histogram(scoring, names, reason, prefix),
@@ -162,13 +175,8 @@ def _collect(
     def of_part(name: str) -> pa.Table:
         scored = scoring.score(name)
         inside = np.flatnonzero(scored.eligible[reason] & prefix.contains(scored.key[reason]))
-        return pa.table(
-            {
-                "key": scored.key[reason][inside],
-                "item_id": pa.array(scored.item_ids[inside], pa.string()),
-                "weight": scored.weight[inside],
-            }
-        )
+        columns = [scored.key[reason][inside], scored.item_ids[inside], scored.weight[inside]]
+        return pa.table(columns, schema=KEYED)
 
     found: Any = parts.tables(names, of_part).iter_batches(batch_size=None, batch_format="pyarrow")
     rows = pa.concat_tables([table for table in found if table.num_rows])

@@ -86,6 +86,6 @@ def _compare(what: str, asked: float, have: float) -> None:
     if asked > have + 1e-9:
         raise ZpdError(
             f"not enough {what}: the run asks for {asked:g} (scoring actors or train workers at a time, "
-            f"and one CPU for tasks), the cluster has {have:g}; lower cluster.actors, train.workers or what each "
-            "takes, or join a larger cluster with cluster.address"
+            f"and one CPU for tasks), the cluster has {have:g}; lower cluster.actors, train.workers or what "
+            "each takes, or join a larger cluster with cluster.address"
         )

@@ -33,9 +33,8 @@ def print_summary(config: Config, store: Store) -> None:
         table.add_row(*_row(store, stage))
     console.print(table)
     if config.train.method != "none":
-        say(
-            f"tuned {config.train.result}: {store.path(f'stages/{config.stages - 1:02d}/{config.train.result}')}"
-        )
+        result = f"stages/{config.stages - 1:02d}/{config.train.result}"
+        say(f"tuned {config.train.result}: {store.path(result)}")
 
 
 def _row(store: Store, stage: int) -> list[str]:

@@ -89,7 +89,7 @@ Collect = Callable[[Prefix], tuple[Keys, NDArray[np.object_], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Top:
-    """What a budget buys: up to which item, rows, their weight, and eligible rows per first digit (65536,)."""
+    """What a budget buys: up to which item, rows, their weight; and all rows per first digit (65536,)."""
 
     threshold: Threshold
     rows: int
