@@ -27,3 +27,14 @@ def chembench() -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     table = pytest.importorskip("pyarrow.parquet").read_table(DATA / "chembench.parquet").to_pandas()
     label = table["difficulty"].to_numpy()
     return table.iloc[:, 2:].to_numpy().T, np.stack([label == 1, label == 2], axis=1).astype(float), values
+
+
+@pytest.fixture
+def verbagg() -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Responses (316, 24), dummies scold, shout, self, do (24, 4), reference values."""
+    values = reference("verbagg")
+    long = pytest.importorskip("pyarrow.parquet").read_table(DATA / "verbagg.parquet").to_pandas()
+    items = long.drop_duplicates("item").sort_values("item")
+    columns = [items.btype == "scold", items.btype == "shout", items.situ == "self", items["mode"] == "do"]
+    responses = long.pivot(index="person", columns="item", values="y").to_numpy()
+    return responses, np.stack(columns, axis=1).astype(float), values

@@ -31,9 +31,7 @@ class ScoreGroups:
     totals: Array
 
 
-def fit_conditional(
-    s: NDArray[Any], k: NDArray[np.generic], freq: Array
-) -> tuple[Array, Array, Maximum]:
+def fit_conditional(s: NDArray[Any], k: NDArray[np.generic], freq: Array) -> tuple[Array, Array, Maximum]:
     """Difficulties summing to 0 (n_items,), their covariance (n_items, n_items), and the maximum found.
 
     s, k: (n_respondents, n_items) of 0 and 1; no item all right or all wrong. Raises ValueError where fewer
@@ -42,7 +40,9 @@ def fit_conditional(
     n = s.shape[1]
     groups = list(_group(np.asarray(s, np.float64), np.asarray(k, bool), freq))
     if n < 2 or not groups:
-        raise ValueError("cml compares items within respondents: two items, right and wrong, are needed at least.")
+        raise ValueError(
+            "cml compares items within respondents: two items, right and wrong, are needed at least."
+        )
     _tied(np.asarray(s, bool), np.asarray(k, bool))
     # Contrasts of the items: b = basis @ free sums to zero and the likelihood has a strict maximum in `free`.
     basis = np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, : n - 1]]))[0][:, 1:]

@@ -69,6 +69,7 @@ def tabulate(latent: Latent, low: float, high: float, c: float, successes: Array
         u,
         ones[:, 0],
         np.zeros(u.size) if c == 0.0 else ones[:, 0] * successes.sum(),
+        True,
     )
     found = marginal.posterior(block, latent)
     return Table(u[0], step, block, found, found.weights @ found.nodes, found.weights @ found.nodes**2)

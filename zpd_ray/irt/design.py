@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Columns = NDArray[np.intp] | slice
 
+SORTED_FROM = 20_000  # items
+
 
 @dataclass(frozen=True)
 class Design:
@@ -42,6 +44,8 @@ class Design:
         """Trials by respondent, weighted by freq. (n_respondents,)"""
         if self.row is not None:
             return self.row * self.freq.sum()
+        if (self.freq == 1.0).all():
+            return np.asarray(self.trials.sum(axis=1, dtype=np.float64))
         return np.asarray(self.trials @ self.freq, np.float64)
 
     def rows(self, keep: NDArray[np.intp]) -> Design:
@@ -58,14 +62,20 @@ class Design:
             row=None if self.row is None else self.row[keep],
         )
 
-    def columns(self, part: slice) -> Design:
-        """The design of some of the items."""
+    def columns(self, part: Columns) -> Design:
+        """The design of some of the items, or of all in another order."""
         c = np.zeros(self.n_items)
         for floor, columns in self.floors:
             c[columns] = floor
         return build(
             self.successes[:, part], self.trials[:, part], self.covariates[part], c[part], self.freq[part]
         )
+
+    def order(self, gamma: Array) -> Columns | None:
+        """Items by prior mean, so that a block of them needs a short grid; None where that would not pay."""
+        if self.n_items < SORTED_FROM or self.row is not None or gamma.size == 0:
+            return None
+        return np.argsort(self.covariates @ gamma, kind="stable")
 
     def collapsed(self) -> Design:
         """One column for each score, where items differ by nothing else: complete, no guessing, no covariates."""

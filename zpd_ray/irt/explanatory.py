@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from zpd_ray.irt import checks, curves, marginal
 from zpd_ray.irt.design import Design, build
 from zpd_ray.irt.marginal import Latent
-from zpd_ray.irt.newton import Maximum, maximise
+from zpd_ray.irt.newton import TOLERANCE, Maximum, maximise
 
 Array = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def fit_explanatory(
     problem = _Problem(design.collapsed(), mean[inside], precision[inside])
     top, flags = _solve(problem, prior, bool((k.sum(axis=0) > 1).any()))
     latent = Latent.of(top.x, keep.size)
-    value = problem.likelihood(top.x, False)[0]
+    value = top.value + 0.5 * float(problem.precision @ (top.x - problem.mean) ** 2)
     moments = curves.moments(design, latent)
     return _result(top, value, flags, keep, extremes, moments, latent, centre, int(weights.sum()))
 
@@ -210,6 +210,9 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
         if not np.any((small.design.totals == 0) | (small.design.totals == small.design.possible)):
             top = _maximise(small, start, free=free)
             start, curvature = top.x, top.hessian * stride
+            order = problem.design.order(Latent.of(start, problem.n_respondents).gamma)
+            if order is not None:
+                problem = replace(problem, design=problem.design.columns(order))
     size = start.size if free else start.size - 1
     lowest = np.log(SIGMA_MIN) - 0.7
 
@@ -220,7 +223,8 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
         value, gradient, hessian = problem(full, with_hessian)
         return value, gradient[:size], None if hessian is None else hessian[:size, :size]
 
-    top = maximise(objective, start[:size], curvature=curvature)
+    tolerance = TOLERANCE if curvature is None else 10.0 * TOLERANCE
+    top = maximise(objective, start[:size], curvature=curvature, tolerance=tolerance)
     return replace(top, x=np.append(top.x, start[size:]))
 
 
@@ -279,9 +283,9 @@ def _result(
 
 def _extremes(design: Design, c: Array) -> NDArray[np.str_]:
     """Respondents whose ability has no finite maximum: "all_right", "all_wrong", or no better than guessing."""
-    chance = np.asarray(design.trials @ (design.freq * c), np.float64)
     flags = np.full(design.totals.size, "", dtype="<U9")
-    flags[design.totals <= chance] = "at_floor"
+    if c.any():
+        flags[design.totals <= design.trials @ (design.freq * c)] = "at_floor"
     flags[design.totals == 0] = "all_wrong"
     flags[design.totals == design.possible] = "all_right"
     return flags

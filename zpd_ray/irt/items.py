@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
-from zpd_ray.irt import checks, mml
+from zpd_ray.irt import checks, mml, score_curves
 from zpd_ray.irt.cml import fit_conditional
 from zpd_ray.irt.extremes import posterior_of_extremes
 from zpd_ray.irt.mml import Model, Responses
@@ -88,7 +88,9 @@ def fit(
     checks.answered(k > 0)
     if estimator == "cml":
         if model != "rasch" or guess is not None:
-            raise ValueError("estimator 'cml' exists for model 'rasch' without guessing; use estimator='mml'.")
+            raise ValueError(
+                "estimator 'cml' exists for model 'rasch' without guessing; use estimator='mml'."
+            )
         return _conditional(s, k, weights, binary=trials is None)
     c = checks.floor(guess, s.shape[1])
     free_floor = model == "3pl" and guess is None
@@ -106,7 +108,9 @@ def _marginal(
     flags = _item_flags(s, k)
     inner = np.flatnonzero(flags == "")
     if inner.size == 0:
-        raise ValueError("every item is all right or all wrong: no difficulty can be estimated; add responses.")
+        raise ValueError(
+            "every item is all right or all wrong: no difficulty can be estimated; add responses."
+        )
     common = name in ("rasch", "1pl")
     scored = common and not c.any() and bool((k == 1).all())
     data, classes, multiplicity = _reduce(s, k, weights, inner, scored)
@@ -116,7 +120,9 @@ def _marginal(
             f"model {name!r} with {shape.n_items} items has {size} parameters, more than {MAX_PARAMETERS}; fit a "
             "part of the items, use model='rasch' with complete responses, or fit_explanatory (random items)."
         )
-    top = maximise(lambda phi, deep: mml.objective(shape, data, phi, deep), _start(shape, data))
+    start = _start(shape, data)
+    likelihood = score_curves.objective if score_curves.pays(shape, data, start) else mml.objective
+    top = maximise(lambda phi, deep: likelihood(shape, data, phi, deep), start)
     fitted = _report(name, shape, top, classes, multiplicity, data)
     everything = _scatter(fitted, inner, flags, c)
     if inner.size < flags.size:
@@ -172,7 +178,12 @@ def _start(model: Model, data: Responses) -> Array:
 
 
 def _report(
-    name: ModelName, model: Model, top: Maximum, classes: NDArray[np.intp], multiplicity: Array, data: Responses
+    name: ModelName,
+    model: Model,
+    top: Maximum,
+    classes: NDArray[np.intp],
+    multiplicity: Array,
+    data: Responses,
 ) -> ItemFit:
     """Parameters of the inner items with standard errors (delta method for b = -d / a)."""
     n = model.n_items
@@ -262,7 +273,9 @@ def _with_extremes(
 
 def _conditional(s: checks.Numbers, k: checks.Numbers, weights: Array, *, binary: bool) -> ItemFit:
     if not binary:
-        raise ValueError("estimator 'cml' takes single responses, not counts of rollouts; use estimator='mml'.")
+        raise ValueError(
+            "estimator 'cml' takes single responses, not counts of rollouts; use estimator='mml'."
+        )
     flags = _item_flags(s, k)
     inner = np.flatnonzero(flags == "")
     b, covariance, top = fit_conditional(s[:, inner], k[:, inner], weights)

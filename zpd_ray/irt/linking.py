@@ -72,7 +72,9 @@ def link(
     variance = checks.vector("se_reference", se_reference, n, low=0.0) ** 2
     variance = variance + checks.vector("se_new", se_new, n, low=0.0) ** 2
     if not (variance > 0.0).all():
-        raise ValueError(f"item {int(np.argmin(variance))} has no standard error on either scale; give one > 0.")
+        raise ValueError(
+            f"item {int(np.argmin(variance))} has no standard error on either scale; give one > 0."
+        )
     kept = _kept(difference, variance, alpha)
     weight = kept / variance
     shift = float(weight @ difference / weight.sum())
@@ -171,8 +173,9 @@ def response_drift(
         slope = k * (((p - c) * (1.0 - p) / (1.0 - c)) @ HERMITE_WEIGHTS)
         change, precision = (expected - s) / np.maximum(slope, 1e-12), slope**2 / np.maximum(variance, 1e-12)
         answered = k > 0
-        drift = _group_drift(change[answered], 1.0 / np.maximum(precision[answered], 1e-12),
-                             np.asarray(groups)[answered])
+        drift = _group_drift(
+            change[answered], 1.0 / np.maximum(precision[answered], 1e-12), np.asarray(groups)[answered]
+        )
     return ResponseDrift(expected, np.where(k > 0, z, 0.0), tail, drift)
 
 

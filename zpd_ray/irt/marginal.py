@@ -22,9 +22,9 @@ from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid, weighte
 
 Array = NDArray[np.float64]
 
-BLOCK = 4096  # items worked on at a time: their weights stay in the cache
+BLOCK = 2048  # items worked on at a time: their weights stay in the cache
 EDGE_MASS = 1e-9  # posterior weight allowed on the first and last node
-SERIES_TOLERANCE = 1e-9  # polynomials adding less than this share of the covariance end the series
+SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 
 class Latent(NamedTuple):
@@ -50,6 +50,7 @@ class Block(NamedTuple):
     mean: Array
     freq: Array
     score: Array
+    plain: bool  # every freq is 1
 
 
 class Posterior(NamedTuple):
@@ -81,7 +82,9 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
             trials = np.asarray(design.trials[:, part].T, np.float64)
             successes = np.zeros((0, 0)) if c == 0.0 else np.asarray(design.successes[:, part].T, np.float64)
             mean = x @ latent.gamma
-            yield Block(part, c, successes, trials, x, mean, design.freq[part], design.score[part])
+            freq = design.freq[part]
+            plain = bool((freq == 1.0).all())
+            yield Block(part, c, successes, trials, x, mean, freq, design.score[part], plain)
 
 
 def posterior(block: Block, latent: Latent) -> Posterior:
@@ -138,7 +141,7 @@ def objective(design: Design, phi: Array, with_hessian: bool) -> tuple[float, Ar
 
 def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) -> None:
     n, sigma, freq = latent.theta.size, latent.sigma, block.freq
-    weighted = found.weights * freq[:, None]
+    weighted = found.weights if block.plain else found.weights * freq[:, None]
     t = found.terms
     trials = block.trials.T @ weighted  # (n_respondents, n_nodes): trials expected at each node
     theta = np.sum(trials * t.d_wrong, axis=1)
@@ -147,8 +150,8 @@ def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) ->
         successes = block.successes.T @ weighted
         theta += np.sum(successes * (t.d_right - t.d_wrong), axis=1)
         curvature += np.sum(successes * (t.dd_right - t.dd_wrong), axis=1)
-    mean = found.weights @ found.nodes
-    spread = found.weights @ found.nodes**2 - 2.0 * block.mean * mean + block.mean**2
+    mean, square = (found.weights @ np.stack([found.nodes, found.nodes**2], axis=1)).T
+    spread = square - 2.0 * block.mean * mean + block.mean**2
     away = freq * (mean - block.mean)
     sums.value += float(freq @ found.log_marginal)
     sums.gradient[:n] += theta
@@ -168,16 +171,17 @@ def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) ->
 def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Latent) -> None:
     """Add sum_i freq_i Cov_i[score], the score written in polynomials of the item's own posterior."""
     t, precision = found.terms, latent.sigma**-2
+    powers = np.stack([found.nodes, found.nodes**2], axis=1)
     total = 0.0
     for index, basis in enumerate(weighted_polynomials(found.weights, found.nodes)):
         theta = block.trials * (basis @ t.d_wrong.T)
         if block.c != 0.0:
             theta += block.successes * (basis @ (t.d_right - t.d_wrong).T)
-        first, second = basis @ found.nodes, basis @ found.nodes**2
+        first, second = (basis @ powers).T
         gamma = block.covariates * (precision * first)[:, None]
         log_sigma = precision * (second - 2.0 * block.mean * first)
         score = np.concatenate([theta, gamma, log_sigma[:, None]], axis=1)
-        added = (score * block.freq[:, None]).T @ score
+        added = score.T @ (score if block.plain else score * block.freq[:, None])
         hessian += added
         share = float(np.trace(added))
         total += share
@@ -187,6 +191,15 @@ def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Late
 
 def moments(design: Design, latent: Latent) -> tuple[Array, Array]:
     """Posterior mean and standard deviation of every column's difficulty, each (n_items,)."""
+    order = design.order(latent.gamma)
+    if order is not None:
+        inverse = np.argsort(order, kind="stable")
+        mean, sd = _moments(design.columns(order), latent)
+        return mean[inverse], sd[inverse]
+    return _moments(design, latent)
+
+
+def _moments(design: Design, latent: Latent) -> tuple[Array, Array]:
     mean, sd = np.empty(design.n_items), np.empty(design.n_items)
     for block in blocks(design, latent):
         found = posterior(block, latent)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, log_expit
+from scipy.special import expit
 
 Array = NDArray[np.float64]
 
@@ -51,11 +51,14 @@ class Terms(NamedTuple):
 def terms(logit: Array, c: ArrayLike = 0.0) -> Terms:
     """Everything a likelihood needs of a response at `logit` = a (theta - b) with floor `c` (broadcast)."""
     c = np.asarray(c, np.float64)
-    star = expit(logit)
-    slope = star * (1.0 - star)
+    e = np.exp(-np.abs(logit))
+    small = 1.0 / (1.0 + e)
+    star = np.where(logit >= 0.0, small, e * small)
+    slope = e * small * small
+    log_wrong = -np.maximum(logit, 0.0) - np.log(1.0 + e)
     if not np.any(c):
-        return Terms(log_expit(logit), log_expit(-logit), 1.0 - star, -star, -slope, -slope)
+        return Terms(logit + log_wrong, log_wrong, 1.0 - star, -star, -slope, -slope)
     right = c + (1.0 - c) * star
     d_right = (1.0 - c) * slope / right
     dd_right = d_right * (1.0 - 2.0 * star) - d_right**2
-    return Terms(np.log(right), np.log1p(-c) + log_expit(-logit), d_right, -star, dd_right, -slope)
+    return Terms(np.log(right), np.log1p(-c) + log_wrong, d_right, -star, dd_right, -slope)

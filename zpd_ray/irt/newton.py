@@ -75,7 +75,7 @@ def maximise(
 
     `curvature`, when given, is a close approximation of the Hessian at the maximum (from a sample of the
     data): it replaces the Hessian while it contracts the steps fast, and the exact Hessian is computed once,
-    at the end.
+    at the end. Steps then shrink by a steady factor, so the last one is taken without a look at its value.
     """
     x = np.array(start, dtype=np.float64)
     value, gradient, hessian = objective(x, curvature is None)
@@ -91,6 +91,8 @@ def maximise(
             curvature = None
             value, gradient, hessian = objective(x, True)
             step, decrement = ascent_step(gradient, np.asarray(hessian))
+        if curvature is not None and np.isfinite(previous) and decrement**2 / previous < tolerance:
+            return _finish(objective, x + step, (value, gradient, None), True, iteration + 1)
         previous = decrement
         moved = _halve(objective, x, step, value, gradient, curvature is None)
         if moved is None:  # rounding has the last word: no step improves the value any more

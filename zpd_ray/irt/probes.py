@@ -84,7 +84,9 @@ class ProbeBank:
                 self._taken[index] += 1
                 self.exposures[item] += 1
                 return item
-        raise LookupError("no item is left in this session: new_session(), a larger bank, or more max_exposures.")
+        raise LookupError(
+            "no item is left in this session: new_session(), a larger bank, or more max_exposures."
+        )
 
     def _behind(self, index: int) -> float:
         return (self._taken[index] + 1) / self._shelves[index].size
@@ -184,8 +186,9 @@ class _ScannedShelf(_Shelf):
 
     def open(self, free: NDArray[np.bool_]) -> None:
         self._height_now = np.where(free[self._rows], self._height, np.float32(0.0))
-        self._scratch = np.empty(min(SCAN, self._rows.size), np.float32), np.empty(
-            min(SCAN, self._rows.size), np.float32
+        self._scratch = (
+            np.empty(min(SCAN, self._rows.size), np.float32),
+            np.empty(min(SCAN, self._rows.size), np.float32),
         )
 
     def best(self, theta: float, top: int) -> list[int]:

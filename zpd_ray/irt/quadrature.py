@@ -41,12 +41,18 @@ def weighted_polynomials(weights: Array, nodes: Array) -> Iterator[Array]:
     their coefficients E[f psi_k] (Parseval), and for smooth f the sum ends after a few terms. Recurrence of
     Stieltjes (Gautschi 2004, Orthogonal Polynomials, section 2.2.3).
     """
-    before = np.zeros_like(weights)
-    now = np.ones_like(weights)
-    norm = np.zeros((weights.shape[0], 1))
+    before, now = np.zeros_like(weights), np.ones_like(weights)
+    weighted, norm = weights, np.zeros((weights.shape[0], 1))
     for _ in range(min(MAX_POLYNOMIALS, nodes.size - 1)):
-        mean = ((weights * now * now) @ nodes)[:, None]
-        following = (nodes - mean) * now - norm * before
-        norm = np.sqrt(np.sum(weights * following * following, axis=1, keepdims=True))
-        before, now = now, following / np.maximum(norm, 1e-150)
-        yield weights * now
+        following = now * nodes
+        mean = np.einsum("ij,ij->i", weighted, following)[:, None]
+        following -= mean * now
+        before *= norm
+        following -= before
+        weighted = weights * following
+        norm = np.sqrt(np.einsum("ij,ij->i", weighted, following))[:, None]
+        scale = 1.0 / np.maximum(norm, 1e-150)
+        following *= scale
+        weighted *= scale
+        before, now = now, following
+        yield weighted

@@ -135,7 +135,9 @@ def fit_persons(
     """
     s, k = checks.counts(successes, trials)
     wrong = np.ascontiguousarray((k.astype(np.int64) - s).T)
-    fit = fit_explanatory(wrong, np.ascontiguousarray(k.T), person_covariates, freq=freq, origin=origin, prior=prior)
+    fit = fit_explanatory(
+        wrong, np.ascontiguousarray(k.T), person_covariates, freq=freq, origin=origin, prior=prior
+    )
     return PersonFit(
         b=fit.theta,
         b_se=fit.theta_se,
