@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import NamedTuple
 
 from zpd_ray.config import Budget
@@ -21,7 +22,7 @@ def resolve_budget(budget: Budget, pool_items: int, pool_tokens: int) -> Amount:
     Raises ZpdError when it is larger than the pool.
     """
     if budget.fraction is not None:
-        return Amount(max(1, int(budget.fraction * pool_items)), "items")
+        return Amount(max(1, _share(budget.fraction, pool_items)), "items")
     amount = (
         Amount(budget.items, "items") if budget.items is not None else Amount(budget.tokens or 0, "tokens")
     )
@@ -36,4 +37,9 @@ def resolve_budget(budget: Budget, pool_items: int, pool_tokens: int) -> Amount:
 
 def replay_share(amount: Amount, replay: float) -> int:
     """What of the budget is spent on mastered items, in the unit of the budget, rounded down."""
-    return int(amount.value * replay)
+    return _share(replay, amount.value)
+
+
+def _share(share: float, whole: int) -> int:
+    """Rounded down, with ``share`` as it is written: 0.29 of 100 is 29, though its float is below 0.29."""
+    return int(Decimal(str(share)) * whole)

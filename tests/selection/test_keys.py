@@ -1,0 +1,74 @@
+"""Sort keys: best score first, then the hash; the hash is the item's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.testing import assert_array_equal
+from scipy.stats import kstest
+
+from zpd_ray.selection.keys import item_hash, sort_key
+
+IDS = [f"item-{i}" for i in range(20_000)]
+
+
+def ids(values: list[str], chunks: int = 1) -> pa.ChunkedArray:
+    pieces = [pa.array(list(part), pa.string()) for part in np.array_split(np.array(values, object), chunks)]
+    return pa.chunked_array(pieces, pa.string())
+
+
+def test_hash_is_the_items_own_whatever_block_it_is_in() -> None:
+    whole = item_hash(ids(IDS), 1, 2, "select")
+    assert whole.dtype == np.uint64
+    assert_array_equal(item_hash(ids(IDS, chunks=13), 1, 2, "select"), whole)
+    backwards = item_hash(ids(IDS[::-1]), 1, 2, "select")
+    assert_array_equal(backwards[::-1], whole)
+    alone = [item_hash(ids([name]), 1, 2, "select")[0] for name in IDS[:20]]
+    assert_array_equal(alone, whole[:20])
+
+
+def test_hash_does_not_change_between_versions() -> None:
+    """A run resumed with another version of a dependency must see the same order."""
+    assert_array_equal(
+        item_hash(ids(["a", "item-1", "数学"]), 0, 0, "select"),
+        np.array([9869130997198334761, 18031948195294739258, 10802358023869512172], np.uint64),
+    )
+
+
+@pytest.mark.parametrize("other", [(1, 0, "select"), (0, 1, "select"), (0, 0, "replay")])
+def test_another_seed_stage_or_purpose_gives_an_unrelated_order(other: tuple[int, int, str]) -> None:
+    one, two = item_hash(ids(IDS), 0, 0, "select"), item_hash(ids(IDS), *other)
+    assert not (one == two).any()
+    correlation = np.corrcoef(one.astype(float), two.astype(float))[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(len(IDS))
+
+
+def test_hashes_are_uniform_and_distinct() -> None:
+    hashes = item_hash(ids(IDS), 7, 0, "select")
+    assert len(np.unique(hashes)) == len(IDS)
+    assert kstest(hashes / 2.0**64, "uniform").pvalue > 1e-3
+
+
+def test_no_ids_have_no_hashes() -> None:
+    assert item_hash(ids([]), 0, 0, "select").shape == (0,)
+
+
+def test_keys_sort_by_score_then_by_hash() -> None:
+    rng = np.random.default_rng(0)
+    score = rng.integers(0, 40, 5000) / 160  # many ties in [0, 1/4)
+    hashes = item_hash(ids(IDS[:5000]), 0, 0, "select")
+    assert_array_equal(np.argsort(sort_key(score, 0.25, hashes)), np.lexsort((hashes, -score)))
+
+
+def test_scores_a_billionth_apart_are_told_apart() -> None:
+    score = np.array([0.125, 0.125 + 1e-9])
+    key = sort_key(score, 0.25, np.array([0, 2**64 - 1], np.uint64))
+    assert key[1] < key[0]
+
+
+def test_scores_at_and_beyond_the_bounds_keep_their_end_of_the_order() -> None:
+    hashes = np.array([5, 5, 5, 5], np.uint64) << np.uint64(32)
+    key = sort_key(np.array([1.0 + 1e-9, 1.0, 0.0, -1e-9]), 1.0, hashes)
+    assert key[0] == key[1] == 5
+    assert key[2] == key[3] == ((2**32 - 1) << 32) + 5
