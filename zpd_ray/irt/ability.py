@@ -1,18 +1,16 @@
 """Abilities from responses to items of known parameters, with standard errors.
 
-ML maximises the likelihood, MAP the likelihood times a normal prior, EAP is the posterior mean (Bock & Mislevy
-1982, Applied Psychological Measurement 6(4), 431-444), WLE removes the first-order bias of ML (Warm 1989,
-Psychometrika 54(3), 427-450). Standard errors: 1 / sqrt(information) for ML, the curvature of the
-posterior for MAP, its standard deviation for EAP; for WLE the information plus the curvature of the weight (as
-mirt has it).
+ML maximises the likelihood, MAP the likelihood times a normal prior, EAP is the posterior mean (Bock &
+Mislevy 1982, Applied Psychological Measurement 6(4), 431-444), WLE removes the first-order bias of ML
+(Warm 1989, Psychometrika 54(3), 427-450). Standard errors: 1 / sqrt(information) for ML, the curvature of the
+posterior for MAP, its standard deviation for EAP; for WLE the information plus the curvature of the weight
+(as mirt has it).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,10 +76,11 @@ def ability(
 ) -> Ability:
     """Ability of each respondent.
 
-    responses: (n_respondents, n_items) of 0, 1, NaN (or -1 in integer arrays); with `trials` of the same shape,
-    counts of successes, trials = 0 where missing. a, b, c: scalars or (n_items,); c None for no guessing.
-    freq: (n_items,) whole numbers, column j standing for freq[j] items with the same parameters and responses.
-    theta_mean, theta_sd: normal prior of MAP and EAP (ML and WLE use none). Raises ValueError for bad input.
+    responses: (n_respondents, n_items) of 0, 1, NaN (or -1 in integer arrays); with `trials` of the same
+    shape, counts of successes, trials = 0 where missing. a, b, c: scalars or (n_items,); c None for no
+    guessing. freq: (n_items,) whole numbers, column j standing for freq[j] items with the same parameters
+    and responses. theta_mean, theta_sd: normal prior of MAP and EAP (ML and WLE use none). Raises
+    ValueError for bad input.
     """
     if estimator not in ("ml", "map", "eap", "wle"):
         raise ValueError(f"estimator must be 'ml', 'map', 'eap' or 'wle', got {estimator!r}.")
@@ -145,7 +144,7 @@ def _derivatives(
         slope += (s * t.d_right + f * t.d_wrong) @ a
         curvature += (s * t.dd_right + f * t.dd_wrong) @ a**2
         star = -t.d_wrong
-        # P' / P = d_right and P'' = (1 - 2 P*) P', so that I = P'^2 / PQ = d_right P* (P* = P'/(Q), c = 0 or not)
+        # I = P'^2 / PQ and J = P' P'' / PQ, with P' / P = d_right, P' / Q = P* and P'' = (1 - 2 P*) P'
         each = (s + f) * t.d_right * star
         info += each @ a**2
         warm += (each * (1.0 - 2.0 * star)) @ a**3
@@ -158,7 +157,7 @@ def _root(
     estimator: Estimator,
     prior: tuple[float, float] | None,
 ) -> tuple[Array, NDArray[np.str_]]:
-    """Zero of the estimating equation by Newton's method inside a shrinking bracket; flags of extreme scores."""
+    """Zero of the estimating equation by Newton's method in a shrinking bracket; flags of extreme scores."""
     right = sum(s.sum(axis=1) for s, _, _ in pieces)
     wrong = sum(f.sum(axis=1) for _, f, _ in pieces)
     flags = np.where(
@@ -186,8 +185,10 @@ def _root(
         theta = new
         if moved.max(initial=0.0) < 1e-10:
             break
+    if moved.max(initial=0.0) >= 1e-6:
+        flags = np.where(moved >= 1e-6, "not_converged", flags)
     infinite = np.where(flags == "all_right", np.inf, -np.inf)
-    return np.where(fixed, infinite, theta), flags.astype("<U9")
+    return np.where(fixed, infinite, theta), flags.astype("<U13")
 
 
 def _bracket(
@@ -196,7 +197,7 @@ def _bracket(
     prior: tuple[float, float] | None,
     estimator: Estimator,
 ) -> tuple[Array, Array]:
-    """Interval that holds the maximum. With guessing the likelihood may have several: the highest of a scan."""
+    """Interval that holds the maximum. With guessing there may be several: the highest of a scan."""
     n = pieces[0][0].shape[0]
     ends = items.b.min() - BOUND, items.b.max() + BOUND
     if prior is not None:
@@ -235,7 +236,7 @@ def _log_likelihood(items: Items, pieces: list[tuple[Array, Array, slice]], poin
 def _expected(
     items: Items, pieces: list[tuple[Array, Array, slice]], mode: Array, prior: tuple[float, float]
 ) -> tuple[Array, Array]:
-    """Posterior means and sds, on one grid for all respondents or, where posteriors are narrow, on one for each."""
+    """Posterior means and sds, on one grid for all respondents or, where they are narrow, on one for each."""
     _, curvature, _, _ = _derivatives(items, pieces, mode)
     sd = 1.0 / np.sqrt(np.maximum(-curvature, 0.0) + prior[1] ** -2)
     narrow = STEP_PER_SD * _narrowest(items, pieces, mode, prior[1])

@@ -106,7 +106,8 @@ def answered(observed: NDArray[np.bool_]) -> None:
         inside, outside = np.flatnonzero(linked)[0], np.flatnonzero(~linked)[0]
         raise ValueError(
             f"the design is disconnected: no chain of responses links {what} {inside} with {what} {outside} "
-            f"({int(linked.sum())} of {linked.size} are linked to the first); their scales cannot be compared: "
+            f"({int(linked.sum())} of {linked.size} are linked to the first); their scales cannot be "
+            f"compared: "
             "add common items, or fit the parts apart."
         )
 
@@ -145,3 +146,40 @@ def binary(responses: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
         "recode it, or pass counts of rollouts with trials=",
     )
     return right.view(np.int8), (~missing).view(np.int8)
+
+
+def covariates(value: ArrayLike, n_items: int) -> Array:
+    x = np.asarray(value, np.float64)
+    if x.ndim != 2 or x.shape[0] != n_items:
+        raise ValueError(
+            f"covariates must have shape (n_items, n_covariates) = ({n_items}, ...), got {x.shape}; "
+            "without covariates pass numpy.zeros((n_items, 0))."
+        )
+    if not np.isfinite(x).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise ValueError(f"covariates[{row}, {column}] = {x[row, column]}; impute it, or drop the item.")
+    return x
+
+
+def identified(x: Array, freq: Array, precision: Array) -> None:
+    """Slopes without a prior need covariates that vary, and none that is a combination of the others."""
+    free = np.flatnonzero(precision == 0.0)
+    centred = x[:, free] - freq @ x[:, free] / freq.sum()
+    spread = np.sqrt(freq @ centred**2 / freq.sum())
+    size = np.sqrt(freq @ x[:, free] ** 2 / freq.sum())
+    constant = free[spread <= 1e-10 * np.maximum(size, 1e-300)]
+    if constant.size:
+        raise ValueError(
+            f"covariate {constant[0]} is constant over the items, so its slope cannot be told from theta; "
+            f"drop it "
+            "or give its slope a prior (Prior(gamma_sd=...))."
+        )
+    gram = (centred / spread * freq[:, None]).T @ (centred / spread) / freq.sum()
+    values, vectors = np.linalg.eigh(gram)
+    if values.size and values[0] < 1e-9:
+        involved = free[np.abs(vectors[:, 0]) > 1e-4].tolist()
+        raise ValueError(
+            f"covariates {involved} are linearly dependent, so their slopes are not determined; drop one "
+            f"(a full "
+            "set of dummies needs a reference level) or give them a prior (Prior(gamma_sd=...))."
+        )

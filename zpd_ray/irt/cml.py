@@ -2,15 +2,15 @@
 
 Given the raw score r, the probability of a pattern is exp(-sum x_i b_i) / gamma_r(exp(-b)) with gamma_r the
 elementary symmetric function: the ability cancels. gamma_r and the conditional moments are computed as a
-Poisson-binomial probability by the discrete Fourier transform, after tilting the items by the ability at which
-r is the expected score: every sum is then of order one, and no recursion loses digits at any number of items.
+Poisson-binomial probability by the discrete Fourier transform, after tilting the items by the ability at
+which r is the expected score: every sum is then of order one, and no recursion loses digits at any number
+of items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def _group(s: Array, k: NDArray[np.bool_], freq: Array) -> Iterator[ScoreGroups]
         inner = (score > 0) & (score < columns.size)
         if inner.any():
             counts = np.bincount(score[inner], weights=freq[rows][inner], minlength=columns.size)
-            yield ScoreGroups(columns, counts, freq[rows][inner] @ part[inner])
+            yield ScoreGroups(columns, counts.astype(np.float64), freq[rows][inner] @ part[inner])
 
 
 def _tied(s: NDArray[np.bool_], k: NDArray[np.bool_]) -> None:
@@ -77,7 +77,8 @@ def _tied(s: NDArray[np.bool_], k: NDArray[np.bool_]) -> None:
     if parts > 1:
         low = np.flatnonzero(label != label[0])
         raise ValueError(
-            f"the design is disconnected for cml: items fall into {parts} sets without comparisons both ways (item "
+            f"the design is disconnected for cml: items fall into {parts} sets without comparisons both "
+            f"ways (item "
             f"{low[0]} against item 0), so their difference is infinite; drop a set, or use estimator='mml'."
         )
 

@@ -73,7 +73,8 @@ class Counts:
             order, inverse = np.unique(key, return_inverse=True)
             total = np.zeros(order.size, np.int64)
             np.add.at(total, inverse.reshape(-1), freq)
-        return cls(*rows(order), total)
+        bins, groups, successes, trials = rows(order)
+        return cls(bins, groups, successes, trials, total)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts.merge([self, other])

@@ -3,14 +3,15 @@
 Without guessing and with the same trials for every item, the posterior of b_i is proportional to
     exp(-r_i b) prod_j (1 + exp(theta_j - b))^-k_j  N(b; m_i, sigma^2),   r_i = sum_j s_ij,
 and exp(-r b) N(b; m, sigma^2) is N(b; m - r sigma^2, sigma^2) times a constant: everything about an item is a
-smooth function of the one number u_i = m_i - r_i sigma^2. The functions are computed exactly on a uniform grid
-of u and interpolated by cubics (error about 1e-9); sums over items use the transpose of the interpolation, so
-that a pool of any size costs a few passes over memory. With guessing, each pattern of responses has its own
-curve in u = m.
+smooth function of the one number u_i = m_i - r_i sigma^2. The functions are computed exactly on a uniform
+grid of u and interpolated by cubics (error about 1e-9); sums over items use the transpose of the
+interpolation, so that a pool of any size costs a few passes over memory. With guessing, each pattern of
+responses has its own curve in u = m.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -117,25 +118,54 @@ def spread(index: NDArray[np.intp], d: Array, weight: Array | None, size: int) -
 
 def objective(design: Design, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
     """As `marginal.objective`, for designs where `pays` holds."""
-    assert_row = np.asarray(design.row)
-    latent = Latent.of(phi, assert_row.size)
+    row = np.asarray(design.row)
+    latent = Latent.of(phi, row.size)
     m = design.covariates @ latent.gamma
     shift = latent.sigma**2
     low = float(m.min()) - shift * float(design.score.max())
     high = float(m.max()) - shift * float(design.score.min())
-    table = tabulate(latent, low, high, 0.0, np.zeros(assert_row.size), assert_row)
-    weights, items = _collect(design, latent, table, m, with_hessian)
-    value = float(weights["1"] @ table.found.log_marginal) + items["constant"]
-    value += float(design.totals @ latent.theta)
-    gradient = _gradient(design, latent, table, weights, items)
-    return value, gradient, _hessian(design, latent, table, weights, items) if with_hessian else None
+    table = tabulate(latent, low, high, 0.0, np.zeros(row.size), row)
+    sums = _collect(design, latent, table, m, with_hessian)
+    value = float(sums.ones @ table.found.log_marginal) + sums.constant + float(design.totals @ latent.theta)
+    hessian = _hessian(row, latent, table, sums) if with_hessian else None
+    return value, _gradient(row, design, latent, table, sums), hessian
 
 
-def _collect(design: Design, latent: Latent, table: Table, m: Array, with_hessian: bool):  # type: ignore
+@dataclass
+class Totals:
+    """Sums over items. ones, m, mm: (n_points,), x: (n_points, n_covariates), interpolation weights of sums of
+    f(u_i) times 1, m_i, m_i^2, x_i. constant, moment: of -r m + r^2 sigma^2 / 2 and of m^2 - 2 m E[b]. away:
+    of x (E[b] - m). xx, xvx: of x x' and x Var[b] x'. xmv: of x m Var[b].
+    """
+
+    ones: Array
+    m: Array
+    mm: Array
+    x: Array
+    constant: float
+    moment: float
+    n: float
+    away: Array
+    xx: Array
+    xvx: Array
+    xmv: Array
+
+
+def _collect(design: Design, latent: Latent, table: Table, m: Array, with_hessian: bool) -> Totals:
     size, shift, n_x = table.mean.size, latent.sigma**2, latent.gamma.size
-    weights = {"1": np.zeros(size), "m": np.zeros(size), "mm": np.zeros(size), "x": np.zeros((size, n_x))}
-    items = {"constant": 0.0, "away": np.zeros(n_x), "moment": 0.0, "n": float(design.freq.sum())}
-    items |= {"xx": np.zeros((n_x, n_x)), "xvx": np.zeros((n_x, n_x)), "xmv": np.zeros(n_x)}
+    sums = Totals(
+        np.zeros(size),
+        np.zeros(size),
+        np.zeros(size),
+        np.zeros((size, n_x)),
+        0.0,
+        0.0,
+        float(design.freq.sum()),
+        np.zeros(n_x),
+        np.zeros((n_x, n_x)),
+        np.zeros((n_x, n_x)),
+        np.zeros(n_x),
+    )
     mean_of = coefficients(table.mean)
     var_of = coefficients(table.second - table.mean**2)
     plain = bool((design.freq == 1.0).all())
@@ -143,61 +173,62 @@ def _collect(design: Design, latent: Latent, table: Table, m: Array, with_hessia
         part = slice(start, start + CHUNK)
         x, f, r, centre = design.covariates[part], design.freq[part], design.score[part], m[part]
         index, d = place(table, centre - shift * r)
-        weights["1"] += spread(index, d, None if plain else f, size)
+        sums.ones += spread(index, d, None if plain else f, size)
         mean = evaluate(mean_of, index, d)
-        items["constant"] += float(f @ (r * (0.5 * shift * r - centre)))
-        items["away"] += x.T @ (f * (mean - centre))
-        items["moment"] += float(f @ (centre * (centre - 2.0 * mean)))
+        sums.constant += float(f @ (r * (0.5 * shift * r - centre)))
+        sums.away += x.T @ (f * (mean - centre))
+        sums.moment += float(f @ (centre * (centre - 2.0 * mean)))
         if with_hessian:
-            fm = f * centre
-            weights["m"] += spread(index, d, fm, size)
-            weights["mm"] += spread(index, d, fm * centre, size)
-            for column in range(n_x):
-                weights["x"][:, column] += spread(index, d, f * x[:, column], size)
-            var = evaluate(var_of, index, d)
-            items["xx"] += (x * f[:, None]).T @ x
-            items["xvx"] += (x * (f * var)[:, None]).T @ x
-            items["xmv"] += x.T @ (fm * var)
-    return weights, items
+            _collect_second(sums, (x, f, centre), (index, d), evaluate(var_of, index, d))
+    return sums
 
 
-def _gradient(design, latent, table, weights, items):  # type: ignore
-    n, precision = latent.theta.size, latent.sigma**-2
-    gradient = np.empty(n + latent.gamma.size + 1)
-    by_node = weights["1"] @ table.found.weights
-    gradient[:n] = design.totals + design.row * (table.found.terms.d_wrong @ by_node)
-    gradient[n:-1] = precision * items["away"]
-    gradient[-1] = precision * (float(weights["1"] @ table.second) + items["moment"]) - items["n"]
-    return gradient
+def _collect_second(
+    sums: Totals, items: tuple[Array, Array, Array], places: tuple[NDArray[np.intp], Array], var: Array
+) -> None:
+    x, f, m = items
+    fm, size = f * m, sums.ones.size
+    sums.m += spread(*places, fm, size)
+    sums.mm += spread(*places, fm * m, size)
+    for column in range(x.shape[1]):
+        sums.x[:, column] += spread(*places, f * x[:, column], size)
+    sums.xx += (x * f[:, None]).T @ x
+    sums.xvx += (x * (f * var)[:, None]).T @ x
+    sums.xmv += x.T @ (fm * var)
 
 
-def _hessian(design, latent, table, weights, items):  # type: ignore
-    n, precision = latent.theta.size, latent.sigma**-2
+def _gradient(row: Array, design: Design, latent: Latent, table: Table, sums: Totals) -> Array:
+    precision = latent.sigma**-2
+    by_node = sums.ones @ table.found.weights
+    theta = design.totals + row * (table.found.terms.d_wrong @ by_node)
+    squares = float(sums.ones @ table.second) + sums.moment  # sum of E[(b - m)^2]
+    return np.concatenate([theta, precision * sums.away, [precision * squares - sums.n]])
+
+
+def _hessian(row: Array, latent: Latent, table: Table, sums: Totals) -> Array:
+    n, precision = row.size, latent.sigma**-2
     t, nodes = table.found.terms, table.found.nodes
     size = n + latent.gamma.size + 1
     h = np.zeros((size, size))
-    by_node = weights["1"] @ table.found.weights
-    h[np.arange(n), np.arange(n)] = design.row * (t.dd_wrong @ by_node)
-    spread_sum = float(weights["1"] @ table.second) + items["moment"]
-    h[-1, -1] = -2.0 * precision * spread_sum
-    h[n:-1, n:-1] = precision**2 * items["xvx"] - precision * items["xx"]
-    h[n:-1, -1] = -2.0 * precision * items["away"] - 2.0 * precision**2 * items["xmv"]
+    h[np.arange(n), np.arange(n)] = row * (t.dd_wrong @ (sums.ones @ table.found.weights))
+    h[-1, -1] = -2.0 * precision * (float(sums.ones @ table.second) + sums.moment)
+    h[n:-1, n:-1] = precision**2 * sums.xvx - precision * sums.xx
+    h[n:-1, -1] = -2.0 * precision * sums.away - 2.0 * precision**2 * sums.xmv
     for order, basis in enumerate(weighted_polynomials(table.found.weights, nodes)):
-        theta = design.row * (basis @ t.d_wrong.T)
+        # scores on this polynomial: theta, x first / sigma^2, (second - 2 m first) / sigma^2
+        theta = row * (basis @ t.d_wrong.T)
         first, second = basis @ nodes, basis @ nodes**2
-        added = (theta * weights["1"][:, None]).T @ theta
+        added = (theta * sums.ones[:, None]).T @ theta
         h[:n, :n] += added
-        h[:n, -1] += precision * theta.T @ (weights["1"] * second - 2.0 * weights["m"] * first)
-        h[:n, n:-1] += precision * (theta * first[:, None]).T @ weights["x"]
-        h[n:-1, -1] += precision**2 * weights["x"].T @ (first * second)
-        square = (
-            weights["1"] * second**2 - 4.0 * weights["m"] * first * second + 4.0 * weights["mm"] * first**2
-        )
+        h[:n, -1] += precision * theta.T @ (sums.ones * second - 2.0 * sums.m * first)
+        h[:n, n:-1] += precision * (theta * first[:, None]).T @ sums.x
+        h[n:-1, -1] += precision**2 * sums.x.T @ (first * second)
+        square = sums.ones * second**2 - 4.0 * sums.m * first * second + 4.0 * sums.mm * first**2
         h[-1, -1] += precision**2 * float(square.sum())
         if order >= 2 and np.trace(added) < marginal.SERIES_TOLERANCE * abs(np.trace(h[:n, :n])):
             break
     upper = np.triu(h)
-    return upper + np.triu(upper, 1).T
+    return np.asarray(upper + np.triu(upper, 1).T)
 
 
 def moments(design: Design, latent: Latent) -> tuple[Array, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ class Design:
     successes, trials: (n_respondents, n_items), any number type. covariates: (n_items, n_covariates), origin
     taken off. freq: (n_items,) items per column. floors: (c, columns) for each distinct guessing floor.
     totals: (n_respondents,) successes by respondent, weighted by freq. row: (n_respondents,) trials when they
-    are the same for every item and nothing is guessed, else None. Items enter by their score alone unless they
-    can be guessed.
+    are the same for every item and nothing is guessed, else None. Items enter by their score alone unless
+    they can be guessed.
     """
 
     successes: NDArray[Any]
@@ -71,17 +70,17 @@ class Design:
             self.successes[:, part], self.trials[:, part], self.covariates[part], c[part], self.freq[part]
         )
 
-    def order(self, gamma: Array) -> Columns | None:
+    def order(self, gamma: Array) -> NDArray[np.intp] | None:
         """Items by prior mean, so that a block of them needs a short grid; None where that would not pay."""
         if self.n_items < SORTED_FROM or self.row is not None or gamma.size == 0:
             return None
         return np.argsort(self.covariates @ gamma, kind="stable")
 
     def collapsed(self) -> Design:
-        """One column for each score, where items differ by nothing else: complete, no guessing, no covariates."""
+        """One column for each score, where items differ by nothing else (complete, nothing guessed)."""
         if self.row is None or self.covariates.shape[1]:
             return self
-        freq = np.bincount(self.score.astype(np.int64), weights=self.freq)
+        freq = np.bincount(self.score.astype(np.int64), weights=self.freq).astype(np.float64)
         score = np.flatnonzero(freq).astype(np.float64)
         trials = np.repeat(self.row[:, None], score.size, axis=1)
         return replace(

@@ -18,6 +18,7 @@ from zpd_ray.irt import checks, curves, marginal
 from zpd_ray.irt.design import Design, build
 from zpd_ray.irt.marginal import Latent
 from zpd_ray.irt.newton import TOLERANCE, Maximum, maximise
+from zpd_ray.irt.prior import Prior, prior_arrays
 
 Array = NDArray[np.float64]
 
@@ -27,30 +28,14 @@ SAMPLE = 20_000  # items whose curvature stands for that of a larger pool betwee
 
 
 @dataclass(frozen=True)
-class Prior:
-    """Independent priors: theta and gamma normal, log sigma normal. sd = inf is no prior, the default.
-
-    theta_mean, theta_sd: scalars or (n_respondents,). gamma_mean, gamma_sd: scalars or (n_covariates,).
-    sigma_median in logits; sigma_log_sd = 0 fixes sigma at sigma_median.
-    """
-
-    theta_mean: float | Array = 0.0
-    theta_sd: float | Array = np.inf
-    gamma_mean: float | Array = 0.0
-    gamma_sd: float | Array = np.inf
-    sigma_median: float = 0.5
-    sigma_log_sd: float = np.inf
-
-
-@dataclass(frozen=True)
 class ExplanatoryFit:
     """Result of `fit_explanatory`. Everything in logits.
 
-    theta, theta_se: (n_respondents,). gamma, gamma_se: (n_covariates,). b_mean, b_sd: (n_items,), posterior of
-    each column's difficulty given the estimates. loglik: marginal log-likelihood without binomial
-    coefficients and without the prior. grad_norm: largest element of the gradient of what was maximised.
-    theta_flags: (n_respondents,) "", "all_right", "all_wrong" or "at_floor" (no better than guessing).
-    covariance: of (theta, gamma, log sigma), rows of parameters that were not estimated NaN.
+    theta, theta_se: (n_respondents,). gamma, gamma_se: (n_covariates,). b_mean, b_sd: (n_items,),
+    posterior of each column's difficulty given the estimates. loglik: marginal log-likelihood without
+    binomial coefficients and without the prior. grad_norm: largest element of the gradient of what was
+    maximised. theta_flags: (n_respondents,) "", "all_right", "all_wrong" or "at_floor" (no better than
+    guessing). covariance: of (theta, gamma, log sigma), rows of parameters that were not estimated NaN.
     """
 
     theta: Array
@@ -88,31 +73,32 @@ def fit_explanatory(
     successes, trials: (n_respondents, n_items) whole numbers, trials = 0 where missing. covariates: (n_items,
     n_covariates), zero columns allowed. guess: floor c, None, scalar or (n_items,). freq: (n_items,) whole
     numbers, column j standing for freq[j] items with the same covariates and responses. origin:
-    (n_covariates,) values at which the prior mean difficulty is 0; default the freq-weighted mean, so that the
-    mean difficulty over the items is 0.
+    (n_covariates,) values at which the prior mean difficulty is 0; default the freq-weighted mean, so that
+    the mean difficulty over the items is 0.
 
     Where no item has more than one trial in all, sigma is not identified: it stays at prior.sigma_median,
     sigma_se is NaN and the flag "sigma_not_identified" is set. A respondent all right (or wrong) without a
-    theta prior gets theta = +inf (-inf), the limit of the estimator, and the others are estimated without; with
-    a finite theta_sd, a finite theta. Both are flagged. Where no respondent is left, and for every other input
-    that cannot be fitted: ValueError.
+    theta prior gets theta = +inf (-inf), the limit of the estimator, and the others are estimated without;
+    with a finite theta_sd, a finite theta. Both are flagged. Where no respondent is left, and for every
+    other input that cannot be fitted: ValueError.
     """
     prior = prior or Prior()
     s, k = checks.counts(successes, trials)
     n_respondents, n_items = s.shape
-    x = read_covariates(covariates, n_items)
+    x = checks.covariates(covariates, n_items)
     c = checks.floor(guess, n_items)
     weights = checks.frequencies(freq, n_items)
     checks.answered(k > 0)
     centre = weights @ x / weights.sum() if origin is None else checks.vector("origin", origin, x.shape[1])
-    mean, precision = _prior_arrays(prior, n_respondents, x.shape[1])
-    check_covariates(x - centre, weights, precision[n_respondents:-1])
+    mean, precision = prior_arrays(prior, n_respondents, x.shape[1])
+    checks.identified(x - centre, weights, precision[n_respondents:-1])
     design = build(s, k, x - centre, c, weights)
     extremes = _extremes(design, c)
     keep = np.flatnonzero((extremes == "") | (precision[:n_respondents] > 0.0))
     if keep.size == 0:
         raise ValueError(
-            f"every respondent is all right or all wrong (respondent 0: {extremes[0]}), so no ability is finite; "
+            f"every respondent is all right or all wrong (respondent 0: {extremes[0]}), so no ability is "
+            f"finite; "
             "give a prior, fit_explanatory(..., prior=Prior(theta_sd=2.0)), or add responses."
         )
     inside = np.concatenate([keep, np.arange(n_respondents, mean.size)])
@@ -142,7 +128,7 @@ def posterior_difficulty(
         raise ValueError(
             f"successes has {s.shape[0]} respondents, the fit {fit.theta.size}; give a row for each of them."
         )
-    x = read_covariates(covariates, s.shape[1])
+    x = checks.covariates(covariates, s.shape[1])
     if x.shape[1] != fit.gamma.size:
         raise ValueError(
             f"covariates has {x.shape[1]} columns, the fit {fit.gamma.size}; give the same ones."
@@ -282,64 +268,10 @@ def _result(
 
 
 def _extremes(design: Design, c: Array) -> NDArray[np.str_]:
-    """Respondents whose ability has no finite maximum: "all_right", "all_wrong", or no better than guessing."""
+    """Respondents whose ability has no finite maximum, and why."""
     flags = np.full(design.totals.size, "", dtype="<U9")
     if c.any():
         flags[design.totals <= design.trials @ (design.freq * c)] = "at_floor"
     flags[design.totals == 0] = "all_wrong"
     flags[design.totals == design.possible] = "all_right"
     return flags
-
-
-def read_covariates(value: ArrayLike, n_items: int) -> Array:
-    x = np.asarray(value, np.float64)
-    if x.ndim != 2 or x.shape[0] != n_items:
-        raise ValueError(
-            f"covariates must have shape (n_items, n_covariates) = ({n_items}, ...), got {x.shape}; "
-            "without covariates pass numpy.zeros((n_items, 0))."
-        )
-    if not np.isfinite(x).all():
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
-        raise ValueError(f"covariates[{row}, {column}] = {x[row, column]}; impute it, or drop the item.")
-    return x
-
-
-def check_covariates(x: Array, freq: Array, precision: Array) -> None:
-    """Slopes without a prior need covariates that vary, and none that is a combination of the others."""
-    free = np.flatnonzero(precision == 0.0)
-    centred = x[:, free] - freq @ x[:, free] / freq.sum()
-    spread = np.sqrt(freq @ centred**2 / freq.sum())
-    size = np.sqrt(freq @ x[:, free] ** 2 / freq.sum())
-    constant = free[spread <= 1e-10 * np.maximum(size, 1e-300)]
-    if constant.size:
-        raise ValueError(
-            f"covariate {constant[0]} is constant over the items, so its slope cannot be told from theta; drop it "
-            "or give its slope a prior (Prior(gamma_sd=...))."
-        )
-    gram = (centred / spread * freq[:, None]).T @ (centred / spread) / freq.sum()
-    values, vectors = np.linalg.eigh(gram)
-    if values.size and values[0] < 1e-9:
-        involved = free[np.abs(vectors[:, 0]) > 1e-4].tolist()
-        raise ValueError(
-            f"covariates {involved} are linearly dependent, so their slopes are not determined; drop one (a full "
-            "set of dummies needs a reference level) or give them a prior (Prior(gamma_sd=...))."
-        )
-
-
-def _prior_arrays(prior: Prior, n_respondents: int, n_covariates: int) -> tuple[Array, Array]:
-    """Prior means and precisions of (theta, gamma, log sigma)."""
-    if not (prior.sigma_median > 0.0 and prior.sigma_log_sd >= 0.0):
-        raise ValueError(
-            f"Prior: sigma_median must be > 0 and sigma_log_sd >= 0, got {prior.sigma_median}, "
-            f"{prior.sigma_log_sd}."
-        )
-    means, sds = [], []
-    for name, size in (("theta", n_respondents), ("gamma", n_covariates)):
-        means.append(checks.vector(f"Prior.{name}_mean", getattr(prior, f"{name}_mean"), size))
-        sd = np.broadcast_to(np.asarray(getattr(prior, f"{name}_sd"), np.float64), (size,))
-        if not (sd > 0.0).all():
-            raise ValueError(f"Prior: {name}_sd must be > 0 (inf: no prior), got {sd.min()}.")
-        sds.append(sd)
-    means.append(np.array([np.log(prior.sigma_median)]))
-    sds.append(np.array([prior.sigma_log_sd if prior.sigma_log_sd > 0.0 else np.inf]))
-    return np.concatenate(means), np.concatenate(sds) ** -2.0

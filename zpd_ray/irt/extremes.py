@@ -26,8 +26,8 @@ def posterior_of_extremes(
     """Posterior mean and sd of the b of items flagged "all_right" or "all_wrong", in their order.
 
     The prior of b is normal with the mean and sd of the other items. The likelihood of an item is the product
-    over respondents of its probability, averaged over what the other items say of their ability; the parameters
-    of those are held at their estimates.
+    over respondents of its probability, averaged over what the other items say of their ability; the
+    parameters of those are held at their estimates.
     """
     inner, outer = np.flatnonzero(flags == ""), np.flatnonzero(flags != "")
     weights, nodes, rows = _abilities(fitted, s, k, inner)
@@ -66,7 +66,7 @@ def _unique_columns(k: Numbers, flags: NDArray[np.str_]) -> list[tuple[NDArray[n
 def _abilities(
     fitted: ItemFit, s: Numbers, k: Numbers, inner: NDArray[np.intp]
 ) -> tuple[Array, Array, NDArray[np.intp]]:
-    """Posterior weights (n_rows, n_nodes) of the abilities given the other items, nodes, and respondents' rows."""
+    """Posterior weights (n_rows, n_nodes) of abilities given the other items, nodes, row of each respondent."""
     sd = fitted.theta_sd if np.isfinite(fitted.theta_sd) else SD_CONDITIONAL
     a, b, c = (values[inner] for values in (fitted.a, fitted.b, fitted.c))
     nodes = np.linspace(-6.0 * sd, 6.0 * sd, 241)

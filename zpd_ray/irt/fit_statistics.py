@@ -124,7 +124,8 @@ def compare(restricted: Fitted, general: Fitted) -> Comparison:
     statistic = 2.0 * (general.loglik - restricted.loglik)
     if df <= 0:
         raise ValueError(
-            f"the general model has {general.n_parameters} parameters, the restricted {restricted.n_parameters}: "
+            f"the general model has {general.n_parameters} parameters, the restricted "
+            f"{restricted.n_parameters}: "
             "not nested this way round; exchange the arguments."
         )
     kinds = [getattr(f, "estimator", "mml") for f in (restricted, general)]
@@ -132,7 +133,8 @@ def compare(restricted: Fitted, general: Fitted) -> Comparison:
         raise ValueError(f"likelihoods of estimators {kinds[0]!r} and {kinds[1]!r} are not comparable.")
     if statistic < -1e-3:
         raise ValueError(
-            f"the general model has the lower log-likelihood ({general.loglik:.4f} < {restricted.loglik:.4f}): the "
+            f"the general model has the lower log-likelihood ({general.loglik:.4f} < "
+            f"{restricted.loglik:.4f}): the "
             "models are not nested, or were fitted to different data."
         )
     aic = [2.0 * (f.n_parameters - f.loglik) for f in (restricted, general)]

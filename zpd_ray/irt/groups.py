@@ -24,7 +24,8 @@ SETTLED = 1e-4  # logits
 @dataclass(frozen=True)
 class GroupAbility:
     """`group_abilities`: theta, se (n_respondents, n_groups) in the order of `groups`; common, common_se
-    (n_respondents,) the mean they are shrunk to; tau the sd between groups; gamma, sigma refitted beside them.
+    (n_respondents,) the mean they are shrunk to; tau the sd between groups; gamma, sigma refitted beside
+    them.
 
     flags: "no_group_differences" where tau is at its lower bound.
     """
@@ -53,11 +54,12 @@ def group_abilities(
 ) -> GroupAbility:
     """Abilities theta_jg ~ N(theta_j, tau^2) of respondent j on the items of group g, starting from a fit.
 
-    Data arguments as in `fit_explanatory`; groups: (n_items,) labels. Difficulties are integrated out. In turns
-    until they settle: the groups' posterior modes; gamma and sigma (unless the fit held sigma), which would be
-    too wide were the groups one; theta_j and tau by maximum likelihood, each group's likelihood taken as normal
-    at its mode (empirical Bayes; Efron & Morris 1975, JASA 70, 311-319), or tau as given. se is the posterior sd
-    given theta_j and tau. A group without responses cannot be told from theta_j and gets sd tau.
+    Data arguments as in `fit_explanatory`; groups: (n_items,) labels. Difficulties are integrated out. In
+    turns until they settle: the groups' posterior modes; gamma and sigma (unless the fit held sigma),
+    which would be too wide were the groups one; theta_j and tau by maximum likelihood, each group's
+    likelihood taken as normal at its mode (empirical Bayes; Efron & Morris 1975, JASA 70, 311-319), or tau
+    as given. se is the posterior sd given theta_j and tau. A group without responses cannot be told from
+    theta_j and gets sd tau.
     """
     s, k = checks.counts(successes, trials)
     x, labels = np.asarray(covariates, np.float64), np.asarray(groups)

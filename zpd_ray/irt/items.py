@@ -33,9 +33,10 @@ class ItemFit:
     """Result of `fit`: P(right) = c + (1 - c) sigmoid(a (theta - b)).
 
     a, b, c and standard errors: (n_items,), in logits; se_a is 0 where a is fixed. item_flags: (n_items,) "",
-    "all_right", "all_wrong": the maximum likelihood b of such an item is infinite, b and se_b are its posterior
-    mean and sd under a normal distribution with the mean and sd of the other items. loglik: marginal
-    (conditional for cml), without binomial coefficients and priors. grad_norm: largest element of the gradient.
+    "all_right", "all_wrong": the maximum likelihood b of such an item is infinite, b and se_b are its
+    posterior mean and sd under a normal distribution with the mean and sd of the other items. loglik: marginal
+    (conditional for cml), without binomial coefficients and priors. grad_norm: largest element of the
+    gradient.
     """
 
     model: str
@@ -71,11 +72,11 @@ def fit(
 
     responses: (n_respondents, n_items) of 0, 1 and NaN (-1 in integer arrays); with `trials` of that shape,
     counts of successes, trials = 0 where missing. freq: (n_respondents,) how often each row occurred. guess:
-    floor c, a scalar or (n_items,); for model "3pl" without it, c is estimated with a Beta(guess_prior) prior.
-    estimator "cml" (Rasch only) conditions on the raw scores and assumes no distribution of theta.
+    floor c, a scalar or (n_items,); for model "3pl" without it, c is estimated with a Beta(guess_prior)
+    prior. estimator "cml" (Rasch only) conditions on the raw scores and assumes no distribution of theta.
 
-    Raises ValueError for values that are not responses, shapes that do not match, respondents or items without
-    responses, disconnected designs, and items that are all extreme.
+    Raises ValueError for values that are not responses, shapes that do not match, respondents or items
+    without responses, disconnected designs, and items that are all extreme.
     """
     s, k = checks.binary(responses) if trials is None else checks.counts(responses, trials)
     if model not in CONVENTIONS or model == "cml":
@@ -117,7 +118,8 @@ def _marginal(
     shape = Model(data.n_items, common, c[inner] if not scored else np.zeros(data.n_items), floor_prior)
     if (size := shape.n_items * (1 if common else 2 + shape.free_floor)) > MAX_PARAMETERS:
         raise ValueError(
-            f"model {name!r} with {shape.n_items} items has {size} parameters, more than {MAX_PARAMETERS}; fit a "
+            f"model {name!r} with {shape.n_items} items has {size} parameters, more than {MAX_PARAMETERS}; "
+            f"fit a "
             "part of the items, use model='rasch' with complete responses, or fit_explanatory (random items)."
         )
     start = _start(shape, data)
@@ -146,7 +148,7 @@ def _reduce(
     s, k = (s, k) if whole else (s[:, inner], k[:, inner])
     if scored:
         score = s.sum(axis=1, dtype=np.int64)
-        by_score = np.bincount(score, weights=weights)
+        by_score = np.bincount(score, weights=weights).astype(np.float64)
         rows = np.flatnonzero(by_score)
         totals, classes, size = np.unique(weights @ s, return_inverse=True, return_counts=True)
         data = Responses(None, size.astype(float), by_score[rows], rows.astype(float), totals * size)
@@ -154,7 +156,7 @@ def _reduce(
     if inner.size <= 20 and int(k.max()) == 1:
         code = (s + 2 * k).astype(np.int64) @ 4 ** np.arange(inner.size)
         _, first, group = np.unique(code, return_index=True, return_inverse=True)
-        weights = np.bincount(group.reshape(-1), weights=weights)
+        weights = np.bincount(group.reshape(-1), weights=weights).astype(np.float64)
         s, k = s[first], k[first]
     right, tried = s.astype(np.float64), k.astype(np.float64)
     same = bool((tried == tried[0]).all())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr
 from scipy.stats import chi2, norm
 
 from zpd_ray.irt import checks
@@ -114,7 +113,8 @@ def _group_drift(difference: Array, variance: Array, labels: NDArray[np.generic]
     names, member = np.unique(labels, return_inverse=True)
     if labels.shape != difference.shape or names.size < 2:
         raise ValueError(
-            f"groups must label the {difference.size} items with two labels at least, got shape {labels.shape} with "
+            f"groups must label the {difference.size} items with two labels at least, got shape "
+            f"{labels.shape} with "
             f"{names.size}."
         )
     weight = np.bincount(member, 1.0 / variance)
@@ -128,8 +128,8 @@ def _group_drift(difference: Array, variance: Array, labels: NDArray[np.generic]
 class ResponseDrift:
     """`response_drift`: what was expected of each item, and how far its responses are from it. (n_items,)
 
-    expected: successes; z: residual over its predictive sd; p: two-sided mid-p. harder > 0 in the direction of a
-    more difficult item (fewer successes than expected).
+    expected: successes; z: residual over its predictive sd, > 0 for fewer successes than expected, a harder
+    item; p: two-sided mid-p, on average below its level where trials are few.
     """
 
     expected: Array
@@ -151,10 +151,10 @@ def response_drift(
 ) -> ResponseDrift:
     """Test items of known difficulty against one respondent's new responses.
 
-    successes, trials: (n_items,). b ~ N(b_mean, b_sd^2) from earlier stages and theta ~ N(theta, theta_se^2) are
-    integrated out: the predictive distribution of s is a binomial mixed over theta - b. z > 0: fewer successes
-    than expected, a harder item. A group's shift is the one-step estimate of a common change of its difficulties
-    (logits), against the other groups.
+    successes, trials: (n_items,). b ~ N(b_mean, b_sd^2) from earlier stages and theta ~ N(theta,
+    theta_se^2) are integrated out: the predictive distribution of s is a binomial mixed over theta - b. z
+    > 0: fewer successes than expected, a harder item. A group's shift is the one-step estimate of a common
+    change of its difficulties (logits), against the other groups.
     """
     s, k = checks.counts(np.atleast_2d(np.asarray(successes)), np.atleast_2d(np.asarray(trials)))
     s, k = s[0].astype(np.float64), k[0].astype(np.float64)
@@ -187,8 +187,3 @@ def _mid_p(s: Array, k: Array, p: Array) -> Array:
     at = binom.pmf(s[:, None], k[:, None], p) @ HERMITE_WEIGHTS
     lower = below + 0.5 * at
     return np.asarray(np.clip(2.0 * np.minimum(lower, 1.0 - lower), 0.0, 1.0))
-
-
-def shift_p(shift: float, se: float) -> float:
-    """Two-sided p of a shift against none."""
-    return float(2.0 * ndtr(-abs(shift) / se))

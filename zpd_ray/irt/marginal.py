@@ -1,8 +1,8 @@
 """The marginal likelihood of the explanatory model and its derivatives, block by block over items.
 
-Item i, respondent j: s_ij of k_ij right, P_j(b) = c_i + (1 - c_i) sigmoid(theta_j - b), b_i ~ N(m_i, sigma^2),
-m_i = gamma'(x_i - origin). Parameters phi = (theta, gamma, log sigma). With E_i, Cov_i under the posterior of
-b_i on a grid, by Fisher's and Louis's identities (Louis 1982, JRSS B 44(2), 226-233):
+Item i, respondent j: s_ij of k_ij right, P_j(b) = c_i + (1 - c_i) sigmoid(theta_j - b), b_i ~ N(m_i,
+sigma^2), m_i = gamma'(x_i - origin). Parameters phi = (theta, gamma, log sigma). With E_i, Cov_i under the
+posterior of b_i on a grid, by Fisher's and Louis's identities (Louis 1982, JRSS B 44(2), 226-233):
     gradient = sum_i E_i[score],   Hessian = sum_i E_i[derivative of score] + Cov_i[score].
 Binomial coefficients are left out: k rollouts count as k ordered responses.
 """
@@ -88,7 +88,7 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
 
 
 def posterior(block: Block, latent: Latent) -> Posterior:
-    """Posterior weights of each item's difficulty, on a grid that holds them all and resolves the narrowest."""
+    """Posterior weights of each item's difficulty, on a grid that holds all and resolves the narrowest."""
     sigma = latent.sigma
     step = STEP_PER_SD * _narrowest(block, latent)
     margin = 6.5

@@ -31,8 +31,8 @@ class Responses:
     """Responses reduced to what the model needs.
 
     successes: (n, n_items), or None where scores are sufficient (one slope, no guessing, complete). trials:
-    (n, n_items), or (n_items,) where it is the same for every respondent. freq: (n,) respondents per row. score:
-    (n,) weighted successes of a row. totals: (n_items,) successes of an item over all respondents.
+    (n, n_items), or (n_items,) where it is the same for every respondent. freq: (n,) respondents per row.
+    score: (n,) weighted successes of a row. totals: (n_items,) successes of an item over all respondents.
     """
 
     successes: Array | None
@@ -70,8 +70,8 @@ class Parameters(NamedTuple):
 class Model:
     """How the vector of free parameters maps to (a, d, c).
 
-    phi = (d, one slope) with common slopes, (d, a) with free ones, (d, a, logit c) with free floors, whose prior
-    is Beta(floor_prior) on c.
+    phi = (d, one slope) with common slopes, (d, a) with free ones, (d, a, logit c) with free floors, whose
+    prior is Beta(floor_prior) on c.
     """
 
     n_items: int
@@ -185,10 +185,8 @@ def _add_gradient(
     """Add a chunk's gradient by (d, a, logit c), and the sums of second derivatives to `curvature`."""
     n, t, nodes = model.n_items, at.t, at.nodes
     weighted = w * chunk.freq[:, None]
-    if chunk.trials.ndim == 1:
-        k = chunk.trials[:, None] * weighted.sum(axis=0)
-    else:
-        k = chunk.trials.T @ weighted
+    shared = chunk.trials.ndim == 1
+    k = chunk.trials[:, None] * weighted.sum(axis=0) if shared else chunk.trials.T @ weighted
     first, second = k * t.d_wrong, k * t.dd_wrong
     if model.guessing:
         s = np.asarray(chunk.successes).T @ weighted

@@ -59,7 +59,7 @@ def ascent_step(gradient: Array, hessian: Array) -> tuple[Array, float]:
         except np.linalg.LinAlgError:
             damping = max(10.0 * damping, 1e-4 * scale)
     step = np.asarray(cho_solve(factor, gradient))
-    decrement = float(np.sqrt(max(gradient @ step, 0.0)))
+    decrement = max(float(gradient @ step), 0.0) ** 0.5
     return step * min(1.0, MAX_STEP / max(float(np.abs(step).max()), 1e-300)), decrement
 
 

@@ -1,8 +1,9 @@
 """Choice of probe items for adaptive measurement.
 
 Each next item is drawn at random from the few most informative ones at the current ability (randomesque
-exposure control, Kingsbury & Zara 1989, Applied Measurement in Education 2(4), 359-375), from the group that is
-furthest behind its share, never twice in a session, and never past a limit of exposures over all sessions.
+exposure control, Kingsbury & Zara 1989, Applied Measurement in Education 2(4), 359-375), from the group
+that is furthest behind its share, never twice in a session, and never past a limit of exposures over all
+sessions.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class ProbeBank:
     """A bank of items to choose probes from.
 
     b, a, c: (n_items,) or scalars, logits. groups: (n_items,) labels to balance over. top: the number of most
-    informative items drawn from; 1 for strict maximum information. max_exposures: sessions an item may be used
-    in. seed: of the draws.
+    informative items drawn from; 1 for strict maximum information. max_exposures: sessions an item may be
+    used in. seed: of the draws.
 
     >>> bank = ProbeBank(np.linspace(-3, 3, 601), top=1)
     >>> bank.next(0.004), bank.next(0.004)
@@ -73,7 +74,7 @@ class ProbeBank:
             shelf.open(free)
 
     def next(self, theta: float) -> int:
-        """Index of the next item at ability theta; it is then used up for this session. LookupError when none."""
+        """Index of the next item at ability theta, used up for this session. LookupError when none is left."""
         ranked = sorted(range(len(self._shelves)), key=self._behind) if len(self._shelves) > 1 else (0,)
         for index in ranked:
             shelf = self._shelves[index]
@@ -125,9 +126,7 @@ class _NearestShelf(_Shelf):
         order = rows[np.argsort(bank.b[rows], kind="stable")]
         self._items: list[int] = order.tolist()
         self._b: list[float] = bank.b[order].tolist()
-        self._position = {}
         self._order = order
-        self._jumps: dict[int, int] = {}
 
     def open(self, free: NDArray[np.bool_]) -> None:
         # used[i] links to the next unused place on either side, found by following links and shortening them
@@ -172,7 +171,7 @@ def _follow(links: dict[int, int], place: int) -> int:
 
 
 class _ScannedShelf(_Shelf):
-    """Slopes or floors differ: information is computed for all items, in single precision, and then ranked."""
+    """Slopes or floors differ: information of all items in single precision, the best ranked in double."""
 
     def __init__(self, bank: ProbeBank, rows: NDArray[np.intp]) -> None:
         super().__init__(bank, rows)

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zpd_ray.irt import checks, mml
-from zpd_ray.irt.explanatory import Prior, check_covariates, fit_explanatory, read_covariates
+from zpd_ray.irt.explanatory import fit_explanatory
 from zpd_ray.irt.mml import Model, Responses
 from zpd_ray.irt.newton import maximise
+from zpd_ray.irt.prior import Prior
 
 Array = NDArray[np.float64]
 
@@ -42,22 +43,24 @@ def fit_lltm(
     trials: ArrayLike | None = None,
     origin: ArrayLike | None = None,
 ) -> LLTMFit:
-    """Linear logistic test model (Fischer 1973, Acta Psychologica 37, 359-374), random persons, by marginal ML.
+    """Linear logistic test model (Fischer 1973, Acta Psychologica 37, 359-374), random persons, by
+    marginal ML.
 
-    responses, trials, freq as in `fit`; covariates: (n_items, n_covariates), without intercept: the mean ability
-    takes its place. origin: covariate values of an item of difficulty 0, default their mean.
+    responses, trials, freq as in `fit`; covariates: (n_items, n_covariates), without intercept: the mean
+    ability takes its place. origin: covariate values of an item of difficulty 0, default their mean.
     """
     s, k = checks.binary(responses) if trials is None else checks.counts(responses, trials)
     weights = checks.frequencies(freq, s.shape[0])
     checks.answered(k[weights > 0] > 0)
-    x = read_covariates(covariates, s.shape[1])
+    x = checks.covariates(covariates, s.shape[1])
     centre = x.mean(axis=0) if origin is None else checks.vector("origin", origin, x.shape[1])
     x = x - centre
-    check_covariates(x, np.ones(s.shape[1]), np.zeros(x.shape[1]))
+    checks.identified(x, np.ones(s.shape[1]), np.zeros(x.shape[1]))
     right, tried = s.astype(np.float64), k.astype(np.float64)
     if (tried == tried[0]).all():  # scores are sufficient: d is fixed, so item totals only enter linearly
         score, rows = np.unique(right.sum(axis=1), return_inverse=True)
-        data = Responses(None, tried[0], np.bincount(rows.reshape(-1), weights), score, weights @ right)
+        by_score = np.bincount(rows.reshape(-1), weights).astype(np.float64)
+        data = Responses(None, tried[0], by_score, score, weights @ right)
     else:
         data = Responses(right, tried, weights, right.sum(axis=1), weights @ right)
     model = Model(s.shape[1], True, np.zeros(s.shape[1]))
@@ -94,7 +97,8 @@ def fit_lltm(
 class PersonFit:
     """`fit_persons`: theta_n ~ N(gamma'(w_n - origin), sigma^2), item difficulties fixed parameters. Logits.
 
-    b, b_se: (n_items,); theta_mean, theta_sd: (n_respondents,), posterior of each ability given the estimates.
+    b, b_se: (n_items,); theta_mean, theta_sd: (n_respondents,), posterior of each ability given the
+    estimates.
     """
 
     b: Array
@@ -126,12 +130,12 @@ def fit_persons(
     origin: ArrayLike | None = None,
     prior: Prior | None = None,
 ) -> PersonFit:
-    """Latent regression Rasch model: abilities explained by covariates of the respondents (Mislevy 1987, Applied
-    Psychological Measurement 11(1), 81-91).
+    """Latent regression Rasch model: abilities explained by covariates of the respondents (Mislevy 1987,
+    Applied Psychological Measurement 11(1), 81-91).
 
     The mirror image of `fit_explanatory`: wrong answers of items on respondents. successes, trials:
-    (n_respondents, n_items); person_covariates: (n_respondents, n_covariates); freq: (n_respondents,). In `prior`,
-    theta stands for b. Without covariates this is the Rasch model by marginal ML.
+    (n_respondents, n_items); person_covariates: (n_respondents, n_covariates); freq: (n_respondents,). In
+    `prior`, theta stands for b. Without covariates this is the Rasch model by marginal ML.
     """
     s, k = checks.counts(successes, trials)
     wrong = np.ascontiguousarray((k.astype(np.int64) - s).T)

@@ -1,9 +1,9 @@
 """The marginal likelihood of the 2PL at a cost that hardly grows with the number of respondents.
 
-With complete responses and no guessing, the posterior of a respondent's ability depends on the responses through
-the one number t_n = sum_i a_i s_ni: everything about a respondent is a smooth function of t_n. The functions are
-computed on a uniform grid of t and interpolated by polynomials of degree 7 (relative error about 1e-8); sums
-over respondents use the transpose of the interpolation.
+With complete responses and no guessing, the posterior of a respondent's ability depends on the responses
+through the one number t_n = sum_i a_i s_ni: everything about a respondent is a smooth function of t_n. The
+functions are computed on a uniform grid of t and interpolated by polynomials of degree 7 (relative error
+about 1e-8); sums over respondents use the transpose of the interpolation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _n_points(p: Parameters, data: Responses) -> float:
 
 
 def _widest(p: Parameters, data: Responses) -> float:
-    """A bound of the posterior sd where respondents are: the prior's, 1, tempered by the information at +-3."""
+    """About the largest posterior sd: that of the prior, 1, with the information at abilities of +-3."""
     points = np.array([-3.0, 3.0])
     slope = p.a[:, None] * points + p.d[:, None]
     star = 1.0 / (1.0 + np.exp(-slope))

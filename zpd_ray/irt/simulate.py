@@ -21,9 +21,9 @@ class Simulation:
     """Responses and the truth behind them.
 
     successes, trials: (n_respondents, n_items) int8 (int16 above 127 trials), trials 0 where missing. theta:
-    (n_respondents,). group_theta: (n_respondents, n_groups), the ability that acted on the items of each group.
-    a, b, c: (n_items,). covariates: (n_items, n_covariates), b = covariates @ gamma + sigma e, e ~ N(0, 1).
-    person_covariates: (n_respondents, n), theta = person_covariates @ person_gamma + theta_sd e.
+    (n_respondents,). group_theta: (n_respondents, n_groups), the ability that acted on the items of each
+    group. a, b, c: (n_items,). covariates: (n_items, n_covariates), b = covariates @ gamma + sigma e, e ~
+    N(0, 1). person_covariates: (n_respondents, n), theta = person_covariates @ person_gamma + theta_sd e.
     groups: (n_items,) int64.
     """
 
@@ -68,10 +68,10 @@ def simulate(
     """Draw abilities, items and responses.
 
     theta ~ N(person covariates @ person_gamma, theta_sd^2) and b ~ N(covariates @ gamma, sigma^2), covariates
-    standard normal; without gamma, b ~ N(0, sigma^2): the Rasch model and the explanatory models. Slopes: 1 for
-    "rasch", 1.2 for "1pl", log-normal(0, 0.3) for "2pl" and "3pl"; c = guess, for "3pl" by default Beta(5, 17).
-    trials: rollouts per response. missing: share of responses missing completely at random. n_groups, group_sd:
-    items fall at random into groups, each with its own ability theta + N(0, group_sd^2).
+    standard normal; without gamma, b ~ N(0, sigma^2): the Rasch model and the explanatory models. Slopes:
+    1 for "rasch", 1.2 for "1pl", log-normal(0, 0.3) for "2pl" and "3pl"; c = guess, for "3pl" by default
+    Beta(5, 17). trials: rollouts per response. missing: share of responses missing completely at random.
+    n_groups, group_sd: items fall at random into groups, each with its own ability theta + N(0, group_sd^2).
     """
     if min(n_respondents, n_items, trials, n_groups) < 1 or not 0.0 <= missing < 1.0:
         raise ValueError(
