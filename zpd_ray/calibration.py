@@ -31,6 +31,7 @@ from zpd_ray.difficulty import (
     standardise,
 )
 from zpd_ray.errors import ZpdError
+from zpd_ray.irt.posterior import item_posterior
 from zpd_ray.matching import probability
 
 Floats = NDArray[np.float64]
@@ -61,16 +62,6 @@ class Statistics:
         links = [p.links for p in parts if p.links is not None]
         counts = irt.Counts.merge([p.counts for p in parts])
         return Statistics(counts, irt.Counts.merge(links) if links else None)
-
-
-@dataclass(frozen=True)
-class _OwnScale:
-    """A fit as ``irt.posterior_difficulty`` takes it: before the link to other stages."""
-
-    theta: Floats
-    gamma: Floats
-    sigma: float
-    origin: Floats
 
 
 @dataclass(frozen=True)
@@ -119,20 +110,8 @@ class Fit:
         if self.calibration == "feedback":
             b = feedback_difficulty(z - self.origin, successes, rollouts, self.feedback_strength) + self.shift
             return b, np.zeros_like(b)
-        own_scale = _OwnScale(  # theta and b before the link, as they were fitted
-            theta=np.array([self.theta - self.shift]),
-            gamma=np.array([self.gamma]),
-            sigma=self.sigma,
-            origin=np.array([self.origin]),
-        )
-        b_mean, b_sd = irt.posterior_difficulty(
-            own_scale,  # type: ignore[arg-type]
-            successes[None, :],
-            rollouts[None, :],
-            z[:, None],
-            guess,
-        )
-        return b_mean + self.shift, b_sd
+        prior_mean = self.gamma * (z - self.origin) + self.shift
+        return item_posterior(self.theta, prior_mean, self.sigma, successes, rollouts, guess)
 
     def expected_difficulty(self, bins: Integers) -> Floats:
         """gamma (z - origin) + shift at the centre of NLL bins: b before an item's own responses."""

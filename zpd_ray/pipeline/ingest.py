@@ -106,16 +106,16 @@ def _stage_file(
     file: SourceFile = row["file"]
     grader = graders.load(config.measure.grader)
     for number, batch in enumerate(read(file)):
-        first = next((raw.value for raw in batch if raw.value is not None), None)
-        if number == 0 and first is not None:
-            check_columns(first, source)
+        columns = dict.fromkeys(name for raw in batch for name in raw.value or ())
+        if number == 0 and columns:
+            check_columns(columns, source)
         items, bad = to_items(batch, file.path, source, grader)
         name = f"{row['index']:06d}-{number:06d}.parquet"
         store.write_table(f"{staging}/{name}", items)
         yield {
             "rows": len(batch),
             "items": items.num_rows,
-            "own_ids": "item_id" in source.columns or any("item_id" in (raw.value or ()) for raw in batch),
+            "own_ids": "item_id" in source.columns or "item_id" in columns,
             "reasons": _quarantine(store, f"{into}-read-{name}", bad),
             "sources": "[]",
         }

@@ -179,7 +179,7 @@ def _collect(
         return pa.table(columns, schema=KEYED)
 
     found: Any = parts.tables(names, of_part).iter_batches(batch_size=None, batch_format="pyarrow")
-    rows = pa.concat_tables([table for table in found if table.num_rows])
+    rows = pa.concat_tables([KEYED.empty_table(), *(table for table in found if table.num_rows)])
     return (
         rows["key"].to_numpy(),
         rows["item_id"].to_pandas().to_numpy(dtype=object),

@@ -22,7 +22,7 @@ def ray_session(config: Config) -> Iterator[None]:
     """Ray for the length of a command; a cluster that was running before is left running."""
     already = ray.is_initialized()
     if not already:
-        _start(config.cluster, needed_cpus(config))
+        start(config.cluster, needed_cpus(config))
     _quiet()
     check_resources(config)
     try:
@@ -41,7 +41,8 @@ def needed_cpus(config: Config) -> float:
     return TASK_CPUS + max(scoring, training if config.train.method != "none" else 0.0)
 
 
-def _start(cluster: ClusterConfig, cpus: float) -> None:
+def start(cluster: ClusterConfig, cpus: float) -> None:
+    """Start a Ray on this machine with at least ``cpus`` logical CPUs, or join the one at the address."""
     # Ray switches its usage reports on by default; a user who did not ask sends nothing.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data and Ray Train print their own progress; ours is the one on the screen.

@@ -1,0 +1,82 @@
+"""One local Ray for all pipeline tests, and runs small enough to make many of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+
+from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.config_file import validate
+from zpd_ray.pipeline.commands import perform
+from zpd_ray.pipeline.session import start
+from zpd_ray.pipeline.store import Store
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    start(ClusterConfig(), cpus=4)
+    yield
+    ray.shutdown()
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any] | str]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def questions(n: int, start: int = 0) -> list[dict[str, Any] | str]:
+    return [
+        {
+            "prompt": f"question {i}",
+            "response": " ".join(["word"] * (1 + i % 7)) + f" {i}",
+            "answer": str(i),
+            "group": f"g{i % 3}",
+        }
+        for i in range(start, start + n)
+    ]
+
+
+def simulated_values(directory: Path, n: int = 1500, **sections: Any) -> dict[str, Any]:
+    """Plain config values of a run over ``n`` items with the simulated engine."""
+    pool = directory / "pool.jsonl"
+    if not pool.exists():
+        write_jsonl(pool, questions(n))
+    values: dict[str, Any] = {
+        "output": str(directory / "out"),
+        "stages": 2,
+        "pool": {"path": str(pool), "items_per_part": 400},
+        "model": {"path": "none"},
+        "engine": {"name": "simulated"},
+        "measure": {"grader": "exact", "rollouts": 4},
+        "select": {"budget": {"fraction": 0.1}},
+        "train": {"method": "none"},
+    }
+    for name, section in sections.items():
+        values[name] = values.get(name, {}) | section if isinstance(section, dict) else section
+    return values
+
+
+Run = Callable[..., tuple[Config, Store]]
+
+
+@pytest.fixture
+def simulate(local_ray: None, tmp_path: Path) -> Run:
+    """``simulate(n=..., output="other", select={...})`` runs all stages and returns config and store."""
+
+    def run(n: int = 1500, output: str = "out", **sections: Any) -> tuple[Config, Store]:
+        config = validate(simulated_values(tmp_path, n, output=str(tmp_path / output), **sections))
+        perform("run", config)
+        return config, Store(config.output)
+
+    return run
+
+
+def table_of(store: Store, directory: str) -> pa.Table:
+    """All files of a directory as one table."""
+    return pa.concat_tables([store.read_table(f"{directory}/{name}") for name in store.names(directory)])

@@ -1,0 +1,148 @@
+"""The loop with the simulated engine, whose truth is known, on a real Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from tests.pipeline.conftest import Run, questions, simulated_values, table_of, write_jsonl
+from zpd_ray.config_file import validate
+from zpd_ray.engines.simulated import true_difficulty
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.ability import load_fit
+from zpd_ray.pipeline.commands import perform
+from zpd_ray.pipeline.store import Store
+
+
+def files_of(store: Store, *directories: str) -> dict[str, bytes]:
+    return {
+        f"{directory}/{name}": store.read_bytes(f"{directory}/{name}")
+        for directory in directories
+        for name in store.names(directory)
+    }
+
+
+def test_ability_and_zone_follow_the_truth(simulate: Run) -> None:
+    config, store = simulate(n=3000, stages=3)
+    for stage in range(config.stages):
+        fit = load_fit(store, stage)
+        truth = stage * config.engine.simulated.gain
+        assert abs(fit.theta - truth) < 4 * fit.theta_se + 0.05
+        selected = table_of(store, f"stages/{stage:02d}/selected")
+        zone = selected.filter(pc.equal(selected["reason"], "zone"))
+        assert abs(true_difficulty(zone["item_id"]).mean() - truth) < 0.15
+        assert np.all(np.diff(zone.sort_by("rank")["score"].to_numpy()) <= 1e-9)
+
+
+def test_selections_spend_the_budget_once_and_never_twice_on_an_item(simulate: Run) -> None:
+    _, store = simulate(n=1500, stages=3, select={"replay": 0.2})
+    seen: set[str] = set()
+    for stage in range(3):
+        selected = table_of(store, f"stages/{stage:02d}/selected")
+        assert sorted(selected["rank"].to_pylist()) == list(range(150))
+        zone = set(selected.filter(pc.equal(selected["reason"], "zone"))["item_id"].to_pylist())
+        assert not zone & seen
+        seen |= set(selected["item_id"].to_pylist())
+        replay = selected.filter(pc.equal(selected["reason"], "replay"))
+        assert pc.min(replay["p"]).as_py() >= 0.9
+        summary = store.read_json(f"stages/{stage:02d}/selection.json")
+        assert summary["selected"] == 150
+        assert summary["replay"] == replay.num_rows
+        assert sum(summary["groups"].values()) == 150
+
+
+def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Run) -> None:
+    _, store = simulate(n=1500, stages=1, select={"budget": {"tokens": 777}})
+    selected = table_of(store, "stages/00/selected")
+    spent = pc.sum(selected["response_tokens"]).as_py()
+    assert 777 - 8 < spent <= 777  # the longest response has 8 tokens
+
+
+def test_any_number_of_actors_gives_the_same_bytes(simulate: Run) -> None:
+    _, one = simulate(output="one", cluster={"actors": 1})
+    _, three = simulate(output="three", cluster={"actors": 3})
+    directories = [f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements", "selected", "chosen")]
+    assert files_of(one, *directories) == files_of(three, *directories)
+    assert load_fit(one, 1) == load_fit(three, 1)
+
+
+def test_any_number_of_parts_gives_the_same_selection(simulate: Run) -> None:
+    _, few = simulate(output="few", pool={"items_per_part": 1500}, select={"replay": 0.1})
+    _, many = simulate(output="many", pool={"items_per_part": 130}, select={"replay": 0.1})
+    assert len(many.names("pool")) > 5 * len(few.names("pool"))
+    for stage in (0, 1):
+        assert load_fit(few, stage) == load_fit(many, stage)
+        name = f"stages/{stage:02d}/selected"
+        assert files_of(few, name) == files_of(many, name)
+
+
+def test_running_again_touches_nothing_and_a_changed_config_is_refused(simulate: Run) -> None:
+    config, store = simulate()
+    before = {
+        p: p.stat().st_mtime_ns for p in Path(store.root).rglob("*") if p.is_file() and p.name != ".lock"
+    }
+    perform("run", config)
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    changed = config.model_copy(update={"seed": 5})
+    with pytest.raises(ZpdError, match=r"seed: 0 -> 5"):
+        perform("run", changed)
+    more_actors = config.model_copy(update={"cluster": config.cluster.model_copy(update={"actors": 2})})
+    perform("run", more_actors)
+
+
+def test_steps_one_by_one_equal_the_run(simulate: Run, tmp_path: Path) -> None:
+    _, whole = simulate(output="whole")
+    config = validate(simulated_values(tmp_path, output=str(tmp_path / "steps")))
+    with pytest.raises(ZpdError, match="zpd-ray measure"):
+        perform("fit", config)
+    for _ in range(config.stages):
+        for step in ("measure", "fit", "select", "evaluate"):
+            perform(step, config)
+    steps = Store(config.output)
+    for stage in (0, 1):
+        name = f"stages/{stage:02d}/selected"
+        assert files_of(whole, name) == files_of(steps, name)
+
+
+def test_random_ignores_difficulty(simulate: Run) -> None:
+    _, store = simulate(n=3000, stages=1, select={"method": "random", "budget": {"items": 600}})
+    selected = table_of(store, "stages/00/selected")
+    b = true_difficulty(selected["item_id"])
+    assert abs(b.mean()) < 4 / np.sqrt(600)
+    assert 0.85 < b.std() < 1.15
+
+
+def test_feedback_calibration_moves_the_zone_too(simulate: Run) -> None:
+    _, store = simulate(n=3000, ability={"calibration": "feedback"})
+    fits = [load_fit(store, stage) for stage in (0, 1)]
+    assert fits[1].theta > fits[0].theta
+    assert (
+        store.read_json("stages/01/selection.json")["mean_b"]
+        > store.read_json("stages/00/selection.json")["mean_b"]
+    )
+
+
+def test_a_pool_that_is_all_wrong_is_selected_from_by_nll(simulate: Run) -> None:
+    _, store = simulate(n=900, stages=1, engine={"simulated": {"theta": -40.0}})
+    fit = load_fit(store, 0)
+    assert np.isfinite(fit.theta)
+    assert np.isfinite(fit.theta_se)
+    assert "all_wrong" in fit.flags
+    measured = table_of(store, "stages/00/measurements")
+    selected = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
+    nearest = measured.sort_by("nll")["item_id"].to_pylist()[:90]
+    assert len(selected & set(nearest)) >= 88  # ties by NLL aside
+
+
+def test_more_failed_rows_than_allowed_stop_the_run(local_ray: None, tmp_path: Path) -> None:
+    pool = write_jsonl(tmp_path / "pool.jsonl", questions(200))
+    values = simulated_values(
+        tmp_path, pool={"path": str(pool)}, measure={"grader": "tests.pipeline.broken:grade"}
+    )
+    config = validate(values)
+    with pytest.raises(ZpdError, match="broken"):
+        perform("run", config)
+    assert not Store(config.output).exists("stages/00/measured.json")
