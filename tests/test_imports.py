@@ -94,7 +94,7 @@ def imports(path: Path) -> set[str]:
 
 def unit(name: str) -> str:
     """zpd_ray.irt.models -> irt; zpd_ray itself, and a name that it defines -> ''."""
-    part = (name.split(".") + [""])[1]
+    part = [*name.split("."), ""][1]
     return part if (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").is_file() else ""
 
 
