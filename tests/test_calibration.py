@@ -1,0 +1,323 @@
+"""A stage's fit: recovery of known abilities, extremes, links between stages, the same bits always."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit
+
+from zpd_ray import irt
+from zpd_ray.calibration import Fit, Statistics, fit_stage
+from zpd_ray.config import AbilityConfig
+from zpd_ray.difficulty import bin_of, feedback_difficulty
+from zpd_ray.errors import ZpdError
+from zpd_ray.matching import zpd_score
+
+CONFIG = AbilityConfig()
+FEEDBACK = AbilityConfig(calibration="feedback")
+BOTH = pytest.mark.parametrize("config", [CONFIG, FEEDBACK], ids=["explanatory", "feedback"])
+
+
+@dataclass
+class World:
+    """Items with known difficulty, mean 0; log NLL is linear in it, with noise of the item's own."""
+
+    n: int = 2000
+    seed: int = 0
+    noise: float = 0.25
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        b = self.rng.normal(size=self.n)
+        self.b, self.e = b - b.mean(), self.rng.normal(size=self.n)
+
+    def nll(self, theta: float, at: float = -0.5, slope: float = 0.5) -> np.ndarray:
+        return np.exp(at + slope * (self.b - theta) + self.noise * self.e).astype(np.float32)
+
+    def answers(self, theta: float, k: int, guess: float = 0.0) -> np.ndarray:
+        return self.rng.binomial(k, guess + (1 - guess) * expit(theta - self.b))
+
+
+def statistics(
+    nll: np.ndarray, successes: np.ndarray, k: int, before: np.ndarray | None = None, options: int = 0
+) -> Statistics:
+    none = np.zeros(len(nll), np.int64)
+    counts = irt.Counts.of(bin_of(nll), none + options, successes, none + k)
+    links = None if before is None else irt.Counts.of(bin_of(before), bin_of(nll), none, none)
+    return Statistics(counts, links)
+
+
+@pytest.mark.parametrize(("theta", "k"), [(-1.5, 1), (0.0, 4), (1.2, 2), (2.5, 8)])
+def test_a_known_ability_is_recovered_within_its_standard_error(theta: float, k: int) -> None:
+    errors = []
+    for seed in range(6):
+        world = World(seed=seed)
+        fit = fit_stage(statistics(world.nll(theta), world.answers(theta, k), k), CONFIG, 0, None)
+        assert 0 < fit.theta_se < 0.5
+        assert fit.grad_norm < 1e-3
+        errors.append((fit.theta - theta) / fit.theta_se)
+    assert np.abs(errors).max() < 3
+    assert abs(np.mean(errors)) < 3 / np.sqrt(len(errors))
+
+
+def test_the_standard_error_shrinks_as_the_square_root_of_the_pool() -> None:
+    small, large = World(n=1000), World(n=16_000)
+    fits = [fit_stage(statistics(w.nll(0), w.answers(0, 2), 2), CONFIG, 0, None) for w in (small, large)]
+    assert fits[0].theta_se / fits[1].theta_se == pytest.approx(4, rel=0.15)
+
+
+def test_slope_and_spread_of_difficulty_are_recovered_where_rollouts_tell_them() -> None:
+    """b given z is normal: slope cov(b, z) / var(z), spread sqrt(1 - correlation^2)."""
+    world = World(n=20_000, noise=0.5)
+    fit = fit_stage(statistics(world.nll(0), world.answers(0, 6), 6), CONFIG, 0, None)
+    z = fit.z(world.nll(0).astype(float))
+    assert fit.gamma == pytest.approx(np.cov(world.b, z)[0, 1] / z.var(), abs=0.05)
+    assert fit.sigma == pytest.approx(np.sqrt(1 - np.corrcoef(world.b, z)[0, 1] ** 2), abs=0.05)
+    assert fit.gamma_se is not None
+    assert fit.sigma_se is not None
+
+
+def test_difficulties_of_items_are_recovered_with_honest_uncertainty() -> None:
+    world = World(n=5000)
+    s, k = world.answers(0.5, 4), np.full(5000, 4)
+    fit = fit_stage(statistics(world.nll(0.5), s, 4), CONFIG, 0, None)
+    b, sd = fit.difficulty(world.nll(0.5).astype(float), s, k, np.zeros(5000))
+    assert np.corrcoef(b, world.b)[0, 1] > 0.85
+    assert np.std((b - world.b) / sd) == pytest.approx(1, abs=0.1)
+    assert abs(b.mean()) < 0.1
+    unanswered = fit.difficulty(world.nll(0.5).astype(float), 0 * s, 0 * k, np.zeros(5000))
+    assert_allclose(unanswered[0], fit.gamma * (fit.z(world.nll(0.5).astype(float)) - fit.origin), atol=1e-9)
+    assert_allclose(unanswered[1], fit.sigma, rtol=1e-6)
+    assert (sd < unanswered[1]).all()
+
+
+def test_one_response_per_item_says_that_the_spread_is_the_prior() -> None:
+    world = World()
+    fit = fit_stage(statistics(world.nll(0), world.answers(0, 1), 1), CONFIG, 0, None)
+    assert "sigma_not_identified" in fit.flags
+    assert fit.sigma == CONFIG.sigma
+    assert fit.sigma_se is None
+
+
+@BOTH
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("right", [False, True])
+def test_all_wrong_and_all_right_are_finite_flagged_and_sensibly_ordered(
+    config: AbilityConfig, k: int, right: bool
+) -> None:
+    world = World()
+    s = np.full(world.n, k * right)
+    fit = fit_stage(statistics(world.nll(0), s, k), config, 0, None)
+    assert np.isfinite([fit.theta, fit.theta_se, fit.gamma, fit.sigma, fit.loglik]).all()
+    assert fit.flags
+    b, sd = fit.difficulty(world.nll(0).astype(float), s, np.full(world.n, k), np.zeros(world.n))
+    assert np.isfinite(b).all()
+    assert (fit.theta > b.mean()) == right
+    # The nearest to the ability come first: of hopeless items the most likely, of mastered the least.
+    score = zpd_score(fit.theta, b, sd)
+    order = np.argsort(world.nll(0) if not right else -world.nll(0))
+    reached = order[np.abs(b[order] - fit.theta) > 1][: world.n // 2]
+    assert (np.diff(score[reached]) <= 0).all()
+    top = np.argsort(-score)[:200]
+    assert (np.median(world.nll(0)[top]) < np.median(world.nll(0))) != right
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize(("at", "slope"), [(-0.5, 0.5), (-0.5, 0.8), (0.0, 0.3)])
+def test_a_rise_of_ability_is_a_rise_of_theta_whatever_the_nlls_did(k: int, at: float, slope: float) -> None:
+    rises, errors = [], []
+    for seed in range(4):
+        world = World(n=3000, seed=seed)
+        old, new = world.nll(-0.3), world.nll(0.5, at, slope)
+        first = fit_stage(statistics(old, world.answers(-0.3, k), k), CONFIG, 0, None)
+        second = fit_stage(statistics(new, world.answers(0.5, k), k, old), CONFIG, 1, first)
+        assert (second.location, second.scale) == (first.location, first.scale)
+        rises.append(second.theta - first.theta)
+        errors.append(np.hypot(first.theta_se, second.theta_se))
+    assert np.abs((np.array(rises) - 0.8) / errors).max() < 3
+
+
+def test_difficulties_keep_their_place_between_stages() -> None:
+    world = World(n=5000)
+    old, new = world.nll(0.0), world.nll(0.8)
+    s = [world.answers(theta, 4) for theta in (0.0, 0.8)]
+    k = np.full(5000, 4)
+    first = fit_stage(statistics(old, s[0], 4), CONFIG, 0, None)
+    second = fit_stage(statistics(new, s[1], 4, old), CONFIG, 1, first)
+    b = [
+        fit.difficulty(nll.astype(float), x, k, np.zeros(5000))[0]
+        for fit, nll, x in ((first, old, s[0]), (second, new, s[1]))
+    ]
+    assert (b[1] - b[0]).mean() == pytest.approx(0, abs=0.1)
+    assert np.polyfit(world.b, b[1] - b[0], 1)[0] == pytest.approx(0, abs=0.1)
+
+
+def test_an_item_whose_nll_fell_more_than_the_others_has_become_easier() -> None:
+    world = World()
+    old, new = world.nll(0.0), world.nll(0.5)
+    learnt = new.copy()
+    learnt[:50] *= 0.3
+    s, k = world.answers(0.5, 4), np.full(world.n, 4)
+    first = fit_stage(statistics(old, world.answers(0.0, 4), 4), CONFIG, 0, None)
+    second = fit_stage(statistics(new, s, 4, old), CONFIG, 1, first)
+    before, after = (second.difficulty(x.astype(float), s, k, np.zeros(world.n))[0] for x in (new, learnt))
+    assert (after[:50] < before[:50]).all()
+    assert_array_equal(after[50:], before[50:])
+
+
+def test_links_hold_where_all_anchors_are_beyond_reach() -> None:
+    world = World()
+    old, new = world.nll(0.0), world.nll(0.0)
+    first = fit_stage(statistics(old, np.zeros(world.n, int), 1), CONFIG, 0, None)
+    far = replace(first, theta=-1e4)
+    second = fit_stage(statistics(new, np.zeros(world.n, int), 1, old), CONFIG, 1, far)
+    assert second.shift == pytest.approx(0, abs=1e-9)
+    assert np.isfinite(second.theta)
+
+
+def _parts(seed: int, pieces: int) -> list[Statistics]:
+    world = World(n=3000, seed=2)
+    nll, s, before = world.nll(0.3), world.answers(0.3, 4), world.nll(0.0)
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(3000)
+    cuts = np.sort(rng.integers(0, 3000, pieces - 1))
+    parts = [statistics(nll[part], s[part], 4, before[part]) for part in np.split(rows, cuts)]
+    rng.shuffle(parts)
+    return parts
+
+
+@BOTH
+def test_any_split_into_parts_in_any_order_gives_the_same_bits(config: AbilityConfig) -> None:
+    world = World(n=3000, seed=2)
+    first = fit_stage(statistics(world.nll(0.0), world.answers(0.0, 4), 4), config, 0, None)
+    fits = [
+        fit_stage(Statistics.merge(_parts(seed, pieces)), config, 1, first)
+        for seed, pieces in ((0, 1), (1, 2), (2, 17), (3, 200))
+    ]
+    assert len({json.dumps(fit.to_json()) for fit in fits}) == 1
+
+
+@BOTH
+def test_a_fit_survives_json_bit_for_bit(config: AbilityConfig) -> None:
+    world = World()
+    s = world.answers(0, 1)
+    fit = fit_stage(statistics(world.nll(0), s, 1), config, 0, None)
+    again = Fit(**json.loads(json.dumps(fit.to_json(), allow_nan=False)))
+    assert again == fit
+    arguments = world.nll(0).astype(float), s, np.ones(world.n, int), np.zeros(world.n)
+    assert_array_equal(again.difficulty(*arguments), fit.difficulty(*arguments))
+
+
+def test_the_fit_counts_what_it_saw() -> None:
+    world = World()
+    s = world.answers(0, 3)
+    fit = fit_stage(statistics(world.nll(0), s, 3), CONFIG, 0, None)
+    assert (fit.n_items, fit.n_responses, fit.n_right) == (world.n, 3 * world.n, s.sum())
+    assert fit.stage == 0
+
+
+@BOTH
+def test_more_right_answers_mean_more_ability(config: AbilityConfig) -> None:
+    world = World()
+    draw = world.rng.uniform(size=(world.n, 4))
+    thetas = []
+    for theta in (-2.0, -1.0, 0.0, 1.0, 2.0):
+        s = (draw < expit(theta - world.b)[:, None]).sum(axis=1)
+        thetas.append(fit_stage(statistics(world.nll(0), s, 4), config, 0, None).theta)
+    assert (np.diff(thetas) > 0.3).all()
+
+
+def test_feedback_of_strength_zero_recovers_ability_where_nll_is_difficulty() -> None:
+    config = AbilityConfig(calibration="feedback", feedback_strength=0.0)
+    for seed in range(4):
+        world = World(n=4000, seed=seed, noise=0.0)
+        world.b /= world.b.std()
+        nll = world.nll(0.0, slope=1.0)
+        fit = fit_stage(statistics(nll, world.answers(0.7, 2), 2), config, 0, None)
+        assert (
+            abs(fit.theta - 0.7) < 3 * fit.theta_se + 0.03
+        )  # the quartiles give the scale to a few per cent
+
+
+def test_feedback_difficulties_are_the_formula() -> None:
+    world = World()
+    s, k = world.answers(0, 4), np.full(world.n, 4)
+    config = AbilityConfig(calibration="feedback", feedback_strength=0.7)
+    fit = fit_stage(statistics(world.nll(0), s, 4), config, 0, None)
+    z = fit.z(world.nll(0).astype(float))
+    b, sd = fit.difficulty(world.nll(0).astype(float), s, k, np.zeros(world.n))
+    assert_allclose(b, feedback_difficulty(z - fit.origin, s, k, 0.7), rtol=1e-12)
+    assert not sd.any()
+    assert (fit.gamma, fit.sigma, fit.gamma_se, fit.sigma_se) == (1.0, 0.0, None, None)
+
+
+def test_feedback_theta_is_where_expected_meets_observed() -> None:
+    """The score equation of the maximum a posteriori estimate, on the bins that the fit saw."""
+    world = World()
+    s, k = world.answers(0.4, 4), 4
+    given = statistics(world.nll(0), s, k)
+    fit = fit_stage(given, FEEDBACK, 0, None)
+    cells = given.counts
+    b = feedback_difficulty(
+        fit.expected_difficulty(cells.bins), cells.successes, cells.trials, FEEDBACK.feedback_strength
+    )
+    residual = cells.freq @ (cells.successes - cells.trials * expit(fit.theta - b))
+    assert residual == pytest.approx(fit.theta / FEEDBACK.theta_sd**2, abs=1e-3)
+
+
+def test_a_guessing_floor_is_taken_off_the_ability() -> None:
+    errors = []
+    for seed in range(4):
+        world = World(n=4000, seed=seed)
+        s = world.answers(-1.0, 4, guess=0.25)
+        with_floor = fit_stage(statistics(world.nll(-1), s, 4, options=4), CONFIG, 0, None)
+        without = fit_stage(statistics(world.nll(-1), s, 4), CONFIG, 0, None)
+        assert without.theta > with_floor.theta + 0.3
+        errors.append((with_floor.theta + 1) / with_floor.theta_se)
+    assert np.abs(errors).max() < 3
+
+
+@BOTH
+def test_answers_at_the_floor_are_flagged_or_far_below_every_item(config: AbilityConfig) -> None:
+    world = World()
+    s = world.rng.binomial(4, 0.25, world.n)
+    fit = fit_stage(statistics(world.nll(0), s, 4, options=4), config, 0, None)
+    assert np.isfinite([fit.theta, fit.theta_se]).all()
+    assert fit.theta < -1.5
+
+
+@BOTH
+def test_a_pool_of_equal_nlls_still_has_an_ability(config: AbilityConfig) -> None:
+    s = World().rng.binomial(4, expit(0.8), 500)
+    fit = fit_stage(statistics(np.full(500, 1.3), s, 4), config, 0, None)
+    assert np.isfinite([fit.theta, fit.theta_se, fit.gamma]).all()
+    assert fit.scale == 1.0
+    if config is CONFIG:  # feedback moves difficulties by the responses, and theta with them
+        assert fit.theta == pytest.approx(0.8, abs=4 * fit.theta_se)
+
+
+@BOTH
+@pytest.mark.parametrize("right", [0, 1])
+def test_a_single_item_is_enough_for_a_finite_fit(config: AbilityConfig, right: int) -> None:
+    fit = fit_stage(statistics(np.array([0.7]), np.array([right]), 1), config, 0, None)
+    assert np.isfinite([fit.theta, fit.theta_se]).all()
+    assert fit.theta_se > 1
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_no_anchors_is_an_error_that_says_what_to_do(stage: int) -> None:
+    nothing = statistics(np.zeros(0), np.zeros(0, int), 1)
+    with pytest.raises(
+        ZpdError, match=rf"stage {stage} has no measured item.*lower select\.budget or stages"
+    ):
+        fit_stage(nothing, CONFIG, stage, None)
+
+
+def test_the_fit_does_not_grow_with_the_pool() -> None:
+    small, large = World(n=2000), World(n=200_000)
+    cells = [statistics(w.nll(0), w.answers(0, 4), 4).counts.freq.size for w in (small, large)]
+    assert cells[1] < 2 * cells[0]
