@@ -163,7 +163,7 @@ SECTIONS = st.fixed_dictionaries(
         "model": st.fixed_dictionaries({"path": st.text(min_size=1), "separator": st.text()}),
         "pool": st.fixed_dictionaries({"path": st.lists(st.text(min_size=1), min_size=1)}),
         "train": st.fixed_dictionaries(
-            {"learning_rate": st.floats(1e-300, 1e3), "lora": st.just({"targets": []})}
+            {"learning_rate": st.floats(1e-300, 1e3), "lora": st.just({"targets": ["x"]})}
         ),
         "select": st.fixed_dictionaries(
             {"budget": st.fixed_dictionaries({"fraction": st.floats(1e-9, 1.0)})}

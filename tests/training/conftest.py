@@ -1,0 +1,42 @@
+"""A tiny model that the training tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny
+from zpd_ray.config import Config
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build_model(tmp_path_factory.mktemp("llama"), layers=1)
+
+
+@pytest.fixture(scope="session")
+def make_config(model_dir: Path) -> Callable[..., Config]:
+    """Config of the tiny model; keyword arguments are values of the train section, and the seed."""
+
+    def make(seed: int = 0, **train: Any) -> Config:
+        return Config.model_validate(
+            {
+                "output": "unused",
+                "seed": seed,
+                "pool": {"path": "unused"},
+                "model": {"path": str(model_dir)},
+                "select": {"budget": {"items": 1}},
+                "train": train,
+            }
+        )
+
+    return make

@@ -1,0 +1,101 @@
+"""Batches, and the loss over response tokens alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from zpd_ray.training.loss import IGNORED, collate, response_nll
+
+PROMPTS = [[5, 6, 7, 8], [9], [10, 11]]
+RESPONSES = [[20, 21], [22, 23, 24, 25, 26], [27]]
+
+
+@pytest.fixture(scope="module")
+def model(model_dir: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+
+
+def plain_nll(model: PreTrainedModel, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
+    """One sample at a time, token by token."""
+    total = torch.zeros(())
+    for prompt, response in zip(prompts, responses, strict=True):
+        logp = model(torch.tensor([prompt + response])).logits[0].float().log_softmax(-1)
+        for at, token in enumerate(response, start=len(prompt) - 1):
+            total = total - logp[at, token]
+    return total
+
+
+def test_collate_pads_right_and_labels_the_response_alone() -> None:
+    batch = collate(PROMPTS, RESPONSES)
+    assert {name: tuple(t.shape) for name, t in batch.items()} == dict.fromkeys(batch, (3, 6))
+    assert {t.dtype for t in batch.values()} == {torch.int64}
+    assert batch["attention_mask"].sum(dim=1).tolist() == [6, 6, 3]
+    for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+        whole = prompt + response
+        assert batch["input_ids"][i, : len(whole)].tolist() == whole
+        labels = batch["labels"][i]
+        assert labels[labels != IGNORED].tolist() == response
+        assert (labels[: len(prompt)] == IGNORED).all()
+        assert (labels[len(whole) :] == IGNORED).all()
+
+
+def test_loss_is_that_of_a_plain_pass_one_sample_at_a_time(model: PreTrainedModel) -> None:
+    batched = response_nll(model, collate(PROMPTS, RESPONSES))
+    assert batched.item() == pytest.approx(plain_nll(model, PROMPTS, RESPONSES).item(), rel=1e-5)
+
+
+def test_gradient_is_that_of_a_plain_pass(model: PreTrainedModel) -> None:
+    weight = model.model.layers[0].mlp.down_proj.weight
+    batched = torch.autograd.grad(response_nll(model, collate(PROMPTS, RESPONSES)), weight)[0]
+    plain = torch.autograd.grad(plain_nll(model, PROMPTS, RESPONSES), weight)[0]
+    torch.testing.assert_close(batched, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_prompt_tokens_carry_no_loss_of_their_own(model: PreTrainedModel) -> None:
+    """Each response token's logits alone get a gradient; a label put on a prompt token changes the loss."""
+    batch = collate(PROMPTS, RESPONSES)
+    logits: list[torch.Tensor] = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, **inputs: torch.Tensor) -> object:
+            out = model(**inputs)
+            out.logits.retain_grad()
+            logits.append(out.logits)
+            return out
+
+    response_nll(Spy(), batch).backward()
+    touched = logits[0].grad.abs().sum(-1) > 0
+    assert touched[:, :-1].tolist() == (batch["labels"][:, 1:] != IGNORED).tolist()
+    assert not touched[:, -1].any()
+    model.zero_grad()
+
+
+def test_summed_over_any_split_into_micro_batches(model: PreTrainedModel) -> None:
+    whole = response_nll(model, collate(PROMPTS, RESPONSES)).item()
+    pieces = [response_nll(model, collate([p], [r])).item() for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    assert sum(pieces) == pytest.approx(whole, rel=1e-5)
+
+
+def test_padding_makes_no_difference(model: PreTrainedModel) -> None:
+    batch = collate(PROMPTS, RESPONSES)
+    expected = response_nll(model, batch).item()
+    batch["input_ids"][batch["attention_mask"] == 0] = 99
+    assert response_nll(model, batch).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_batch_without_a_label_has_loss_zero_and_a_gradient(model: PreTrainedModel) -> None:
+    """What a worker computes whose shard ran out: it must still take part in the all-reduce."""
+    loss = response_nll(model, collate([[0, 0]], [[]]))
+    assert loss.item() == 0.0
+    loss.backward()
+    assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
+    model.zero_grad()
+
+
+def test_loss_of_half_precision_logits_is_summed_in_float32(model_dir: Path) -> None:
+    half = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
+    assert response_nll(half, collate(PROMPTS, RESPONSES)).dtype == torch.float32
