@@ -231,8 +231,11 @@ def _hessian(row: Array, latent: Latent, table: Table, sums: Totals) -> Array:
     return np.asarray(upper + np.triu(upper, 1).T)
 
 
-def moments(design: Design, latent: Latent) -> tuple[Array, Array]:
-    """Posterior mean and sd of every column's difficulty, each (n_items,), the fastest way there is."""
+def moments(design: Design, latent: Latent, *, sort: bool = True) -> tuple[Array, Array]:
+    """Posterior mean and sd of every column's difficulty, each (n_items,), the fastest way there is.
+
+    sort=False where the items already come in the order of their prior means, or near it.
+    """
     if design.row is not None and design.covariates.shape[1] == 0:
         few = design.collapsed()
         mean, sd = marginal.moments(few, latent)
@@ -242,7 +245,7 @@ def moments(design: Design, latent: Latent) -> tuple[Array, Array]:
         return mean[rank], sd[rank]
     classes = _classes(design) if design.n_items >= WORTH else None
     if classes is None:
-        mean, sd = marginal.moments(design, latent)
+        mean, sd = marginal.moments(design, latent, sort=sort)
     else:
         mean, sd = _interpolated(design, latent, classes)
     return mean, sd

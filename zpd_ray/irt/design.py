@@ -44,7 +44,7 @@ class Design:
         if self.row is not None:
             return self.row * self.freq.sum()
         if (self.freq == 1.0).all():
-            return np.asarray(self.trials.sum(axis=1, dtype=np.float64))
+            return row_sums(self.trials)
         return np.asarray(self.trials @ self.freq, np.float64)
 
     def rows(self, keep: NDArray[np.intp]) -> Design:
@@ -98,7 +98,7 @@ def build(s: NDArray[Any], k: NDArray[np.generic], x: Array, c: Array, freq: Arr
     floors = _floors(c)
     first = k[:, 0].astype(np.float64)
     complete = not c.any() and all((row == row[0]).all() for row in k)
-    totals = np.asarray(s @ freq if (freq != 1.0).any() else s.sum(axis=1), np.float64)
+    totals = np.asarray(s @ freq, np.float64) if (freq != 1.0).any() else row_sums(s)
     return Design(s, k, x, freq, column_sums(s), totals, floors, first if complete else None)
 
 
@@ -115,10 +115,17 @@ def column_sums(s: NDArray[Any]) -> Array:
     return np.asarray(s.sum(axis=0, dtype=np.float64))
 
 
+def row_sums(s: NDArray[Any]) -> Array:
+    """Sums by respondent."""
+    if s.dtype.itemsize == 1 and int(s.max(initial=0)) <= 1:
+        return np.array([np.count_nonzero(row) for row in s], np.float64)
+    return np.asarray(s.sum(axis=1, dtype=np.float64))
+
+
 def _floors(c: Array) -> list[tuple[float, Columns]]:
+    if (c == c[0]).all():
+        return [(float(c[0]), slice(None))]
     values, inverse = np.unique(c, return_inverse=True)
-    if values.size == 1:
-        return [(float(values[0]), slice(None))]
     order = np.argsort(inverse, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(inverse))[:-1])
     return [(float(value), part) for value, part in zip(values, parts, strict=True)]

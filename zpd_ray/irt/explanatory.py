@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zpd_ray.irt import checks, curves, marginal
-from zpd_ray.irt.design import Design, build
+from zpd_ray.irt.design import SORTED_FROM, Design, build, column_sums
 from zpd_ray.irt.marginal import Latent
 from zpd_ray.irt.newton import TOLERANCE, Maximum, maximise
 from zpd_ray.irt.prior import Prior, prior_arrays
@@ -103,11 +103,17 @@ def fit_explanatory(
         )
     inside = np.concatenate([keep, np.arange(n_respondents, mean.size)])
     design = design.rows(keep)
+    order = design.order(_direction(design))
+    if order is not None:
+        design = design.columns(order)
     problem = _Problem(design.collapsed(), mean[inside], precision[inside])
-    top, flags = _solve(problem, prior, bool((k.sum(axis=0) > 1).any()))
+    top, flags = _solve(problem, prior, bool(column_sums(k).max() > 1.0))
     latent = Latent.of(top.x, keep.size)
     value = top.value + 0.5 * float(problem.precision @ (top.x - problem.mean) ** 2)
-    moments = curves.moments(design, latent)
+    moments = curves.moments(design, latent, sort=False)
+    if order is not None:
+        back = np.argsort(order, kind="stable")
+        moments = moments[0][back], moments[1][back]
     return _result(top, value, flags, keep, extremes, moments, latent, centre, int(weights.sum()))
 
 
@@ -196,9 +202,6 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
         if not np.any((small.design.totals == 0) | (small.design.totals == small.design.possible)):
             top = _maximise(small, start, free=free)
             start, curvature = top.x, top.hessian * stride
-            order = problem.design.order(Latent.of(start, problem.n_respondents).gamma)
-            if order is not None:
-                problem = replace(problem, design=problem.design.columns(order))
     size = start.size if free else start.size - 1
     lowest = np.log(SIGMA_MIN) - 0.7
 
@@ -212,6 +215,15 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
     tolerance = TOLERANCE if curvature is None else 10.0 * TOLERANCE
     top = maximise(objective, start[:size], curvature=curvature, tolerance=tolerance)
     return replace(top, x=np.append(top.x, start[size:]))
+
+
+def _direction(design: Design) -> Array:
+    """Slopes of the share of wrong answers on the covariates: rough, but enough to sort items by."""
+    x, d = design.covariates, design
+    if d.n_items < SORTED_FROM or x.shape[1] == 0:
+        return np.zeros(x.shape[1])
+    wrong = -d.score / np.maximum(column_sums(d.trials), 1.0)
+    return np.linalg.lstsq(x.T @ x, x.T @ (wrong - wrong.mean()), rcond=None)[0]
 
 
 def _start(problem: _Problem, prior: Prior) -> Array:

@@ -23,7 +23,7 @@ from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid, weighte
 Array = NDArray[np.float64]
 
 BLOCK = 2048  # items worked on at a time: their weights stay in the cache
-EDGE_MASS = 1e-9  # posterior weight allowed on the first and last node
+EDGE_MASS = 1e-8  # posterior weight allowed on the first and last node
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 
@@ -91,7 +91,7 @@ def posterior(block: Block, latent: Latent) -> Posterior:
     """Posterior weights of each item's difficulty, on a grid that holds all and resolves the narrowest."""
     sigma = latent.sigma
     step = STEP_PER_SD * _narrowest(block, latent)
-    margin = 6.5
+    margin = 8.0
     while True:
         low, high = block.mean.min() - margin * sigma, block.mean.max() + margin * sigma
         nodes = uniform_grid(low, high, step)
@@ -189,9 +189,9 @@ def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Late
             break
 
 
-def moments(design: Design, latent: Latent) -> tuple[Array, Array]:
+def moments(design: Design, latent: Latent, *, sort: bool = True) -> tuple[Array, Array]:
     """Posterior mean and standard deviation of every column's difficulty, each (n_items,)."""
-    order = design.order(latent.gamma)
+    order = design.order(latent.gamma) if sort else None
     if order is not None:
         inverse = np.argsort(order, kind="stable")
         mean, sd = _moments(design.columns(order), latent)

@@ -153,7 +153,8 @@ def objective(
         value += float(chunk.freq @ log_marginal)
         _add_gradient(model, chunk, w, at, p, gradient, curvature)
         if hessian is not None:
-            _add_covariance(model, chunk, w, at, hessian)
+            add = _add_score_covariance if chunk.successes is None else _add_covariance
+            add(model, chunk, w, at, hessian)
     if data.successes is None:
         value += float(data.totals @ p.d)
     if not model.guessing:
@@ -229,14 +230,25 @@ def _add_covariance(model: Model, chunk: Responses, w: Array, at: Scores, hessia
             break
 
 
+def _add_score_covariance(model: Model, chunk: Responses, w: Array, at: Scores, hessian: Array) -> None:
+    """The same where scores are sufficient: the scores by d are shared by all rows, E[x y] - E[x] E[y]."""
+    by_d = chunk.trials[:, None] * at.t.d_wrong
+    by_a = at.nodes * (chunk.score[:, None] + by_d.sum(axis=0))
+    weighted = w * chunk.freq[:, None]
+    mean_d, mean_a = w @ by_d.T, np.sum(w * by_a, axis=1)
+    weighted_a = weighted * by_a
+    hessian[:-1, :-1] += (by_d * weighted.sum(axis=0)) @ by_d.T - (mean_d * chunk.freq[:, None]).T @ mean_d
+    cross = by_d @ weighted_a.sum(axis=0) - mean_d.T @ (chunk.freq * mean_a)
+    hessian[-1, :-1] += cross
+    hessian[:-1, -1] += cross
+    hessian[-1, -1] += float(np.sum(weighted_a * by_a)) - float(chunk.freq @ mean_a**2)
+
+
 def _expansion(model: Model, chunk: Responses, basis: Array, at: Scores) -> list[Array]:
     """Coefficients of the scores by d, a (and logit c) on one polynomial, each (n, n_items) or (n, 1)."""
     t, nodes = at.t, at.nodes
     steep = basis * nodes
     by_d = chunk.trials * (basis @ t.d_wrong.T)
-    if not model.guessing and chunk.successes is None:
-        by_a = chunk.score * steep.sum(axis=1) + steep @ (chunk.trials @ t.d_wrong)
-        return [by_d, by_a[:, None]]
     by_a = chunk.trials * (steep @ t.d_wrong.T)
     s = np.asarray(chunk.successes)
     if model.guessing:

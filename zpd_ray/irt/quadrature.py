@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 
 STEP_PER_SD = 0.85
 MAX_POLYNOMIALS = 12
+SAFE_EXPONENT = 300.0  # sums of exponentials of it stay far from overflow
 
 
 def uniform_grid(low: float, high: float, step: float) -> Array:
@@ -26,12 +27,16 @@ def uniform_grid(low: float, high: float, step: float) -> Array:
 
 def normalise(log_weights: Array) -> tuple[Array, Array]:
     """Turn log integrands (n, n_nodes), in place, into weights summing to 1; return them and the log sums."""
-    top = log_weights.max(axis=1, keepdims=True)
+    top = log_weights[:, log_weights.mean(axis=0).argmax()][:, None].copy()
     log_weights -= top
+    if log_weights.max() > SAFE_EXPONENT:  # one node does not suit all rows: take each row's own highest
+        own = log_weights.max(axis=1, keepdims=True)
+        log_weights -= own
+        top += own
     np.exp(log_weights, out=log_weights)
-    total = log_weights.sum(axis=1, keepdims=True)
-    log_weights /= total
-    return log_weights, (np.log(total) + top)[:, 0]
+    total = log_weights @ np.ones(log_weights.shape[1])
+    log_weights *= 1.0 / total[:, None]
+    return log_weights, np.log(total) + top[:, 0]
 
 
 def weighted_polynomials(weights: Array, nodes: Array) -> Iterator[Array]:
