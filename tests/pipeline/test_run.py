@@ -126,7 +126,7 @@ def test_feedback_calibration_moves_the_zone_too(simulate: Run) -> None:
 
 
 def test_a_pool_that_is_all_wrong_is_selected_from_by_nll(simulate: Run) -> None:
-    _, store = simulate(n=900, stages=1, engine={"simulated": {"theta": -40.0}})
+    _, store = simulate(n=900, stages=1, engine={"simulated": {"theta": -10.5}})
     fit = load_fit(store, 0)
     assert np.isfinite(fit.theta)
     assert np.isfinite(fit.theta_se)

@@ -9,6 +9,7 @@ from ray.exceptions import RayError
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline import run as steps
+from zpd_ray.pipeline.failures import user_error
 from zpd_ray.pipeline.open import open_run
 from zpd_ray.pipeline.session import ray_session
 from zpd_ray.pipeline.store import Store
@@ -32,7 +33,7 @@ def perform(command: str, config: Config) -> None:
     with open_run(config) as store, ray_session(config):
         try:
             _perform(command, config, store)
-        except (RayError, RuntimeError) as error:
+        except RayError as error:
             raise user_error(error) or error from None
 
 
@@ -55,12 +56,3 @@ def _perform(command: str, config: Config, store: Store) -> None:
             f"`zpd-ray {WRITER[needs]}` first"
         )
     step(config, store, stage)
-
-
-def user_error(error: BaseException | None) -> ZpdError | None:
-    """The ZpdError that a task or actor raised, dug out of the wrappers that Ray puts around it."""
-    while error is not None:
-        if isinstance(error, ZpdError):
-            return ZpdError(*error.args)
-        error = getattr(error, "cause", None) or error.__cause__
-    return None

@@ -64,8 +64,10 @@ def _quiet() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # A ZpdError of a task must reach the user as it is; its traceback is in Ray's own logs.
+    context.raise_original_map_exception = True
     for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def check_resources(config: Config) -> None:

@@ -16,6 +16,7 @@ from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline import parts
+from zpd_ray.pipeline.failures import user_error
 from zpd_ray.pipeline.progress import say
 from zpd_ray.pipeline.store import Store
 from zpd_ray.pipeline.train_loop import TrainJob, train_loop
@@ -49,8 +50,8 @@ def train(config: Config, store: Store, model: ModelRef, directory: str) -> None
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise ZpdError(
-            f"training of {directory} failed: {error}; what was measured and selected is kept, so mend the "
-            "cause and run again"
+            f"training of {directory} failed: {user_error(error) or error}; what was measured and selected is "
+            "kept: mend the cause and run again"
         ) from error
     store.remove(f"{directory}/ray_train")  # checkpoints inside the stage have served
 

@@ -1,0 +1,21 @@
+"""The sentence for the user inside the wrappers that Ray puts around an exception."""
+
+from __future__ import annotations
+
+import re
+
+from zpd_ray.errors import ZpdError
+
+# An actor that fails while it starts, and a train worker, hand their exception over as text only.
+_TOLD = re.compile(r"^(?:zpd_ray\.errors\.)?ZpdError: (.+)$", re.MULTILINE)
+
+
+def user_error(error: BaseException) -> ZpdError | None:
+    """The ZpdError that a task, an actor or a worker raised; None when it was something else."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if type(inner) is ZpdError:
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    told = _TOLD.findall(str(error))
+    return ZpdError(told[-1]) if told else None
