@@ -57,6 +57,16 @@ def test_trials_and_frequencies_stand_for_repeated_items(estimator, c):
     assert short.se == pytest.approx(long.se, abs=1e-5)
 
 
+def test_wle_solves_its_equation_for_items_far_apart():
+    a, b = np.array([1.0, 2.0, 0.5]), np.array([-5.0, 0.0, 5.0])
+    found = ability(np.array([[1, -1, 0], [1, 1, 1], [0, 0, -1]], np.int8), a, b, estimator="wle")
+    seen, right = np.array([[1, 0, 1], [1, 1, 1], [1, 1, 0]]), np.array([[1, 0, 0], [1, 1, 1], [0, 0, 0]])
+    p = 1 / (1 + np.exp(-a * (found.theta[:, None] - b)))
+    info, warm = (seen * p * (1 - p)) @ a**2, (seen * p * (1 - p) * (1 - 2 * p)) @ a**3
+    np.testing.assert_allclose((seen * (right - p)) @ a + warm / (2 * info), 0.0, atol=1e-7)
+    assert found.flags == ("", "all_right", "all_wrong")
+
+
 def test_missing_marks_are_equivalent():
     a = ability(np.array([[1, -1, 0]], np.int8), 1.0, [-1.0, 0.5, 1.0])
     b = ability([[1, np.nan, 0]], 1.0, [-1.0, 0.5, 1.0])

@@ -137,6 +137,30 @@ def test_slopes_come_from_their_prior_where_the_data_are_silent():
     assert np.isfinite(fit.theta).all()
 
 
+def test_a_covariate_that_separates_right_from_wrong_is_flagged():
+    fit = fit_explanatory([[0, 0, 1, 1]], [[1, 1, 1, 1]], [[0.0], [1.0], [2.0], [3.0]])
+    assert "weakly_identified" in fit.flags
+
+
+def test_large_fits_with_missing_responses_agree_with_small_steps():
+    """Above SAMPLE the steps use a sample's curvature and sorted items: gradient and order of output hold."""
+    rng = np.random.default_rng(7)
+    s, k, x, theta, b = simulated(rng, 4, 90_000, gamma=(0.8, -0.3))
+    k = (rng.random(k.shape) > 0.3).astype(np.int8)
+    kept = k.any(axis=0)
+    s, k, x, b = (s * k)[:, kept].astype(np.int8), k[:, kept], x[kept], b[kept]
+    fit = fit_explanatory(s, k, x)
+    assert fit.converged
+    information = 1.0 / np.nanmin(fit.theta_se) ** 2
+    assert fit.grad_norm < 1e-4 * np.sqrt(information)
+    assert np.abs(fit.theta - theta).max() < 4 * fit.theta_se.max()
+    assert np.polyfit(fit.b_mean, b, 1)[0] == pytest.approx(1.0, abs=0.02)
+    some = slice(1000, 1200)
+    mean, sd = posterior_difficulty(fit, s[:, some], k[:, some], x[some])
+    np.testing.assert_allclose(mean, fit.b_mean[some], atol=1e-6)
+    np.testing.assert_allclose(sd, fit.b_sd[some], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -203,6 +203,25 @@ def test_extreme_items_get_finite_flagged_estimates(estimator):
     assert fit.loglik == pytest.approx(inner.loglik, abs=1e-6)
 
 
+def test_perfectly_ordered_data_are_flagged():
+    assert "weakly_identified" in irt.fit(np.tril(np.ones((7, 6)), -1), "rasch").flags
+
+
+def test_a_sample_without_spread_has_sd_zero_and_no_negative_slope():
+    fit = irt.fit([[1, 0], [0, 1]], "rasch")
+    assert "theta_sd_zero" in fit.flags
+    assert fit.theta_sd >= 0
+    assert fit.b == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_a_reversed_item_gets_a_negative_slope_and_a_flag():
+    s = irt.simulate(500, 6, seed=1).responses
+    s[:, 2] = 1 - s[:, 2]
+    fit = irt.fit(s, "2pl")
+    assert "negative_slope" in fit.flags
+    assert (fit.a < 0).tolist() == [False, False, True, False, False, False]
+
+
 @pytest.mark.parametrize(
     ("responses", "options", "message"),
     [

@@ -122,7 +122,8 @@ def _block(
     _, curvature, info, _ = _derivatives(items, pieces, at)
     precision = info if prior is None else -curvature + prior[1] ** -2
     if estimator == "wle":
-        precision = precision - _weight_curvature(items, pieces, at)
+        sharp = precision - _weight_curvature(items, pieces, at)
+        precision = np.where(sharp > 0.0, sharp, precision)
     se[finite] = 1.0 / np.sqrt(np.maximum(precision[finite], 1e-300))
     return theta, se, flags
 
@@ -164,7 +165,7 @@ def _root(
         right + wrong == 0, "", np.where(wrong == 0, "all_right", np.where(right == 0, "all_wrong", ""))
     )
     low, high = _bracket(items, pieces, prior, estimator)
-    theta = 0.5 * (low + high)
+    theta, last = 0.5 * (low + high), high - low
     fixed = np.zeros(theta.size, bool)
     if estimator == "ml":
         fixed = flags != ""
@@ -180,7 +181,10 @@ def _root(
             slope = slope - (theta - prior[0]) / prior[1] ** 2
         low, high = np.where(slope > 0.0, theta, low), np.where(slope > 0.0, high, theta)
         new = theta + slope / fisher
-        new = np.where((new > low) & (new < high), new, 0.5 * (low + high))
+        # halve the bracket where Newton leaves it, or does not halve its step (rtsafe, Press et al. 2007, 9.4)
+        good = (new > low) & (new < high) & (np.abs(new - theta) <= np.maximum(0.5 * last, 1e-10))
+        new = np.where(good, new, 0.5 * (low + high))
+        last = np.abs(new - theta)
         moved = np.where(fixed, 0.0, np.abs(new - theta))
         theta = new
         if moved.max(initial=0.0) < 1e-10:

@@ -133,7 +133,8 @@ def objective(design: Design, phi: Array, with_hessian: bool) -> tuple[float, Ar
 
 @dataclass
 class Totals:
-    """Sums over items. ones, m, mm: (n_points,), x: (n_points, n_covariates), interpolation weights of sums of
+    """Sums over items. ones, m, mm: (n_points,), x: (n_points, n_covariates), interpolation weights of sums
+    of
     f(u_i) times 1, m_i, m_i^2, x_i. constant, moment: of -r m + r^2 sigma^2 / 2 and of m^2 - 2 m E[b]. away:
     of x (E[b] - m). xx, xvx: of x x' and x Var[b] x'. xmv: of x m Var[b].
     """

@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 
 SIGMA_MIN = 0.02  # logits; a residual sd below it cannot be told from none
 CONVENTION = "logits; slope 1; difficulties b ~ N(gamma'(x - origin), sigma^2), mean 0 at the origin"
+WEAK = 20.0  # logits; a larger standard error says that the data do not determine the parameter
 SAMPLE = 20_000  # items whose curvature stands for that of a larger pool between the first step and the last
 
 
@@ -35,7 +36,8 @@ class ExplanatoryFit:
     posterior of each column's difficulty given the estimates. loglik: marginal log-likelihood without
     binomial coefficients and without the prior. grad_norm: largest element of the gradient of what was
     maximised. theta_flags: (n_respondents,) "", "all_right", "all_wrong" or "at_floor" (no better than
-    guessing). covariance: of (theta, gamma, log sigma), rows of parameters that were not estimated NaN.
+    guessing). flags: "sigma_not_identified", "sigma_fixed", "sigma_at_lower_bound" (0.02), "not_converged",
+    "weakly_identified" (a standard error over 20 logits), and those of the respondents. covariance: of (theta, gamma, log sigma), rows of parameters that were not estimated NaN.
     """
 
     theta: Array
@@ -114,7 +116,7 @@ def fit_explanatory(
     if order is not None:
         back = np.argsort(order, kind="stable")
         moments = moments[0][back], moments[1][back]
-    return _result(top, value, flags, keep, extremes, moments, latent, centre, int(weights.sum()))
+    return _result(top, value, flags, keep, extremes, moments, latent, centre, design)
 
 
 def posterior_difficulty(
@@ -246,9 +248,10 @@ def _result(
     moments: tuple[Array, Array],
     latent: Latent,
     origin: Array,
-    n_items: int,
+    design: Design,
 ) -> ExplanatoryFit:
     n = extremes.size
+    spread = np.sqrt(design.freq @ design.covariates**2 / design.freq.sum())
     size = n + latent.gamma.size + 1
     rows = np.concatenate([keep, np.arange(n, size)])[: top.gradient.size]
     covariance = np.full((size, size), np.nan)
@@ -257,6 +260,9 @@ def _result(
     theta = np.where(extremes == "all_right", np.inf, -np.inf)
     theta[keep] = latent.theta
     noted = [*flags, *sorted(set(extremes.tolist()) - {""})] + ([] if top.converged else ["not_converged"])
+    # a slope counts by what it moves: one of 1e-8 on a covariate of 1e8 is as well known as one of 1
+    if (np.append(se[:n][keep], se[n:-1] * spread) > WEAK).any():
+        noted.append("weakly_identified")
     return ExplanatoryFit(
         theta=theta,
         theta_se=np.where(np.isinf(theta), np.inf, se[:n]),
@@ -273,7 +279,7 @@ def _result(
         theta_flags=tuple(extremes.tolist()),
         origin=origin,
         convention=CONVENTION,
-        n_items=n_items,
+        n_items=int(design.freq.sum()),
         n_parameters=top.gradient.size,
         covariance=covariance,
     )

@@ -33,7 +33,7 @@ def posterior_of_extremes(
     weights, nodes, rows = _abilities(fitted, s, k, inner)
     b = fitted.b[inner]
     mean, sd = float(b.mean()), max(float(b.std()), SPREAD_MIN)
-    points = np.linspace(mean - 8.0 * sd, mean + 8.0 * sd, 161)
+    points = np.linspace(mean - 6.0 * sd, mean + 6.0 * sd, 97)
     means, sds = np.empty(outer.size), np.empty(outer.size)
     tried = _unique_columns(k[:, outer], flags[outer])
     for columns, trials in tried:
@@ -66,7 +66,7 @@ def _unique_columns(k: Numbers, flags: NDArray[np.str_]) -> list[tuple[NDArray[n
 def _abilities(
     fitted: ItemFit, s: Numbers, k: Numbers, inner: NDArray[np.intp]
 ) -> tuple[Array, Array, NDArray[np.intp]]:
-    """Posterior weights (n_rows, n_nodes) of abilities given the other items, nodes, row of each respondent."""
+    """Posterior weights (n_rows, n_nodes) of abilities by the other items; nodes; row of each respondent."""
     sd = fitted.theta_sd if np.isfinite(fitted.theta_sd) else SD_CONDITIONAL
     a, b, c = (values[inner] for values in (fitted.a, fitted.b, fitted.c))
     nodes = np.linspace(-6.0 * sd, 6.0 * sd, 241)

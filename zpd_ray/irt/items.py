@@ -11,6 +11,7 @@ from scipy.special import logit
 
 from zpd_ray.irt import checks, mml, score_curves
 from zpd_ray.irt.cml import fit_conditional
+from zpd_ray.irt.design import column_sums
 from zpd_ray.irt.extremes import posterior_of_extremes
 from zpd_ray.irt.mml import Model, Responses
 from zpd_ray.irt.newton import Maximum, maximise
@@ -19,6 +20,10 @@ Array = NDArray[np.float64]
 ModelName = Literal["rasch", "1pl", "2pl", "3pl"]
 
 MAX_PARAMETERS = 6000  # of one fit: its Hessian is kept whole
+WEAK = (
+    20.0  # logits (slopes: per logit); a larger standard error says the data do not determine the parameter
+)
+SD_ZERO = 0.02  # logits
 CONVENTIONS = {
     "rasch": "logits; a = 1; theta ~ N(0, theta_sd^2)",
     "1pl": "logits; one a for all items; theta ~ N(0, 1)",
@@ -36,7 +41,8 @@ class ItemFit:
     "all_right", "all_wrong": the maximum likelihood b of such an item is infinite, b and se_b are its
     posterior mean and sd under a normal distribution with the mean and sd of the other items. loglik: marginal
     (conditional for cml), without binomial coefficients and priors. grad_norm: largest element of the
-    gradient.
+    gradient. flags: "not_converged", "negative_slope", "theta_sd_zero", "weakly_identified" (a standard error
+    over 20 logits: perfectly ordered data, or too few), "guess_prior", and those of the items.
     """
 
     model: str
@@ -133,7 +139,7 @@ def _marginal(
 
 
 def _item_flags(s: checks.Numbers, k: checks.Numbers) -> NDArray[np.str_]:
-    total, possible = s.sum(axis=0, dtype=np.int64), k.sum(axis=0, dtype=np.int64)
+    total, possible = column_sums(s), column_sums(k)
     return np.where(total == possible, "all_right", np.where(total == 0, "all_wrong", ""))
 
 
@@ -150,9 +156,9 @@ def _reduce(
         score = s.sum(axis=1, dtype=np.int64)
         by_score = np.bincount(score, weights=weights).astype(np.float64)
         rows = np.flatnonzero(by_score)
-        totals, classes, size = np.unique(weights @ s, return_inverse=True, return_counts=True)
-        data = Responses(None, size.astype(float), by_score[rows], rows.astype(float), totals * size)
-        return data, classes.reshape(-1), size.astype(float)
+        totals, classes, size = _totals(s, weights)
+        data = Responses(None, size, by_score[rows], rows.astype(float), totals * size)
+        return data, classes, size
     if inner.size <= 20 and int(k.max()) == 1:
         code = (s + 2 * k).astype(np.int64) @ 4 ** np.arange(inner.size)
         _, first, group = np.unique(code, return_index=True, return_inverse=True)
@@ -162,6 +168,20 @@ def _reduce(
     same = bool((tried == tried[0]).all())
     data = Responses(right, tried[0] if same else tried, weights, right.sum(axis=1), weights @ right)
     return data, np.arange(inner.size), np.ones(inner.size)
+
+
+def _totals(s: checks.Numbers, weights: Array) -> tuple[Array, NDArray[np.intp], Array]:
+    """Distinct item totals in ascending order, which of them each item has, and how many items have each."""
+    if (weights != 1.0).any():
+        totals, classes, size = np.unique(weights @ s, return_inverse=True, return_counts=True)
+        return totals, classes.reshape(-1), size.astype(np.float64)
+    total = column_sums(s).astype(np.int64)
+    size = np.bincount(total)
+    return (
+        np.flatnonzero(size).astype(np.float64),
+        (np.cumsum(size > 0) - 1)[total],
+        size[size > 0].astype(float),
+    )
 
 
 def _start(model: Model, data: Responses) -> Array:
@@ -190,6 +210,9 @@ def _report(
     """Parameters of the inner items with standard errors (delta method for b = -d / a)."""
     n = model.n_items
     p = model.unpack(top.x)
+    if model.common_slope:  # the sign of one slope is that of the ability scale, which is symmetric
+        p = p._replace(a=np.abs(p.a))
+        top = replace(top, x=np.append(top.x[:-1], p.a[0]), hessian=_mirror(top))
     covariance = top.covariance()
     var_d = np.diag(covariance)[:n] + _within(model, data, top.x, multiplicity)
     if model.common_slope:
@@ -201,6 +224,9 @@ def _report(
     var_b = var_d if rasch else (var_d + 2.0 * b * cov + b * b * var_a) / p.a**2
     flags = [] if top.converged else ["not_converged"]
     flags += ["negative_slope"] if (p.a < 0.0).any() else []
+    flags += ["theta_sd_zero"] if model.common_slope and abs(p.a[0]) < SD_ZERO else []
+    if not (np.sqrt(np.append(var_b, var_a)) < WEAK).all():
+        flags.append("weakly_identified")
     value = top.value
     if model.floor_prior is not None:
         value -= mml._floor_prior(model.floor_prior, p.c, np.zeros(3 * n), None)
@@ -225,6 +251,12 @@ def _report(
         n_parameters=classes.size * (1 if model.common_slope else 2 + model.free_floor) + model.common_slope,
         n_respondents=0,
     )
+
+
+def _mirror(top: Maximum) -> Array:
+    """The Hessian at the positive slope: its last row and column change sign with that parameter."""
+    sign = np.append(np.ones(top.x.size - 1), 1.0 if top.x[-1] >= 0.0 else -1.0)
+    return top.hessian * np.outer(sign, sign)
 
 
 def _within(model: Model, data: Responses, phi: Array, multiplicity: Array) -> Array:

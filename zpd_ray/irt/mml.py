@@ -95,7 +95,7 @@ class Model:
 
 
 class Scores(NamedTuple):
-    """Derivatives of the log-probabilities by d_i at each node, (n_items, n_nodes), and by logit c_i."""
+    """Derivatives of the log-probabilities by d_i at each node, (n_items, n_nodes), and by logit c_i (c > 0)."""
 
     t: Terms
     nodes: Array
@@ -116,6 +116,8 @@ def grid(model: Model, phi: Array, trials: Array, reach: float) -> Array:
 def scores(p: Parameters, nodes: Array) -> Scores:
     """Everything about the items at the nodes."""
     t = terms(p.a[:, None] * nodes + p.d[:, None], p.c[:, None])
+    if not p.c.any():
+        return Scores(t, nodes, np.zeros((0, 0)), np.zeros((0, 0)))
     right, odds = np.exp(t.log_right), (p.c * (1.0 - p.c))[:, None]
     return Scores(t, nodes, odds * (1.0 + t.d_wrong) / right, np.broadcast_to(-p.c[:, None], right.shape))
 

@@ -16,6 +16,9 @@ Objective = Callable[[Array, bool], tuple[float, Array, Array | None]]
 MAX_STEP = 2.0  # logits; a longer Newton step has left the region where the quadratic model holds
 # The root of g' (-H)^-1 g is the length of the step still to go, in standard errors.
 TOLERANCE = 1e-6
+# From here one Newton step ends at rounding (its error is of the order of the square), and moves the Hessian by
+# less than a relative 1e-4: it is not computed again.
+LAST_STEP = 1e-4
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ def maximise(
             step, decrement = ascent_step(gradient, np.asarray(hessian))
         if curvature is not None and np.isfinite(previous) and decrement**2 / previous < tolerance:
             return _finish(objective, x + step, (value, gradient, None), True, iteration + 1)
+        if curvature is None and decrement < LAST_STEP:
+            x = x + step
+            value, gradient, _ = objective(x, False)
+            return Maximum(x, value, gradient, np.asarray(hessian), True, iteration + 1)
         previous = decrement
         moved = _halve(objective, x, step, value, gradient, curvature is None)
         if moved is None:  # rounding has the last word: no step improves the value any more

@@ -74,7 +74,7 @@ class ProbeBank:
             shelf.open(free)
 
     def next(self, theta: float) -> int:
-        """Index of the next item at ability theta, used up for this session. LookupError when none is left."""
+        """Index of the next item at ability theta, used up for this session. LookupError if none is left."""
         ranked = sorted(range(len(self._shelves)), key=self._behind) if len(self._shelves) > 1 else (0,)
         for index in ranked:
             shelf = self._shelves[index]
