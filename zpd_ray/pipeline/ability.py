@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from zpd_ray.pipeline.store import Store
 
 # A restarted actor has lost its statistics; they are collected anew, so many times.
 ATTEMPTS = 3
+ARRIVAL_SECONDS = 60.0
 
 
 class AbilityActor:
@@ -32,10 +34,12 @@ class AbilityActor:
         """Take, or take again, the statistics of a part."""
         self._parts[part] = statistics
 
-    def fit(self, config: AbilityConfig, stage: int, previous: Fit | None, expected: int) -> Fit | None:
-        """The fit of the stage; None when not all of the ``expected`` parts were observed."""
-        if len(self._parts) < expected:
-            return None
+    def observed(self) -> int:
+        """How many parts have reported."""
+        return len(self._parts)
+
+    def fit(self, config: AbilityConfig, stage: int, previous: Fit | None) -> Fit:
+        """The fit of the stage from all observed parts."""
         return fit_stage(Statistics.merge(list(self._parts.values())), config, stage, previous)
 
 
@@ -44,18 +48,26 @@ def fit_ability(config: Config, store: Store, stage: int) -> Fit:
     previous = load_fit(store, stage - 1) if stage else None
     names = store.names("pool")
     actor: Any = ray.remote(AbilityActor).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-    fit: Fit | None = None
     for _ in range(ATTEMPTS):
         send = partial(_send_statistics, config, store, stage, actor)
-        for _row in parts.results(names, send):  # drains: each part reports to the actor, not to the driver
-            continue
-        fit = ray.get(actor.fit.remote(config.ability, stage, previous, len(names)))
-        if fit is not None:
+        sent = sum(1 for _row in parts.results(names, send))
+        if _all_arrived(actor, sent):
             break
-    if fit is None:
+    else:
         raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see the Ray logs")
+    fit: Fit = ray.get(actor.fit.remote(config.ability, stage, previous))
     store.write_json(f"stages/{stage:02d}/fit.json", fit.to_json())
     return fit
+
+
+def _all_arrived(actor: Any, sent: int) -> bool:
+    """Whether the statistics of all parts have reached the actor, waiting for those under way."""
+    deadline = time.monotonic() + ARRIVAL_SECONDS
+    while ray.get(actor.observed.remote()) < sent:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def load_fit(store: Store, stage: int) -> Fit:
@@ -64,8 +76,12 @@ def load_fit(store: Store, stage: int) -> Fit:
 
 
 def _send_statistics(config: Config, store: Store, stage: int, actor: Any, name: str) -> dict[str, Any]:
+    """Send a part's statistics to the actor, not to the driver.
+
+    Without waiting for it: a task that waits gives up its CPU, and Ray starts more workers in its place.
+    """
     statistics = part_statistics(config, store, stage, name)
-    ray.get(actor.observe.remote(name, statistics))
+    actor.observe.remote(name, statistics)
     return {"items": statistics.counts.n_items}
 
 

@@ -50,8 +50,8 @@ def train(config: Config, store: Store, model: ModelRef, directory: str) -> None
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise ZpdError(
-            f"training of {directory} failed: {user_error(error) or error}; what was measured and selected is "
-            "kept: mend the cause and run again"
+            f"training of {directory} failed: {user_error(error) or error}; what was measured and selected "
+            "is kept: mend the cause and run again"
         ) from error
     store.remove(f"{directory}/ray_train")  # checkpoints inside the stage have served
 
