@@ -1,0 +1,421 @@
+"""Bad input gets one clear sentence (what, got, expected, do this), exit code 2, and nothing half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from typer.testing import CliRunner
+
+from tests import tiny
+from zpd_ray import cli
+
+Refused = Callable[..., str]
+Cli = Callable[..., tuple[int, str]]
+CPUS = 4
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """One Ray for this module; that of another test module where it is still up."""
+    import ray
+
+    from zpd_ray.config import ClusterConfig
+    from zpd_ray.pipeline.session import start
+
+    started = not ray.is_initialized()
+    if started:
+        start(ClusterConfig(), cpus=CPUS)
+    yield
+    if started:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build_model(tmp_path_factory.mktemp("llama"), layers=1)
+
+
+def rows(n: int, start: int = 0) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"question {i}", "response": f"reply {i}", "answer": str(i)}
+        for i in range(start, start + n)
+    ]
+
+
+def write_rows(path: Path, content: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in content))
+    return path
+
+
+@pytest.fixture
+def run_toml(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a run of the simulated engine over 40 items; keyword arguments are sections on top."""
+    write_rows(tmp_path / "pool.jsonl", rows(40))
+
+    def write(**sections: Any) -> Path:
+        values: dict[str, Any] = {
+            "output": "out",
+            "stages": 1,
+            "pool": {"path": "pool.jsonl", "items_per_part": 20},
+            "model": {"path": "unused"},
+            "engine": {"name": "simulated"},
+            "measure": {"grader": "exact"},
+            "select": {"budget": {"fraction": 0.1}},
+            "train": {"method": "none"},
+        }
+        for name, section in sections.items():
+            values[name] = values.get(name, {}) | section if isinstance(section, dict) else section
+        path = tmp_path / "run.toml"
+        path.write_text(tomli_w.dumps(values))
+        return path
+
+    return write
+
+
+def invoke(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, what was said on the way, and the last line of stderr."""
+    result = CliRunner().invoke(cli.app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception  # a traceback, where the user should have got a sentence
+    *said, last = result.stderr.strip().splitlines() or [""]
+    assert "Traceback" not in result.output
+    return result.exit_code, "\n".join(said), last
+
+
+@pytest.fixture
+def refused(run_toml: Callable[..., Path], tmp_path: Path) -> Refused:
+    """The sentence with which a command refuses its config; ``command`` and ``overrides`` as on the shell."""
+
+    def refuse(command: str = "run", overrides: tuple[str, ...] = (), **sections: Any) -> str:
+        flags = [part for override in overrides for part in ("--set", override)]
+        code, _, sentence = invoke(command, str(run_toml(**sections)), *flags)
+        assert code == 2, sentence
+        assert sentence.startswith("zpd-ray: ")
+        return sentence
+
+    return refuse
+
+
+@pytest.fixture
+def refused_at_once(refused: Refused, tmp_path: Path) -> Refused:
+    """The same for what is found before any work: the run directory must not even exist."""
+
+    def refuse(*arguments: Any, **sections: Any) -> str:
+        sentence = refused(*arguments, **sections)
+        assert not (tmp_path / "out").exists()
+        return sentence
+
+    return refuse
+
+
+def assert_says(sentence: str, *parts: str) -> None:
+    for part in parts:
+        assert part in sentence
+
+
+# --- the config ---
+
+
+def test_config_that_is_not_there(tmp_path: Path) -> None:
+    code, _, sentence = invoke("run", str(tmp_path / "absent.toml"))
+    assert code == 2
+    assert_says(sentence, f"cannot read the config {tmp_path}/absent.toml", "give the path of a TOML file")
+
+
+def test_unknown_key(refused_at_once: Refused) -> None:
+    sentence = refused_at_once(train={"learning_rat": 1.0})
+    assert_says(sentence, "unknown key train.learning_rat", "did you mean train.learning_rate?")
+
+
+def test_wrong_type(refused_at_once: Refused) -> None:
+    assert_says(refused_at_once(stages="three"), "stages: ", "valid integer", "got 'three'")
+
+
+def test_unknown_key_and_type_on_the_command_line(refused_at_once: Refused) -> None:
+    sentence = refused_at_once("measure", ("cluster.actor=3", "train.epochs=soon"))
+    assert_says(sentence, "did you mean cluster.actors?", "train.epochs: ", "got 'soon'")
+
+
+def test_unknown_method(refused_at_once: Refused) -> None:
+    assert_says(refused_at_once(select={"method": "zdp"}), "select.method", "'zpd' or 'random'", "got 'zdp'")
+
+
+def test_unknown_grader(refused_at_once: Refused) -> None:
+    sentence = refused_at_once(measure={"grader": "numerc"})
+    assert_says(sentence, "unknown grader 'numerc'", "did you mean 'numeric'?", "greedy_match")
+
+
+def test_grader_that_cannot_be_imported(refused_at_once: Refused) -> None:
+    sentence = refused_at_once(measure={"grader": "no_such_module:grade"})
+    assert_says(sentence, "no_such_module:grade", "cannot be imported", "PYTHONPATH")
+
+
+@pytest.mark.parametrize(
+    ("budget", "got"),
+    [
+        ({"fraction": 0.0}, "got 0.0"),
+        ({"fraction": 1.5}, "got 1.5"),
+        ({"items": 0}, "got 0"),
+        ({}, "none of them"),
+    ],
+)
+def test_budget_of_nothing_or_above_one(budget: dict[str, float], got: str, refused_at_once: Refused) -> None:
+    assert_says(refused_at_once(select={"budget": budget}), "select.budget", got)
+
+
+# --- sources and models, looked at before any work ---
+
+
+@pytest.mark.parametrize("section", ["pool", "evaluation"])
+def test_source_that_is_not_there_names_the_nearest(section: str, refused_at_once: Refused) -> None:
+    sentence = refused_at_once(**{section: {"path": "pol.jsonl"}})
+    assert_says(sentence, "no such file or directory", "pol.jsonl", "'pool.jsonl'", "correct the path")
+
+
+def test_glob_that_matches_nothing(refused_at_once: Refused) -> None:
+    assert_says(refused_at_once(pool={"path": "data/*.jsonl"}), "data/*.jsonl")
+
+
+def test_file_of_no_bytes(refused_at_once: Refused, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    assert_says(refused_at_once(pool={"path": "empty.jsonl"}), "empty.jsonl", "0 bytes", "at least one row")
+
+
+def test_directory_without_data(refused_at_once: Refused, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/notes.txt").write_text("nothing here")
+    assert_says(refused_at_once(pool={"path": "data"}), "holds no data", ".jsonl", "'notes.txt'")
+
+
+def test_unknown_extension(refused_at_once: Refused, tmp_path: Path) -> None:
+    (tmp_path / "pool.xlsx").write_text("x")
+    assert_says(refused_at_once(pool={"path": "pool.xlsx"}), "pool.xlsx", ".parquet", "format")
+
+
+def test_uri_that_nothing_opens(refused_at_once: Refused) -> None:
+    assert_says(refused_at_once(pool={"path": "nosuch://bucket/pool"}), "cannot open nosuch://bucket/pool")
+
+
+REAL = {"engine": {"name": "transformers"}, "measure": {"grader": "greedy_match"}}
+
+
+def test_model_directory_that_is_not_there(refused_at_once: Refused) -> None:
+    sentence = refused_at_once(**REAL, model={"path": "./no-model"})
+    assert_says(sentence, "no-model does not exist", "model.path")
+
+
+def test_model_directory_without_tokenizer(refused_at_once: Refused, model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_bytes((model_dir / "config.json").read_bytes())
+    sentence = refused_at_once(**REAL, model={"path": "./model"})
+    assert_says(sentence, "tokenizer", str(tmp_path / "model"), "expected")
+
+
+def test_more_positions_than_the_model_has(refused_at_once: Refused, model_dir: Path) -> None:
+    sentence = refused_at_once(**REAL, model={"path": str(model_dir), "max_length": 100_000})
+    assert_says(sentence, "model.max_length = 100000", "512", "lower it")
+
+
+# --- the run directory ---
+
+
+def test_run_directory_below_a_file(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    sentence = refused(output="file/out")
+    assert_says(sentence, "cannot write", str(tmp_path / "file/out"), "set output to another place")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_run_directory_that_is_a_file(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert_says(refused(), "cannot write", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_run_directory_on_a_filesystem_that_nothing_opens(refused: Refused) -> None:
+    assert_says(refused(output="nosuch://bucket/run"), "nosuch://bucket/run")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes a superuser's rights")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_disk_that_fills_up_midway(
+    local_ray: None, refused: Refused, small_disk: Path, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "pool.jsonl", [row | {"response": os.urandom(400).hex()} for row in rows(2000)])
+    sentence = refused("ingest", output="disk/out")
+    assert_says(sentence, "cannot write", "No space left on device", "free some space")
+    assert not (small_disk / "out/pool.json").exists()
+    assert not [p for p in small_disk.rglob(".*") if p.is_file() and p.name != ".lock"]
+
+
+# --- what only the rows tell ---
+
+
+def test_pool_of_blank_lines(local_ray: None, refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "blank.jsonl").write_text("\n\n  \n")
+    sentence = refused(pool={"path": "blank.jsonl"})
+    assert_says(sentence, "blank.jsonl", "at least one")
+    assert not (tmp_path / "out/pool.json").exists()
+
+
+def test_pool_of_bad_rows_alone(local_ray: None, refused: Refused, tmp_path: Path) -> None:
+    write_rows(tmp_path / "bad.jsonl", [{"prompt": f"q{i}", "response": ""} for i in range(5)])
+    sentence = refused(pool={"path": "bad.jsonl", "max_bad_share": 1.0})
+    assert_says(sentence, "nothing is left of the 5 rows", "5 x empty response", "quarantine/")
+    assert not (tmp_path / "out/pool.json").exists()
+
+
+def test_more_bad_rows_than_allowed(local_ray: None, refused: Refused, tmp_path: Path) -> None:
+    bad = [{"prompt": f"bad {i}", "response": ""} for i in range(10)]
+    write_rows(tmp_path / "pool.jsonl", rows(30) + bad)
+    sentence = refused(pool={"path": "pool.jsonl"})
+    assert_says(
+        sentence, "10 of 40 rows", "10 x empty response", "max_bad_share = 0.05", "raise max_bad_share"
+    )
+    # Its advice must work: the same run directory with a larger share.
+    code, _, last = invoke("ingest", str(tmp_path / "run.toml"), "--set", "pool.max_bad_share=0.5")
+    assert code == 0, last
+
+
+def test_mapped_column_that_is_not_there(local_ray: None, refused: Refused, tmp_path: Path) -> None:
+    write_rows(
+        tmp_path / "pool.jsonl", [{"text": f"q{i}", "reply": f"a{i}", "answer": str(i)} for i in range(40)]
+    )
+    sentence = refused(pool={"path": "pool.jsonl", "columns": {"prompt": "txet", "response": "reply"}})
+    assert_says(sentence, "prompt = 'txet'", "'text', 'reply', 'answer'", "correct 'columns'")
+    assert not (tmp_path / "out/pool.json").exists()
+    # Its advice must work: the same run directory with the column's right name.
+    code, _, last = invoke("ingest", str(tmp_path / "run.toml"), "--set", "pool.columns.prompt=text")
+    assert code == 0, last
+
+
+@pytest.mark.parametrize(("unit", "asked", "have"), [("items", 41, "40 items"), ("tokens", 81, "80 tokens")])
+def test_budget_above_the_pool(
+    unit: str, asked: int, have: str, local_ray: None, refused: Refused, tmp_path: Path
+) -> None:
+    sentence = refused(select={"budget": {unit: asked}})
+    assert_says(sentence, f"select.budget.{unit} = {asked}", "more than the pool has", have, "lower it")
+    # It is known as soon as the pool is; measuring a large pool first may take a day.
+    assert not (tmp_path / "out/stages").exists()
+    # Its advice must work: the same run directory with a lower budget.
+    code, _, last = invoke("run", str(tmp_path / "run.toml"), "--set", f"select.budget.{unit}={asked - 1}")
+    assert code == 0, last
+
+
+def test_evaluation_set_that_overlaps_the_pool(
+    local_ray: None, run_toml: Callable[..., Path], tmp_path: Path
+) -> None:
+    overlap = [row | {"prompt": row["prompt"].upper() + " "} for row in rows(7)]
+    write_rows(tmp_path / "eval.jsonl", overlap + rows(5, start=100))
+    code, said, _ = invoke("ingest", str(run_toml(evaluation={"path": "eval.jsonl"})))
+    assert code == 0
+    assert_says(said.replace("\n", " ") + _, "40 rows -> 33 items", "7 also in the evaluation set")
+    pool = json.loads((tmp_path / "out/pool.json").read_text())
+    assert (pool["rows"], pool["items"], pool["overlap"]) == (40, 33, 7)
+
+
+def test_evaluation_set_that_is_the_pool(local_ray: None, refused: Refused, tmp_path: Path) -> None:
+    sentence = refused(evaluation={"path": "pool.jsonl"})
+    assert_says(sentence, "nothing is left of the 40 rows", "evaluation")
+    assert not (tmp_path / "out/pool.json").exists()
+
+
+# --- the cluster ---
+
+
+@pytest.mark.parametrize(
+    ("cluster", "asked"),
+    [
+        ({"actors": 2, "gpus_per_actor": 1.0}, ("not enough GPUs", "asks for 2", "has 0", "cluster.actors")),
+        ({"actors": 100}, ("not enough CPUs", "asks for 101", "has 4", "cluster.address")),
+    ],
+    ids=["gpus", "cpus"],
+)
+def test_more_than_the_cluster_has(
+    cluster: dict[str, Any], asked: tuple[str, ...], local_ray: None, refused_at_once: Refused
+) -> None:
+    """Refused, where Ray would wait without a word; and the run directory is not begun."""
+    assert_says(refused_at_once(cluster=cluster), *asked)
+
+
+# --- another config, another process ---
+
+
+def test_another_config_against_a_run_directory(
+    local_ray: None, run_toml: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = run_toml()
+    assert invoke("run", str(path))[0] == 0
+    files = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    code, _, sentence = invoke("run", str(path), "--set", "seed=7", "--set", "select.budget.items=3")
+    assert code == 2
+    assert_says(
+        sentence, "seed: 0 -> 7", "select.budget.items: None -> 3", str(tmp_path / "out"), "another output"
+    )
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == files
+
+
+def test_a_step_before_its_turn(local_ray: None, refused: Refused) -> None:
+    assert_says(refused("select"), "select of stage 0 needs", "fit.json", "run `zpd-ray fit` first")
+
+
+def test_a_run_directory_in_use(refused: Refused, tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_says(refused(), "another process is working on", str(tmp_path / "out"))
+
+
+# --- the process as the user sees it ---
+
+
+def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from zpd_ray.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess[str]) -> None:
+    """Nothing but the program's own words, and the reason in the last line."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr.replace("ZpdError", "Error")
+    assert done.stderr.strip().splitlines()[-1].startswith("zpd-ray: ")
+
+
+def test_a_fault_found_by_a_ray_task_is_one_sentence_on_the_terminal(
+    run_toml: Callable[..., Path],
+) -> None:
+    done = run_process("run", str(run_toml(pool={"columns": {"prompt": "txet"}})))
+    assert_one_sentence(done)
+    assert_says(done.stderr, "prompt = 'txet'", "correct 'columns'")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_a_fault_found_before_ray_starts_is_one_sentence_on_the_terminal(
+    run_toml: Callable[..., Path],
+) -> None:
+    done = run_process("run", str(run_toml(pool={"path": "absent.jsonl"})))
+    assert_one_sentence(done)
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
