@@ -181,7 +181,8 @@ def _root(
             slope = slope - (theta - prior[0]) / prior[1] ** 2
         low, high = np.where(slope > 0.0, theta, low), np.where(slope > 0.0, high, theta)
         new = theta + slope / fisher
-        # halve the bracket where Newton leaves it, or does not halve its step (rtsafe, Press et al. 2007, 9.4)
+        # halve the bracket where Newton leaves it, or does not halve its step (rtsafe, Press et al. 2007,
+        # 9.4)
         good = (new > low) & (new < high) & (np.abs(new - theta) <= np.maximum(0.5 * last, 1e-10))
         new = np.where(good, new, 0.5 * (low + high))
         last = np.abs(new - theta)

@@ -72,7 +72,7 @@ def tabulate(latent: Latent, low: float, high: float, c: float, successes: Array
         np.zeros(u.size) if c == 0.0 else ones[:, 0] * successes.sum(),
         True,
     )
-    found = marginal.posterior(block, latent)
+    found = marginal.posterior(block, latent, marginal.grid_step(trials, latent))
     return Table(u[0], step, block, found, found.weights @ found.nodes, found.weights @ found.nodes**2)
 
 

@@ -47,6 +47,11 @@ class Design:
             return row_sums(self.trials)
         return np.asarray(self.trials @ self.freq, np.float64)
 
+    @property
+    def most(self) -> Array:
+        """Largest number of trials of a respondent on one item. (n_respondents,)"""
+        return np.asarray(self.trials.max(axis=1), np.float64)
+
     def rows(self, keep: NDArray[np.intp]) -> Design:
         """The design of some of the respondents."""
         if keep.size == self.trials.shape[0]:

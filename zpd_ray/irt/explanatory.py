@@ -37,7 +37,8 @@ class ExplanatoryFit:
     binomial coefficients and without the prior. grad_norm: largest element of the gradient of what was
     maximised. theta_flags: (n_respondents,) "", "all_right", "all_wrong" or "at_floor" (no better than
     guessing). flags: "sigma_not_identified", "sigma_fixed", "sigma_at_lower_bound" (0.02), "not_converged",
-    "weakly_identified" (a standard error over 20 logits), and those of the respondents. covariance: of (theta, gamma, log sigma), rows of parameters that were not estimated NaN.
+    "weakly_identified" (a standard error over 20 logits), and those of the respondents. covariance: of
+    (theta, gamma, log sigma), rows of parameters that were not estimated NaN.
     """
 
     theta: Array

@@ -39,10 +39,10 @@ class ItemFit:
 
     a, b, c and standard errors: (n_items,), in logits; se_a is 0 where a is fixed. item_flags: (n_items,) "",
     "all_right", "all_wrong": the maximum likelihood b of such an item is infinite, b and se_b are its
-    posterior mean and sd under a normal distribution with the mean and sd of the other items. loglik: marginal
-    (conditional for cml), without binomial coefficients and priors. grad_norm: largest element of the
-    gradient. flags: "not_converged", "negative_slope", "theta_sd_zero", "weakly_identified" (a standard error
-    over 20 logits: perfectly ordered data, or too few), "guess_prior", and those of the items.
+    posterior mean and sd under a normal distribution with the mean and sd of the other items. loglik:
+    marginal (conditional for cml), without binomial coefficients and priors. grad_norm: largest element of
+    the gradient. flags: "not_converged", "negative_slope", "theta_sd_zero", "weakly_identified" (a
+    standard error over 20 logits: perfectly ordered data, or too few), "guess_prior", and those of the items.
     """
 
     model: str

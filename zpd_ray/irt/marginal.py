@@ -87,10 +87,9 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
             yield Block(part, c, successes, trials, x, mean, freq, design.score[part], plain)
 
 
-def posterior(block: Block, latent: Latent) -> Posterior:
+def posterior(block: Block, latent: Latent, step: float) -> Posterior:
     """Posterior weights of each item's difficulty, on a grid that holds all and resolves the narrowest."""
     sigma = latent.sigma
-    step = STEP_PER_SD * _narrowest(block, latent)
     margin = 8.0
     while True:
         low, high = block.mean.min() - margin * sigma, block.mean.max() + margin * sigma
@@ -104,11 +103,13 @@ def posterior(block: Block, latent: Latent) -> Posterior:
     return Posterior(nodes, weights, log_sums + constant, t)
 
 
-def _narrowest(block: Block, latent: Latent) -> float:
-    """Lower bound of the posterior standard deviations: prior precision plus the largest information."""
+def grid_step(trials: Array, latent: Latent) -> float:
+    """Step that resolves every posterior of items with at most these trials by respondent: 0.85 of a lower
+    bound of the standard deviations, from the prior precision plus the largest information.
+    """
     reach = np.linspace(latent.theta.min() - 1.0, latent.theta.max() + 1.0, 9)
     slope = -terms(latent.theta[:, None] - reach).dd_wrong
-    return float(1.0 / np.sqrt(latent.sigma**-2 + (block.trials.max(axis=0) @ slope).max()))
+    return float(STEP_PER_SD / np.sqrt(latent.sigma**-2 + (trials @ slope).max()))
 
 
 def _log_integrand(block: Block, latent: Latent, nodes: Array, t: Terms) -> Array:
@@ -128,8 +129,9 @@ def objective(design: Design, phi: Array, with_hessian: bool) -> tuple[float, Ar
     """Marginal log-likelihood, gradient and (if asked) Hessian at phi = (theta, gamma, log sigma)."""
     latent = Latent.of(phi, design.trials.shape[0])
     sums = Sums(0.0, np.zeros(phi.size), np.zeros((phi.size, phi.size)) if with_hessian else None)
+    step = grid_step(design.most, latent)
     for block in blocks(design, latent):
-        found = posterior(block, latent)
+        found = posterior(block, latent, step)
         _add_gradient(sums, block, found, latent)
         if sums.hessian is not None:
             _add_covariance(sums.hessian, block, found, latent)
@@ -201,8 +203,9 @@ def moments(design: Design, latent: Latent, *, sort: bool = True) -> tuple[Array
 
 def _moments(design: Design, latent: Latent) -> tuple[Array, Array]:
     mean, sd = np.empty(design.n_items), np.empty(design.n_items)
+    step = grid_step(design.most, latent)
     for block in blocks(design, latent):
-        found = posterior(block, latent)
+        found = posterior(block, latent, step)
         centre = found.weights @ found.nodes
         variance = found.weights @ found.nodes**2 - centre**2
         mean[block.columns], sd[block.columns] = centre, np.sqrt(np.maximum(variance, 0.0))

@@ -95,7 +95,7 @@ class Model:
 
 
 class Scores(NamedTuple):
-    """Derivatives of the log-probabilities by d_i at each node, (n_items, n_nodes), and by logit c_i (c > 0)."""
+    """Derivatives of the log-probabilities at each node, (n_items, n_nodes): by d_i, and by logit c_i."""
 
     t: Terms
     nodes: Array
@@ -174,12 +174,27 @@ Weights = list[tuple[Responses, Array, Array]]
 
 def _posterior(model: Model, data: Responses, phi: Array, p: Parameters) -> tuple[Scores, Weights]:
     """Weights of every chunk on a grid wide enough for all of them."""
-    for reach in (6.5, 9.0, 14.0, 25.0):
+    for reach in (_first_reach(model, data, p), 6.5, 9.0, 14.0, 25.0):
         at = scores(p, grid(model, phi, data.trials, reach))
         found = [(chunk, *weigh(model, chunk, p, at)) for chunk in data.chunks(at.nodes.size)]
         if max(max(w[:, 0].max(), w[:, -1].max()) for _, w, _ in found) < EDGE_MASS:
             break
     return at, found
+
+
+def _first_reach(model: Model, data: Responses, p: Parameters) -> float:
+    """How far out abilities lie by their scores, plus eight posterior sds: far less than 6.5 with many items."""
+    if model.guessing or data.successes is not None:
+        return 6.5
+    points = np.arange(0.5, 6.5, 0.5)
+    t = terms(p.a[:, None] * np.concatenate([points, -points]) + p.d[:, None])
+    above, below = np.split(-data.trials @ t.d_wrong, 2)  # expected scores
+    inside = (above >= data.score.max()) & (below <= data.score.min())
+    if not inside.any():
+        return 6.5
+    first = int(inside.argmax())
+    info = (data.trials * p.a**2) @ -t.dd_wrong
+    return min(6.5, points[first] + 8.0 / np.sqrt(1.0 + min(info[first], info[first + points.size])))
 
 
 def _add_gradient(

@@ -16,8 +16,8 @@ Objective = Callable[[Array, bool], tuple[float, Array, Array | None]]
 MAX_STEP = 2.0  # logits; a longer Newton step has left the region where the quadratic model holds
 # The root of g' (-H)^-1 g is the length of the step still to go, in standard errors.
 TOLERANCE = 1e-6
-# From here one Newton step ends at rounding (its error is of the order of the square), and moves the Hessian by
-# less than a relative 1e-4: it is not computed again.
+# From here one Newton step ends at rounding (its error is of the order of the square), and moves the
+# Hessian by less than a relative 1e-4: it is not computed again.
 LAST_STEP = 1e-4
 
 
