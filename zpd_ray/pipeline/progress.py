@@ -18,7 +18,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True)
+LOG_WIDTH = 120  # columns where the output is no terminal
+
+
+def _console(to_stderr: bool) -> Console:
+    console = Console(stderr=to_stderr)
+    return console if console.is_terminal else Console(stderr=to_stderr, width=LOG_WIDTH)
+
+
+console = _console(to_stderr=True)  # progress and notes
+results = _console(to_stderr=False)  # what a command was asked for
 Advance = Callable[[int], None]
 
 

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from zpd_ray.config import Config
 from zpd_ray.pipeline.ability import load_fit
-from zpd_ray.pipeline.progress import console, say
+from zpd_ray.pipeline.progress import results
 from zpd_ray.pipeline.store import Store
+
+COLUMNS = ("stage", "theta", "selected", "mean b", "mean p", "from", "accuracy", "selecting", "training")
+GROUPS = 3  # named in the table
 
 
 def print_summary(config: Config, store: Store) -> None:
     """Per stage: ability, what was selected from where, accuracy afterwards, time and tokens spent."""
-    table = Table(title=f"{store.root}: {config.select.method}, {config.stages} stages")
-    for column in (
-        "stage",
-        "theta",
-        "selected",
-        "mean b",
-        "mean p",
-        "from",
-        "accuracy",
-        "selecting",
-        "training",
-    ):
+    table = Table(title=f"{config.select.method}, {config.stages} stages", box=SIMPLE)
+    for column in COLUMNS:
         table.add_column(column)
     base = store.read_json("base/metrics.json")
     table.add_row("base", "", "", "", "", "", _accuracy(base), "", "")
     for stage in range(config.stages):
         table.add_row(*_row(store, stage))
-    console.print(table)
+    results.print(table)
     if config.train.method != "none":
         result = f"stages/{config.stages - 1:02d}/{config.train.result}"
-        say(f"tuned {config.train.result}: {store.path(result)}")
+        results.print(f"tuned {config.train.result}: {store.path(result)}", highlight=False, soft_wrap=True)
 
 
 def _row(store: Store, stage: int) -> list[str]:
@@ -47,11 +41,18 @@ def _row(store: Store, stage: int) -> list[str]:
         f"{chosen['zone']} + {chosen['replay']}",
         f"{chosen['mean_b']:.2f}",
         f"{chosen['mean_p']:.2f}",
-        ", ".join(f"{group or 'all'} {count}" for group, count in chosen["groups"].items()),
+        _largest(chosen["groups"]),
         _accuracy(store.read_json(f"{name}/metrics.json")),
         f"{spent['selecting']:.0f} s, {store.read_json(f'{name}/measured.json')['tokens']:,} tok",
         f"{spent['training']:.0f} s, {_train_tokens(store, name):,} tok",
     ]
+
+
+def _largest(groups: dict[str, int]) -> str:
+    """The groups that most of the selection comes from."""
+    order = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
+    told = ", ".join(f"{group or 'no group'} {count}" for group, count in order[:GROUPS])
+    return told + (f" and {len(order) - GROUPS} more" if len(order) > GROUPS else "")
 
 
 def _accuracy(metrics: dict[str, Any]) -> str:

@@ -1,0 +1,26 @@
+# make quickstart   the whole loop on a tiny model, on two CPU cores, from nothing but Python 3.11
+# make test         lint, types and tests, likewise
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test clean
+
+quickstart: .venv/ready examples/quickstart/data/model/config.json
+	$(BIN)/zpd-ray run examples/quickstart/run.toml
+
+examples/quickstart/data/model/config.json: examples/quickstart/generate.py | .venv/ready
+	$(BIN)/python examples/quickstart/generate.py
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.venv/ready: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv runs examples/quickstart/data
