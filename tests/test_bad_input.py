@@ -316,7 +316,7 @@ def test_budget_above_the_pool(
     # It is known as soon as the pool is; measuring a large pool first may take a day.
     assert not (tmp_path / "out/stages").exists()
     # Its advice must work: the same run directory with a lower budget.
-    code, _, last = invoke("run", str(tmp_path / "run.toml"), "--set", f"select.budget.{unit}={asked - 1}")
+    code, _, last = invoke("ingest", str(tmp_path / "run.toml"), "--set", f"select.budget.{unit}={asked - 1}")
     assert code == 0, last
 
 
@@ -363,12 +363,12 @@ def test_another_config_against_a_run_directory(
     local_ray: None, run_toml: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = run_toml()
-    assert invoke("run", str(path))[0] == 0
+    assert invoke("ingest", str(path))[0] == 0
     files = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    code, _, sentence = invoke("run", str(path), "--set", "seed=7", "--set", "select.budget.items=3")
+    code, _, sentence = invoke("run", str(path), "--set", "seed=7", "--set", "select.method=random")
     assert code == 2
     assert_says(
-        sentence, "seed: 0 -> 7", "select.budget.items: None -> 3", str(tmp_path / "out"), "another output"
+        sentence, "seed: 0 -> 7", "select.method: 'zpd' -> 'random'", str(tmp_path / "out"), "another output"
     )
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == files
 
