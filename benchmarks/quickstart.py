@@ -50,7 +50,7 @@ def run(method: str, seed: int, world: Path, work: Path) -> Path:
 
 
 def row(output: Path) -> dict[str, list[float]]:
-    """Accuracy of the base model and after each stage; theta and mean b of the zone by stage."""
+    """Accuracy by stage (the base model first); theta and mean b of the zone by stage."""
 
     def read(name: str) -> dict[str, float]:
         return json.loads((output / name).read_text())
