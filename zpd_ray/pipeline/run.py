@@ -19,6 +19,7 @@ from zpd_ray.pipeline.measure import measure
 from zpd_ray.pipeline.progress import say
 from zpd_ray.pipeline.select import select
 from zpd_ray.pipeline.store import Store
+from zpd_ray.selection.budget import resolve_budget
 
 
 def run(config: Config, store: Store) -> None:
@@ -38,6 +39,9 @@ def ingest_step(config: Config, store: Store) -> None:
     if not store.exists("pool.json"):
         with timed(store, "ingest"):
             ingest(config, store)
+    pool = store.read_json("pool.json")
+    # A budget that the pool cannot pay is refused before anything is measured.
+    resolve_budget(config.select.budget, pool["items"], pool["response_tokens"])
 
 
 def evaluate_base_step(config: Config, store: Store) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
@@ -15,6 +16,7 @@ from zpd_ray.errors import ZpdError
 
 # One logical CPU for the tasks that read, bin and filter parts while actors or train workers hold theirs.
 TASK_CPUS = 1.0
+GIB = 2**30
 
 
 @contextmanager
@@ -83,12 +85,27 @@ def check_resources(config: Config) -> None:
     )
     _compare("CPUs", needed_cpus(config), have.get("CPU", 0.0))
     _compare("GPUs", gpus, have.get("GPU", 0.0))
+    _compare("GiB of memory for model weights", needed_memory(config) / GIB, have.get("memory", 0.0) / GIB)
+
+
+def needed_memory(config: Config) -> float:
+    """Bytes of main memory that the copies of a local model take at least, in the hungriest step.
+
+    A scoring actor and a LoRA worker hold the weights once, full fine-tuning four times (gradients and two
+    moments). Nothing is counted for actors and workers on GPUs.
+    """
+    weights = sum(file.stat().st_size for file in Path(config.model.path).glob("*.safetensors"))
+    cluster, train = config.cluster, config.train
+    copies = {"lora": 1, "full": 4, "none": 0}[train.method]
+    scoring = 0 if cluster.gpus_per_actor else cluster.actors * weights
+    training = 0 if cluster.gpus_per_train_worker else train.workers * weights * copies
+    return float(max(scoring, training))
 
 
 def _compare(what: str, asked: float, have: float) -> None:
     if asked > have + 1e-9:
         raise ZpdError(
-            f"not enough {what}: the run asks for {asked:g} (scoring actors or train workers at a time, "
-            f"and one CPU for tasks), the cluster has {have:g}; lower cluster.actors, train.workers or what "
-            "each takes, or join a larger cluster with cluster.address"
+            f"not enough {what}: the run asks for {asked:.4g} (scoring actors or train workers at a time, "
+            f"and one CPU for tasks), the cluster has {have:.4g}; lower cluster.actors, train.workers or "
+            "what each takes, or join a larger cluster with cluster.address"
         )

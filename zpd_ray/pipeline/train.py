@@ -16,6 +16,7 @@ from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline import parts
+from zpd_ray.pipeline.board import board
 from zpd_ray.pipeline.failures import user_error
 from zpd_ray.pipeline.progress import say
 from zpd_ray.pipeline.store import Store
@@ -36,24 +37,29 @@ def train(config: Config, store: Store, model: ModelRef, directory: str) -> None
     rows = [epochs * share_of(selected, worker, workers) for worker in range(workers)]
     steps = math.ceil(max(rows) / (config.train.batch_size // workers))
     say(f"training {directory}: {selected} items, {epochs} epochs, {steps} steps, {workers} workers")
-    job = TrainJob(config, store, model, directory, _previous_state(store, model.stage), steps)
     shards = ordered_shards(store, f"{directory}/selected", config.seed, model.stage, epochs, rows)
+    with board(f"training {directory}", steps) as actor:
+        job = TrainJob(config, store, model, directory, _previous_state(store, model.stage), steps, actor)
+        _fit(job, shards)
+    store.remove(f"{directory}/ray_train")  # checkpoints inside the stage have served
+
+
+def _fit(job: TrainJob, shards: list[ray.data.Dataset]) -> None:
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": job},
         datasets={f"worker-{i}": shard for i, shard in enumerate(shards)},
         dataset_config=DataConfig(datasets_to_split=[]),  # each worker has a deterministic shard of its own
-        scaling_config=_scaling(config),
-        run_config=_run_config(store, directory),
+        scaling_config=_scaling(job.config),
+        run_config=_run_config(job.store, job.directory),
     )
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise ZpdError(
-            f"training of {directory} failed: {user_error(error) or error}; what was measured and selected "
-            "is kept: mend the cause and run again"
+            f"training of {job.directory} failed: {user_error(error) or error}; what was measured and "
+            "selected is kept: mend the cause and run again"
         ) from error
-    store.remove(f"{directory}/ray_train")  # checkpoints inside the stage have served
 
 
 def share_of(rows: int, worker: int, workers: int) -> int:

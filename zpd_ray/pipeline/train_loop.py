@@ -40,6 +40,7 @@ class TrainJob:
     directory: str  # of the stage, in the run directory
     previous_state: str | None  # directory with the trainer state of the stage before
     steps: int
+    board: Any  # actor that is told of each step
 
 
 @dataclass
@@ -65,6 +66,8 @@ def train_loop(settings: dict[str, TrainJob]) -> None:
     for batch in _batches(trainer):
         _step(trainer, batch)
         done = int(trainer.counters["step"])
+        if ray.train.get_context().get_world_rank() == 0:
+            trainer.job.board.tell.remote(done)
         if done % trainer.train.checkpoint_steps == 0 and done < trainer.job.steps:
             _checkpoint(trainer)
     if ray.train.get_context().get_world_rank() == 0:
