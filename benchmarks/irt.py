@@ -70,7 +70,7 @@ def ours(case: str) -> Callable[[], Any]:
         return _probe(irt, three=case.endswith("3PL"))
     y = responses(case)
     if case.startswith(("rasch 1000", "rasch 64", "2pl")):
-        return lambda: irt.fit(y, case.split()[0])
+        return lambda: irt.fit(y, "2pl" if case.startswith("2pl") else "rasch")
     rng = np.random.default_rng(1)
     x = rng.standard_normal((y.shape[1], 0 if case.startswith("rasch") else 3))
     tried = np.ones_like(y)

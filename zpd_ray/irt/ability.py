@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 Estimator = Literal["ml", "map", "eap", "wle"]
 
 CELLS = 1 << 20  # respondents times items worked on at a time
+NODES = 64  # of a grid, which takes the place of respondents where they are fewer
 BOUND = 40.0  # logits beyond the outermost item: no finite estimate lies further out
 REACH = 7.5  # posterior standard deviations covered on either side
 
@@ -53,7 +54,7 @@ class Items:
     def parts(self, rows: slice) -> list[tuple[Array, Array, slice]]:
         """Successes and failures of some respondents, cut into pieces of at most CELLS."""
         n = self.successes[rows].shape[0]
-        size = max(1, CELLS // max(n, 1))
+        size = max(1, CELLS // max(n, NODES))
         cuts = [slice(i, i + size) for i in range(0, self.b.size, size)]
         pieces = []
         for cut in cuts:

@@ -183,7 +183,7 @@ def _posterior(model: Model, data: Responses, phi: Array, p: Parameters) -> tupl
 
 
 def _first_reach(model: Model, data: Responses, p: Parameters) -> float:
-    """How far out abilities lie by their scores, plus eight posterior sds: far less than 6.5 with many items."""
+    """How far out abilities lie by their scores, plus eight posterior sds; at most 6.5."""
     if model.guessing or data.successes is not None:
         return 6.5
     points = np.arange(0.5, 6.5, 0.5)
