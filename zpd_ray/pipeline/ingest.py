@@ -64,7 +64,7 @@ def ingest_source(
     Raises ZpdError when nothing is left, or more than ``source.max_bad_share`` of the rows is bad.
     """
     staging = f"{into}.staging"
-    for leftover in (staging, into):  # of an attempt that was killed
+    for leftover in (staging, into, f"quarantine/{into}"):  # of an attempt that was killed or refused
         store.remove(leftover)
     staged = _stage_files(config, store, source, into, staging)
     _check(staged["rows"], staged["items"], staged["reasons"], source)
@@ -116,7 +116,7 @@ def _stage_file(
             "rows": len(batch),
             "items": items.num_rows,
             "own_ids": "item_id" in source.columns or "item_id" in columns,
-            "reasons": _quarantine(store, f"{into}-read-{name}", bad),
+            "reasons": _quarantine(store, f"{into}/read-{name}", bad),
             "sources": "[]",
         }
     done = {"rows": 0, "items": 0, "own_ids": False, "reasons": "{}"}
@@ -154,7 +154,7 @@ def _read_staged(store: Store, staging: str, count: int, name: str) -> pa.Table:
 
 def _resolve_ids(store: Store, into: str, rows: pa.Table) -> pa.Table:
     kept, bad = clashing_ids(rows)
-    _quarantine(store, f"{into}-ids-{parts.part_name(rows['id_bucket'][0].as_py())}", bad)
+    _quarantine(store, f"{into}/ids-{parts.part_name(rows['id_bucket'][0].as_py())}", bad)
     return kept
 
 
@@ -171,7 +171,7 @@ def _finish_part(config: Config, store: Store, into: str, excluded: np.ndarray, 
         "items": items.num_rows,
         "duplicates": duplicates,
         "overlap": overlap,
-        "reasons": _quarantine(store, f"{into}-{name}", bad),
+        "reasons": _quarantine(store, f"{into}/{name}", bad),
         "prompt_tokens": sum_of(items, "prompt_tokens"),
         "response_tokens": sum_of(items, "response_tokens"),
     }
@@ -222,7 +222,7 @@ def _tokenizer(model: ModelConfig) -> tuple[Any, int]:
 def _quarantine(store: Store, name: str, bad: pa.Table) -> str:
     """Write bad rows, if any; their counts by reason as JSON."""
     if bad.num_rows:
-        store.write_table(f"quarantine/{name.replace('/', '-')}", bad)
+        store.write_table(f"quarantine/{name}", bad)
     return json.dumps(Counter(bad["reason"].to_pylist()))
 
 

@@ -1,8 +1,9 @@
 """The run directory: a local path or any URI that pyarrow.fs opens.
 
     config.toml  manifest.json  events.jsonl  pool.json
-    pool/part-00000.parquet ...          quarantine/*.parquet
+    pool/part-00000.parquet ...
     evaluation/pool.json, evaluation/pool/...
+    quarantine/{pool/,evaluation/pool/}  bad rows, with reason, file and row
     base/{evaluation/,metrics.json}      the model before any training
     stages/NN/{measurements/,measured.json,fit.json,selected/,chosen/,selection.json,
                adapter/ or model/,trainer/,train.json,evaluation/,metrics.json}
