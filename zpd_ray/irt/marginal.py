@@ -90,7 +90,7 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
 def posterior(block: Block, latent: Latent, step: float) -> Posterior:
     """Posterior weights of each item's difficulty, on a grid that holds all and resolves the narrowest."""
     sigma = latent.sigma
-    margin = 8.0
+    margin = 7.0
     while True:
         low, high = block.mean.min() - margin * sigma, block.mean.max() + margin * sigma
         nodes = uniform_grid(low, high, step)

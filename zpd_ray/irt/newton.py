@@ -19,6 +19,7 @@ TOLERANCE = 1e-6
 # From here one Newton step ends at rounding (its error is of the order of the square), and moves the
 # Hessian by less than a relative 1e-4: it is not computed again.
 LAST_STEP = 1e-4
+LAST_STEP_SAMPLED = 5e-2  # the same for data so many that a sample gives the curvature: closer to quadratic
 
 
 @dataclass(frozen=True)
@@ -77,29 +78,30 @@ def maximise(
     """Newton with step halving until the step left is under `tolerance` standard errors.
 
     `curvature`, when given, is a close approximation of the Hessian at the maximum (from a sample of the
-    data): it replaces the Hessian while it contracts the steps fast, and the exact Hessian is computed once,
-    at the end. Steps then shrink by a steady factor, so the last one is taken without a look at its value.
+    data): it replaces the Hessian while it contracts the steps fast, by a steady factor. The exact Hessian
+    is computed once, where the next step promises to be short, and gives the last step.
     """
     x = np.array(start, dtype=np.float64)
     value, gradient, hessian = objective(x, curvature is None)
-    previous = np.inf
+    previous, last_step = np.inf, LAST_STEP
     for iteration in range(max_iterations):
-        metric = hessian if curvature is None else curvature
-        if metric is None:  # the approximation was just given up
-            value, gradient, metric = objective(x, True)
-        step, decrement = ascent_step(gradient, np.asarray(metric))
-        if decrement < tolerance:
-            return _finish(objective, x, (value, gradient, hessian), True, iteration)
-        if curvature is not None and decrement > 0.3 * previous:
+        step, decrement = ascent_step(gradient, np.asarray(hessian if curvature is None else curvature))
+        if curvature is not None and decrement > 0.3 * previous:  # a poor approximation: do without
             curvature = None
             value, gradient, hessian = objective(x, True)
             step, decrement = ascent_step(gradient, np.asarray(hessian))
-        if curvature is not None and np.isfinite(previous) and decrement**2 / previous < tolerance:
-            return _finish(objective, x + step, (value, gradient, None), True, iteration + 1)
-        if curvature is None and decrement < LAST_STEP:
+        if decrement < tolerance:
+            return _finish(objective, x, (value, gradient, hessian), True, iteration)
+        if curvature is None and decrement < last_step:
             x = x + step
             value, gradient, _ = objective(x, False)
             return Maximum(x, value, gradient, np.asarray(hessian), True, iteration + 1)
+        if (
+            curvature is not None
+            and np.isfinite(previous)
+            and decrement**2 / previous < 0.2 * LAST_STEP_SAMPLED
+        ):
+            curvature, last_step = None, LAST_STEP_SAMPLED
         previous = decrement
         moved = _halve(objective, x, step, value, gradient, curvature is None)
         if moved is None:  # rounding has the last word: no step improves the value any more
