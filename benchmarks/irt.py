@@ -150,8 +150,8 @@ import sys, time, json, statistics, numpy as np
 from catsim.selection import MaxInfoSelector
 from catsim import irt
 rng = np.random.default_rng(2); n = 1000000
-bank = np.stack([np.exp(.3 * rng.standard_normal(n)), rng.standard_normal(n), rng.beta(5, 17, n),
-np.ones(n)], 1) bank = np.ascontiguousarray(bank)
+a, b, c = np.exp(.3 * rng.standard_normal(n)), rng.standard_normal(n), rng.beta(5, 17, n)
+bank = np.ascontiguousarray(np.stack([a, b, c, np.ones(n)], 1))
 try:
     from catsim.item_bank import ItemBank
     bank = ItemBank(bank)

@@ -44,8 +44,13 @@ def run(method: str, seed: int, world: Path, work: Path) -> Path:
         "seed": seed,
     }
     settings = [word for key, value in places.items() for word in ("--set", f"{key}={value}")]
-    command = [Path(sys.executable).with_name("zpd-ray"), "run", EXAMPLE / "run.toml", *settings, *METHODS[method]]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [Path(sys.executable).with_name("zpd-ray"), "run", EXAMPLE / "run.toml"]
+    subprocess.run(
+        [*command, *settings, *METHODS[method]],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return output
 
 
@@ -71,14 +76,15 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="worlds 0 .. SEEDS-1 (default: 5)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark-quickstart")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     print("| seed | method | accuracy: base, after each stage | theta by stage | mean b of the selection |")
     print("|---|---|---|---|---|")
-    last: dict[str, list[float]] = {method: [] for method in METHODS}
+    last: dict[str, list[float]] = {method: [] for method in options.methods}
     for seed in range(options.seeds):
         world = make_world(seed, options.work)
-        for method in METHODS:
+        for method in options.methods:
             found = row(run(method, seed, world, options.work))
             last[method].append(found["accuracy"][-1])
             cells = [

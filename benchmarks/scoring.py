@@ -6,8 +6,12 @@ Rows of the table:
             and nll_loss of each; the faster of one thread and all cores
   engine    TransformersEngine.score in one process with one thread
   engines   as many such processes as cores, each with a share of the items: the ceiling for a pipeline
+  pipe 1    the pipeline's measuring (Ray Data, files in and out) with one actor; from call to return, with
+            starting the actor and loading the model
+  pipe N    the same with as many actors as cores
 
-Tokens are those of prompt and response. Loading a model is not timed. The model has random weights, which
+Tokens are those of prompt and response. Loading a model is not timed except in the pipeline's rows; there,
+"running" is the rate between the first and the last finished part. The model has random weights, which
 changes no timing. Example: python benchmarks/scoring.py --items 300
 """
 
@@ -28,14 +32,20 @@ import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that are started here; torch's threads are set by hand
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests import tiny  # noqa: E402
-from zpd_ray.config import Config  # noqa: E402
+from zpd_ray.config import ClusterConfig, Config  # noqa: E402
 from zpd_ray.engines import ModelRef, tokens  # noqa: E402
 from zpd_ray.engines.transformers import TransformersEngine  # noqa: E402
+from zpd_ray.pipeline import session  # noqa: E402
+from zpd_ray.pipeline.measure import measure as measure_parts  # noqa: E402
+from zpd_ray.pipeline.parts import part_name  # noqa: E402
+from zpd_ray.pipeline.store import Store  # noqa: E402
 
+PARTS = 12
 SHORT = 64  # tokens; items "under 64 tokens"
 
 
@@ -126,6 +136,25 @@ def engines_seconds(config: Config, items: pa.Table, processes: int) -> float:
     return float(spans[:, 1].max() - spans[:, 0].min())
 
 
+def pipeline_seconds(config: Config, items: pa.Table, actors: int) -> tuple[float, float]:
+    """Seconds from call to return, and those that the run would take at the rate between its parts' ends."""
+    config = config.model_copy(update={"cluster": ClusterConfig(actors=actors)})
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store(directory)
+        for i in range(PARTS):
+            part = items.slice(
+                i * len(items) // PARTS, (i + 1) * len(items) // PARTS - i * len(items) // PARTS
+            )
+            store.write_table(f"pool/{part_name(i)}", part)
+        store.write_json("pool.json", {"items": len(items)})
+        start = time.perf_counter()
+        measure_parts(config, store, ModelRef(config.model.path), "pool", "measured")
+        seconds = time.perf_counter() - start
+        ends = sorted(path.stat().st_mtime for path in Path(directory, "measured").glob("part-*"))
+    # The first end of each actor is where running starts; parts have equal numbers of items.
+    return seconds, (ends[-1] - ends[actors - 1]) * PARTS / (PARTS - actors)
+
+
 def measure(config: Config, items: pa.Table, rounds: int) -> dict[str, float]:
     """Best seconds of each row; rounds are interleaved so that a busy machine slows all alike."""
     path, cores = config.model.path, os.cpu_count() or 1
@@ -136,6 +165,9 @@ def measure(config: Config, items: pa.Table, rounds: int) -> dict[str, float]:
         torch.set_num_threads(1)
         seconds["engine"] = engine_seconds(engine, items)
         seconds["engines"] = engines_seconds(config, items, cores)
+        for actors in (1, cores):
+            name = f"pipe {actors}"
+            seconds[name], seconds[f"{name} running"] = pipeline_seconds(config, items, actors)
         best = {name: min(value, best.get(name, value)) for name, value in seconds.items()}
     return best
 
@@ -148,11 +180,13 @@ def report(name: str, items: pa.Table, path: str, seconds: dict[str, float]) -> 
     total = lengths.sum()
     print(f"\n{name}: {len(items)} items, mean {lengths.mean(0).round(1)} tokens of prompt and response")
     for row, value in seconds.items():
-        print(f"  {row:8s} {total / value:9.0f} tokens/s   {seconds['loop'] / value:5.2f} x loop")
+        print(f"  {row:14s} {total / value:9.0f} tokens/s   {seconds['loop'] / value:5.2f} x loop")
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
+    session.start(ClusterConfig(), cpus=(os.cpu_count() or 1) + 1)
+    session.quiet()
     pairs = read(args.data)
     with tempfile.TemporaryDirectory() as directory:
         path = str(

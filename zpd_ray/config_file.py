@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 
-# Sections that say with what a run is computed, not what it computes: a resumed run may change them.
-FREE_SECTIONS = ("cluster", "output")
+# What may change when a run is resumed: with what it is computed, and the limits at which it gives up.
+FREE = ("cluster", "output", "pool.max_bad_share", "evaluation.max_bad_share", "measure.max_failed_share")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -48,7 +48,7 @@ def differences(old: Config, new: Config) -> list[str]:
     return [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key.split(".")[0] not in FREE_SECTIONS
+        if before.get(key) != after.get(key) and not key.startswith(FREE)
     ]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import reference
 
+from tests.irt.conftest import reference
 from zpd_ray.irt import ability, information
 
 

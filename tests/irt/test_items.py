@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import DATA, reference
 
+from tests.irt.conftest import DATA, reference
 from zpd_ray import irt
 from zpd_ray.irt import cml, mml, score_curves
 from zpd_ray.irt.mml import Model, Responses

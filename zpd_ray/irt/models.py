@@ -34,7 +34,10 @@ def information(theta: ArrayLike, a: ArrayLike, b: ArrayLike, c: ArrayLike | Non
     if c is None:
         return np.asarray(a * a * star * (1.0 - star))
     c = np.asarray(c, np.float64)
-    return np.asarray(a * a * (1.0 - c) * (1.0 - star) * star * star / (c + (1.0 - c) * star))
+    p = c + (1.0 - c) * star
+    # Far above theta without guessing, star underflows to 0: so does the information.
+    share = np.divide(star, p, out=np.zeros(np.shape(p)), where=p > 0)
+    return np.asarray(a * a * (1.0 - c) * (1.0 - star) * star * share)
 
 
 class Terms(NamedTuple):

@@ -10,7 +10,7 @@ from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline import run as steps
 from zpd_ray.pipeline.failures import user_error
-from zpd_ray.pipeline.open import open_run
+from zpd_ray.pipeline.open import check_run, locked
 from zpd_ray.pipeline.session import ray_session
 from zpd_ray.pipeline.store import Store
 from zpd_ray.pipeline.summary import print_summary
@@ -30,10 +30,11 @@ WRITER = {"measured.json": "measure", "fit.json": "fit", "selection.json": "sele
 
 def perform(command: str, config: Config) -> None:
     """Run a command to its end; ZpdError with one sentence when the user can do something about a failure."""
-    with open_run(config) as store, ray_session(config):
+    store = check_run(config)
+    with ray_session(config), locked(store):
         try:
             _perform(command, config, store)
-        except RayError as error:
+        except (RayError, ZpdError) as error:
             raise user_error(error) or error from None
 
 

@@ -6,6 +6,8 @@ import re
 
 from zpd_ray.errors import ZpdError
 
+# What Ray Data appends to the message of an exception in a task.
+RAY_DATA_ADDS = "\nFailed to apply UDF"
 # An actor that fails while it starts, and a train worker, hand their exception over as text only.
 _TOLD = re.compile(r"^(?:zpd_ray\.errors\.)?ZpdError: (.+)$", re.MULTILINE)
 
@@ -15,7 +17,7 @@ def user_error(error: BaseException) -> ZpdError | None:
     inner: BaseException | None = error
     while inner is not None:
         if type(inner) is ZpdError:
-            return inner
+            return ZpdError(str(inner).partition(RAY_DATA_ADDS)[0])
         inner = getattr(inner, "cause", None) or inner.__cause__
     told = _TOLD.findall(str(error))
     return ZpdError(told[-1]) if told else None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 from zpd_ray import graders
 from zpd_ray.config import Config
@@ -18,26 +19,30 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.store import Store
 from zpd_ray.readers.sources import expand
 
+LOCK = ".lock"
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
 
-@contextmanager
-def open_run(config: Config) -> Iterator[Store]:
-    """The store of a run, its config checked against what an earlier attempt recorded.
+def check_run(config: Config) -> Store:
+    """The store of a run, after everything that can be checked before work starts; writes nothing.
 
-    Everything that can be checked before work starts is checked here, before anything is written.
-    Raises ZpdError when the config differs from the recorded one, or another process has the run.
+    Raises ZpdError when the config differs from the one of an earlier attempt, the directory holds something
+    else, or an input is not there.
     """
     store = Store(config.output)
-    recorded = store.exists("config.toml")
-    if recorded:
+    if store.exists("config.toml"):
         _check_same(config, store)
     else:
+        _check_ours(store)
         check_inputs(config)
+    return store
+
+
+def record(config: Config, store: Store) -> None:
+    """Bind the run directory to the config: once the pool is there, so that a refused one can be mended."""
+    if not store.exists("config.toml"):
         store.write_json("manifest.json", _manifest(config))
         store.write_bytes("config.toml", to_toml(config).encode())
-    with _locked(store):
-        yield store
 
 
 def check_inputs(config: Config) -> None:
@@ -47,6 +52,26 @@ def check_inputs(config: Config) -> None:
         expand(source.path, source.format)
     if config.engine.name != "simulated":
         max_length(config.model, load_tokenizer(config.model.path))
+        _check_weights(Path(config.model.path))
+
+
+def _check_weights(directory: Path) -> None:
+    if directory.is_dir() and not list(directory.glob("*.safetensors")):
+        names = sorted(path.name for path in directory.iterdir())
+        raise ZpdError(
+            f"no weights in {directory}, which holds {', '.join(names)}; expected *.safetensors: save the "
+            "model with save_pretrained (other formats are not read, since they can run code)"
+        )
+
+
+def _check_ours(store: Store) -> None:
+    """A run empties directories of its own name: not in a directory with somebody's files."""
+    found = store.entries("")
+    if found and LOCK not in found:
+        raise ZpdError(
+            f"the output directory {store.root} is not empty and holds no run (found "
+            f"{', '.join(found[:5])}); give a new or an empty directory"
+        )
 
 
 def _check_same(config: Config, store: Store) -> None:
@@ -65,12 +90,17 @@ def _manifest(config: Config) -> dict[str, object]:
 
 
 @contextmanager
-def _locked(store: Store) -> Iterator[None]:
-    """One process at a time, where the file system can say so; a killed process leaves no lock behind."""
+def locked(store: Store) -> Iterator[None]:
+    """The run directory, begun if it is new, for one process at a time where the file system can say so.
+
+    A killed process leaves no lock behind. Raises ZpdError when another process has the run, or the directory
+    cannot be made.
+    """
     if not store.is_local:
+        store.write_bytes(LOCK, b"")
         yield
         return
-    with Path(store.path(".lock")).open("w") as handle:
+    with _open_lock(store) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -78,3 +108,13 @@ def _locked(store: Store) -> Iterator[None]:
                 f"another process is working on {store.root}; wait for it, or give another output"
             ) from None
         yield
+
+
+def _open_lock(store: Store) -> TextIO:
+    try:
+        Path(store.root).mkdir(parents=True, exist_ok=True)
+        return Path(store.path(LOCK)).open("a")
+    except OSError as problem:
+        raise ZpdError(
+            f"cannot write to the run directory {store.root}: {problem}; set output to another place"
+        ) from None

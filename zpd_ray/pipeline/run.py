@@ -16,6 +16,7 @@ from zpd_ray.pipeline.ability import fit_ability, load_fit
 from zpd_ray.pipeline.evaluate import evaluate
 from zpd_ray.pipeline.ingest import ingest
 from zpd_ray.pipeline.measure import measure
+from zpd_ray.pipeline.open import record
 from zpd_ray.pipeline.progress import say
 from zpd_ray.pipeline.select import select
 from zpd_ray.pipeline.store import Store
@@ -42,6 +43,7 @@ def ingest_step(config: Config, store: Store) -> None:
     pool = store.read_json("pool.json")
     # A budget that the pool cannot pay is refused before anything is measured.
     resolve_budget(config.select.budget, pool["items"], pool["response_tokens"])
+    record(config, store)
 
 
 def evaluate_base_step(config: Config, store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ def ray_session(config: Config) -> Iterator[None]:
     already = ray.is_initialized()
     if not already:
         start(config.cluster, needed_cpus(config))
-    _quiet()
+    quiet()
     check_resources(config)
     try:
         yield
@@ -50,6 +51,7 @@ def start(cluster: ClusterConfig, cpus: float) -> None:
     # Ray Data and Ray Train print their own progress; ours is the one on the screen.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     if cluster.address != "local":
+        _check_reachable(cluster.address)
         ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
         return
     # On a machine of our own more logical CPUs than cores may be declared: actors and tasks take turns.
@@ -62,7 +64,8 @@ def start(cluster: ClusterConfig, cpus: float) -> None:
     )
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Our own progress is the one on the screen; errors of tasks come as they were raised."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -70,6 +73,20 @@ def _quiet() -> None:
     context.raise_original_map_exception = True
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself waits for minutes for a cluster that is not there."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto": Ray finds the cluster of this machine, or says at once that there is none
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as problem:
+        raise ZpdError(
+            f"no Ray cluster answers at cluster.address = {address!r} ({problem}); expected the "
+            "(6379 by default), or 'local' to start a Ray of its own"
+        ) from None
 
 
 def check_resources(config: Config) -> None:

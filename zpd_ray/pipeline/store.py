@@ -18,8 +18,6 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +38,13 @@ class Store:
 
     def _open(self) -> None:
         if "://" in self.root:
-            self.fs, self.base = pafs.FileSystem.from_uri(self.root)
+            try:
+                self.fs, self.base = pafs.FileSystem.from_uri(self.root)
+            except (OSError, ValueError) as problem:
+                raise ZpdError(
+                    f"cannot open output = {self.root!r}: {problem}; expected a path, or a URI that "
+                    "pyarrow.fs opens (file, s3, gs, hdfs, abfs)"
+                ) from None
         else:
             self.fs, self.base = pafs.LocalFileSystem(), self.root
 
@@ -66,16 +70,22 @@ class Store:
         found = (f.base_name for f in self.fs.get_file_info(selector) if f.is_file)
         return sorted(name for name in found if not name.startswith("."))
 
-    @contextmanager
-    def _write(self, name: str) -> Iterator[pa.NativeFile]:
-        """A stream whose bytes become the file when the block ends well, and vanish when it does not."""
+    def entries(self, directory: str) -> list[str]:
+        """Sorted names of everything in a directory, unfinished and hidden files included."""
+        if self.fs.get_file_info(self.path(directory)).type != pafs.FileType.Directory:
+            return []
+        infos = self.fs.get_file_info(pafs.FileSelector(self.path(directory)))
+        return sorted(info.base_name for info in infos)
+
+    def write_bytes(self, name: str, content: bytes | pa.Buffer) -> None:
+        """Replace a file by ``content`` in one step: a reader sees all of it or none."""
         parent, _, leaf = self.path(name).rpartition("/")
         # Object stores make a file visible on close only; a local file needs the rename.
         target = f"{parent}/.{leaf}.{uuid.uuid4().hex}" if self.is_local else self.path(name)
         try:
             self.fs.create_dir(parent, recursive=True)
             with self.fs.open_output_stream(target) as stream:
-                yield stream
+                stream.write(content)
             if self.is_local:
                 self.fs.move(target, self.path(name))
         except OSError as problem:
@@ -86,11 +96,6 @@ class Store:
         finally:
             if self.is_local and os.path.exists(target):
                 os.unlink(target)
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Replace a file by ``content`` in one step."""
-        with self._write(name) as stream:
-            stream.write(content)
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
@@ -107,8 +112,9 @@ class Store:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Replace a parquet file by ``table`` in one step; equal tables give equal bytes."""
-        with self._write(name) as stream:
-            pq.write_table(table, stream, compression="zstd")
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(name, sink.getvalue())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """The table in a parquet file."""

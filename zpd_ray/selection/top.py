@@ -126,7 +126,8 @@ def find_top(budget: int, histogram_of: Histogram, collect: Collect) -> Top:
 def _last_that_fits(
     prefix: Prefix, left: int, keys: Keys, item_ids: NDArray[np.object_], weights: NDArray[np.int64]
 ) -> tuple[Threshold, int, int]:
-    order = np.lexsort((item_ids.astype(str), keys))
+    by_id = np.argsort(item_ids, kind="stable")
+    order = by_id[np.argsort(keys[by_id], kind="stable")]
     cumulative = np.cumsum(weights[order])
     fitting = int(np.searchsorted(cumulative, left, side="right"))
     if fitting == 0:  # all that comes before the prefix, and nothing under it
