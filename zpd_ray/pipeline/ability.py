@@ -16,6 +16,7 @@ from zpd_ray.calibration import Fit, Statistics, fit_stage
 from zpd_ray.config import AbilityConfig, Config
 from zpd_ray.difficulty import bin_of
 from zpd_ray.pipeline import parts
+from zpd_ray.pipeline.session import lasting_actor
 from zpd_ray.pipeline.store import Store
 
 # A restarted actor has lost its statistics; they are collected anew, so many times.
@@ -24,15 +25,21 @@ ARRIVAL_SECONDS = 60.0
 
 
 class AbilityActor:
-    """Statistics of one stage, keyed by part, so that a repeated part is no double count."""
+    """Statistics of one fit, keyed by part, so that a repeated part is no double count."""
 
     def __init__(self) -> None:
         """Empty."""
+        self._fit = ""
         self._parts: dict[str, Statistics] = {}
 
-    def observe(self, part: str, statistics: Statistics) -> None:
+    def begin(self, fit: str) -> None:
+        """Forget what belongs to other fits; what still arrives from them is not taken."""
+        self._fit, self._parts = fit, {}
+
+    def observe(self, fit: str, part: str, statistics: Statistics) -> None:
         """Take, or take again, the statistics of a part."""
-        self._parts[part] = statistics
+        if fit == self._fit:
+            self._parts[part] = statistics
 
     def observed(self) -> int:
         """How many parts have reported."""
@@ -47,9 +54,11 @@ def fit_ability(config: Config, store: Store, stage: int) -> Fit:
     """Fit ``stage`` from its measurements; the result is also in ``stages/NN/fit.json``."""
     previous = load_fit(store, stage - 1) if stage else None
     names = store.names("pool")
-    actor: Any = ray.remote(AbilityActor).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-    for _ in range(ATTEMPTS):
-        send = partial(_send_statistics, config, store, stage, actor)
+    actor = lasting_actor(AbilityActor)
+    for attempt in range(ATTEMPTS):
+        fit_name = f"{store.root}/{stage}/{attempt}"
+        ray.get(actor.begin.remote(fit_name))
+        send = partial(_send_statistics, config, store, stage, actor, fit_name)
         sent = sum(1 for _row in parts.results(names, send))
         if _all_arrived(actor, sent):
             break
@@ -75,13 +84,15 @@ def load_fit(store: Store, stage: int) -> Fit:
     return Fit(**store.read_json(f"stages/{stage:02d}/fit.json"))
 
 
-def _send_statistics(config: Config, store: Store, stage: int, actor: Any, name: str) -> dict[str, Any]:
+def _send_statistics(
+    config: Config, store: Store, stage: int, actor: Any, fit_name: str, name: str
+) -> dict[str, Any]:
     """Send a part's statistics to the actor, not to the driver.
 
     Without waiting for it: a task that waits gives up its CPU, and Ray starts more workers in its place.
     """
     statistics = part_statistics(config, store, stage, name)
-    actor.observe.remote(name, statistics)
+    actor.observe.remote(fit_name, name, statistics)
     return {"items": statistics.counts.n_items}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from zpd_ray.pipeline.progress import progress
+from zpd_ray.pipeline.session import lasting_actor
 
 POLL_SECONDS = 0.5
 
@@ -33,7 +34,8 @@ class Board:
 @contextmanager
 def board(what: str, steps: int) -> Iterator[Any]:
     """An actor to tell; a bar follows it from a thread while the caller waits for the training job."""
-    actor: Any = ray.remote(Board).options(num_cpus=0).remote()
+    actor = lasting_actor(Board)
+    ray.get(actor.tell.remote(0))
     finished = threading.Event()
 
     def follow() -> None:

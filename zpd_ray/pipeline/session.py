@@ -8,7 +8,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -73,6 +75,19 @@ def quiet() -> None:
     context.raise_original_map_exception = True
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def lasting_actor(cls: type) -> Any:
+    """The session's one actor of a class, started on first use: a process costs seconds to start.
+
+    It takes no CPU, is restarted when it dies (then empty), and ends with the session.
+    """
+    return _actor_of(ray.get_runtime_context().get_job_id(), cls)
+
+
+@cache  # holds the handle: Ray ends an actor that nobody refers to
+def _actor_of(job: str, cls: type) -> Any:
+    return ray.remote(cls).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
 
 
 def _check_reachable(address: str) -> None:
