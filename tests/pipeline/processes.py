@@ -1,0 +1,64 @@
+"""``zpd-ray`` as a process of its own, and one quickstart run that several test modules look at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+RUN_SECONDS = 900  # a run takes one minute; machines that are shared take several
+
+
+def command(verb: str, config: Path, *overrides: str) -> list[str]:
+    """``zpd-ray verb config --set ... --set ...`` with this Python."""
+    flags = [part for override in overrides for part in ("--set", override)]
+    return [sys.executable, "-c", "from zpd_ray.cli import main; main()", verb, str(config), *flags]
+
+
+def call(arguments: list[str], seconds: float = RUN_SECONDS) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """The quickstart's config on a world small enough for tests."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    output: Path  # of the run that nothing disturbed
+    stdout: str
+    stderr: str
+
+    def command(self, output: Path, verb: str = "run") -> list[str]:
+        """The same run into another run directory."""
+        return command(verb, self.config, *self.overrides, f"output={output}")
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+    """Generated and run from start to end, as the README says, in small."""
+    directory = tmp_path_factory.mktemp("quickstart")
+    world = directory / "world"
+    sizes = ("--items", "160", "--eval-items", "24", "--steps", "200")
+    made = call([sys.executable, str(EXAMPLES / "quickstart/generate.py"), str(world), *sizes])
+    assert made.returncode == 0, made.stderr
+    overrides = (
+        f"pool.path={world / 'pool.jsonl'}",
+        f"evaluation.path={world / 'eval.jsonl'}",
+        f"model.path={world / 'model'}",
+        "pool.items_per_part=25",
+        "stages=2",
+        "select.budget={fraction = 0.2}",
+        "train.batch_size=8",
+        "train.micro_batch_size=8",
+        "train.checkpoint_steps=4",
+    )
+    config, output = EXAMPLES / "quickstart/run.toml", directory / "undisturbed"
+    done = call(command("run", config, *overrides, f"output={output}"))
+    assert done.returncode == 0, done.stderr
+    return Quickstart(config, overrides, output, done.stdout, done.stderr)

@@ -1,0 +1,148 @@
+"""The examples, run by the command of their README: the quickstart in small, GSM8K on real problems."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from tests.pipeline.conftest import table_of
+from tests.pipeline.processes import EXAMPLES, ROOT, Quickstart, call, command
+from zpd_ray.pipeline.ability import load_fit
+from zpd_ray.pipeline.store import Store
+
+pytest_plugins = ["tests.pipeline.processes"]
+
+GSM8K = ROOT.parent / "shared/data/gsm8k"
+needs_gsm8k = pytest.mark.skipif(not GSM8K.is_dir(), reason=f"needs {GSM8K}")
+
+
+# --- quickstart ---
+
+
+def test_quickstart_ends_with_an_adapter_and_tells_each_stage(quickstart: Quickstart) -> None:
+    store = Store(str(quickstart.output))
+    for stage in (0, 1):
+        name = f"stages/{stage:02d}"
+        fit, selection = load_fit(store, stage), store.read_json(f"{name}/selection.json")
+        assert store.exists(f"{name}/adapter/adapter_model.safetensors")
+        assert selection["selected"] == 32  # 20 % of 160
+        assert 0 < selection["replay"] <= 8  # a quarter, from what is mastered
+        assert store.read_json(f"{name}/metrics.json")["items"] == 24
+        assert f"{fit.theta:.2f} +- {fit.theta_se:.2f}" in quickstart.stdout
+    assert str(quickstart.output / "stages/01/adapter") in quickstart.stdout
+    assert "Traceback" not in quickstart.stderr
+
+
+def test_quickstart_trains_on_what_it_selects(quickstart: Quickstart) -> None:
+    """What stage 0 was trained on has a lower NLL at stage 1 than the rest has by comparison."""
+    store = Store(str(quickstart.output))
+    before, after = (table_of(store, f"stages/{stage:02d}/measurements") for stage in (0, 1))
+    assert before["item_id"].equals(after["item_id"])
+    fell = before["nll"].to_numpy() - after["nll"].to_numpy()
+    chosen = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
+    trained = np.array([item in chosen for item in before["item_id"].to_pylist()])
+    assert fell[trained].mean() > max(0.0, fell[~trained].mean())
+
+
+# --- GSM8K ---
+
+
+def problems(part: str, count: int) -> list[str]:
+    with gzip.open(GSM8K / f"{part}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return list(itertools.islice(lines, count))
+
+
+@pytest.fixture(scope="module")
+def speechless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that cannot say a digit: all of its answers are wrong.
+
+    The logits of tokens with a digit are 0, and of a thousand random ones some are above.
+    """
+    texts = ["{question} {answer}".format(**json.loads(line)) for line in problems("train", 300)]
+    directory = tiny.build_model(
+        tmp_path_factory.mktemp("speechless"), texts=texts, vocab=1024, layers=1, max_length=1024
+    )
+    vocabulary = tiny.build_tokenizer(texts, 1024).get_vocab()
+    digits = [index for token, index in vocabulary.items() if any(c.isdigit() for c in token)]
+    weights = load_file(directory / "model.safetensors")
+    weights["lm_head.weight"][torch.tensor(digits)] = 0.0
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def run_gsm8k(directory: Path, pool: Path, model: Path) -> Store:
+    """One stage of examples/gsm8k/run.toml on the CPU, with short answers."""
+    evaluation = directory / "test.jsonl"
+    evaluation.write_text("".join(problems("test", 8)), encoding="utf-8")
+    overrides = [
+        f"output={directory / 'run'}",
+        f"pool.path={pool}",
+        f"evaluation.path={evaluation}",
+        f"model.path={model}",
+        "stages=1",
+        "measure.rollouts=1",
+        "measure.max_new_tokens=4",
+        "train.epochs=1",
+        "train.learning_rate=2e-3",
+        "cluster.gpus_per_actor=0",
+        "cluster.gpus_per_train_worker=0",
+    ]
+    done = call(command("run", EXAMPLES / "gsm8k/run.toml", *overrides))
+    assert done.returncode == 0, done.stderr
+    assert "all_wrong" in done.stderr
+    return Store(str(directory / "run"))
+
+
+def assert_all_wrong_is_handled(store: Store, rows: int) -> None:
+    pool, measured = store.read_json("pool.json"), store.read_json("stages/00/measured.json")
+    bad = sum(pool["quarantined"].values())
+    assert pool["rows"] == rows == pool["items"] + pool["duplicates"] + pool["overlap"] + bad
+    table = table_of(store, "stages/00/measurements")
+    assert table.num_rows == measured["items"] == pool["items"]
+    assert (measured["right"], measured["failed"]) == (0, 0)
+    assert measured["tokens"] == pool["response_tokens"]
+    fit = load_fit(store, 0)
+    assert np.isfinite([fit.theta, fit.theta_se]).all()
+    assert "all_wrong" in fit.flags
+    selected = table_of(store, "stages/00/selected").sort_by("rank")
+    assert fit.theta < selected["b"][0].as_py()
+    assert np.all(np.diff(selected["b"].to_numpy()) >= 0)  # the nearest to theta first
+    nll = dict(zip(table["item_id"].to_pylist(), table["nll"].to_pylist(), strict=True))
+    chosen = [nll[item] for item in selected["item_id"].to_pylist()]
+    assert len(chosen) == round(0.05 * pool["items"])
+    assert chosen == sorted(nll.values())[: len(chosen)]
+
+
+def assert_trained_and_evaluated(store: Store) -> None:
+    result, before = store.read_json("stages/00/train.json"), store.read_json("base/metrics.json")
+    assert result["tokens"] == store.read_json("stages/00/selection.json")["tokens"]
+    after = store.read_json("stages/00/metrics.json")
+    assert after["items"] == before["items"] == 8
+    assert after["nll"] < before["nll"]
+
+
+@needs_gsm8k
+def test_gsm8k_with_a_model_that_solves_nothing(tmp_path: Path, speechless: Path) -> None:
+    pool = tmp_path / "train.jsonl"
+    pool.write_text("".join(problems("train", 600)), encoding="utf-8")
+    store = run_gsm8k(tmp_path, pool, speechless)
+    assert_all_wrong_is_handled(store, 600)
+    assert_trained_and_evaluated(store)
+
+
+@needs_gsm8k
+@pytest.mark.slow
+def test_all_of_gsm8k_with_a_model_that_solves_nothing(tmp_path: Path, speechless: Path) -> None:
+    store = run_gsm8k(tmp_path, GSM8K / "train.jsonl.gz", speechless)
+    assert_all_wrong_is_handled(store, 6000)
+    assert_trained_and_evaluated(store)
+    for event in store.events():
+        print(event)
