@@ -119,3 +119,29 @@ except ZpdError as error:
     cluster.stdin.write("still there?\n")
     cluster.stdin.flush()
     assert cluster.stdout.readline().strip() == "1"
+
+
+def test_an_actor_that_fits_on_no_node_is_refused_though_the_sum_is_enough(tmp_path: Path) -> None:
+    values = simulated_values(tmp_path, n=1, cluster={"cpus_per_actor": 3})
+    code = f"""
+import ray
+from ray.cluster_utils import Cluster
+from zpd_ray.config_file import validate
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.session import ray_session
+nodes = Cluster(initialize_head=True, connect=True, head_node_args={{"num_cpus": 2}})
+nodes.add_node(num_cpus=2)
+nodes.wait_for_nodes()
+assert ray.cluster_resources()["CPU"] == 4
+try:
+    with ray_session(validate({values!r})):
+        print("let in")
+except ZpdError as error:
+    print(error)
+ray.shutdown()
+nodes.shutdown()
+"""
+    done = call([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert "asks for 1 with 3 CPUs and 0 GPUs each, on one node" in done.stdout
+    assert "room for 0" in done.stdout

@@ -118,6 +118,23 @@ def check_resources(config: Config) -> None:
     _compare("CPUs", needed_cpus(config), have.get("CPU", 0.0))
     _compare("GPUs", gpus, have.get("GPU", 0.0))
     _compare("GiB of memory for model weights", needed_memory(config) / GIB, have.get("memory", 0.0) / GIB)
+    _check_room("scoring actors", cluster.actors, cluster.cpus_per_actor, cluster.gpus_per_actor)
+    if trains:
+        each = cluster.cpus_per_train_worker, cluster.gpus_per_train_worker
+        _check_room("train workers", train.workers, *each)
+
+
+def _check_room(what: str, count: int, cpus: float, gpus: float) -> None:
+    """An actor takes its whole share on one node: the sum over nodes may be enough and yet no node is."""
+    each = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(node.get(k, 0.0) / amount + 1e-9) for k, amount in each.items()) for node in nodes)
+    if room < count:
+        raise ZpdError(
+            f"no room for the {what}: the run asks for {count} with {cpus:g} CPUs and {gpus:g} GPUs each, on "
+            f"one node, the cluster's nodes have room for {room}; ask for fewer or for less each, or join a "
+            "cluster with larger nodes with cluster.address"
+        )
 
 
 def needed_memory(config: Config) -> float:
