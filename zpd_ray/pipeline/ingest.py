@@ -41,18 +41,16 @@ NOT_TOKENISED = "cannot be tokenised"
 
 
 def ingest(config: Config, store: Store) -> dict[str, Any]:
-    """Pool and evaluation set of a run, unless they are there; returns pool.json.
+    """Pool and evaluation set of a run, both anew; returns pool.json.
 
     Evaluation items that are also in the pool (same prompt, case and white space aside) are dropped from the
     pool and counted.
     """
     prompts = np.zeros(0, dtype=np.uint64)
     if config.evaluation is not None:
-        if not store.exists(f"{EVALUATION}.json"):
-            ingest_source(config, store, config.evaluation, EVALUATION, prompts)
+        ingest_source(config, store, config.evaluation, EVALUATION, prompts)
         prompts = np.array(store.read_json(f"{EVALUATION}.json")["prompt_keys"], dtype=np.uint64)
-    if not store.exists(f"{POOL}.json"):
-        ingest_source(config, store, config.pool, POOL, prompts)
+    ingest_source(config, store, config.pool, POOL, prompts)
     return dict(store.read_json(f"{POOL}.json"))
 
 

@@ -37,7 +37,8 @@ def run(config: Config, store: Store) -> None:
 
 def ingest_step(config: Config, store: Store) -> None:
     """Pool, evaluation set and quarantine."""
-    if not store.exists("pool.json"):
+    if not store.exists("config.toml"):
+        # What a refused or killed attempt has read may come from another config: it is read again.
         with timed(store, "ingest"):
             ingest(config, store)
     pool = store.read_json("pool.json")
