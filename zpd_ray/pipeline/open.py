@@ -112,7 +112,7 @@ def locked(store: Store) -> Iterator[None]:
 
 def _open_lock(store: Store) -> TextIO:
     try:
-        Path(store.root).mkdir(parents=True, exist_ok=True)
+        Path(store.path()).mkdir(parents=True, exist_ok=True)  # the root may be a file:// URI
         return Path(store.path(LOCK)).open("a")
     except OSError as problem:
         raise ZpdError(
