@@ -52,19 +52,16 @@ def config_values(pool: Path, output: Path) -> dict[str, Any]:
     }
 
 
-def run_one(items: int) -> None:
+def run_one(pool: Path) -> None:
     """Run and print a line of JSON: what the driver took at most, in MiB, and seconds by step."""
     from zpd_ray.pipeline.commands import perform
     from zpd_ray.pipeline.store import Store
 
-    with tempfile.TemporaryDirectory() as directory:
-        make_pool(items, Path(directory) / "pool")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        config = validate(config_values(Path(directory) / "pool", Path(directory) / "out"))
-        perform("run", config)
-        seconds = {event["step"]: round(event["seconds"], 1) for event in Store(config.output).events()}
+    config = validate(config_values(pool, pool.parent / "out"))
+    perform("run", config)
+    seconds = {event["step"]: round(event["seconds"], 1) for event in Store(config.output).events()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"items": items, "before": before // 1024, "peak": peak // 1024, "seconds": seconds}))
+    print(json.dumps({"peak": peak // 1024, "seconds": seconds}))
 
 
 def main() -> None:
@@ -73,7 +70,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         run_one(options.one)
@@ -82,10 +79,12 @@ def main() -> None:
         "| items | driver's peak, MiB | ingest s | measure s | fit s | select s |\n|---|---|---|---|---|---|"
     )
     for items in options.items:
-        command = [sys.executable, __file__, "--one", str(items)]
-        done = subprocess.run(
-            command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        with tempfile.TemporaryDirectory() as directory:
+            pool = Path(directory) / "pool"
+            make_pool(items, pool)
+            done = subprocess.run(
+                [sys.executable, __file__, "--one", pool], stdout=subprocess.PIPE, check=True
+            )
         found = json.loads(done.stdout.splitlines()[-1])
         steps = " | ".join(str(found["seconds"][step]) for step in ("ingest", "measure", "fit", "select"))
         print(f"| {items:,} | {found['peak']} | {steps} |", flush=True)

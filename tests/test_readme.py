@@ -21,7 +21,8 @@ def blocks(language: str) -> list[str]:
 
 def test_python_blocks_run() -> None:
     code = "\n".join(blocks("python"))
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_config_loads(tmp_path: Path) -> None:

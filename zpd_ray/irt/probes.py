@@ -9,6 +9,7 @@ sessions.
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 
 import numpy as np
@@ -102,20 +103,20 @@ def enough(se: float, target: float, n: int, *, minimum: int = 10) -> bool:
     return n >= minimum and se <= target
 
 
-class _Shelf:
+class _Shelf(ABC):
     """Items of one group."""
 
     def __init__(self, bank: ProbeBank, rows: NDArray[np.intp]) -> None:
         self.size = rows.size
 
-    def open(self, free: NDArray[np.bool_]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def open(self, free: NDArray[np.bool_]) -> None: ...
 
-    def best(self, theta: float, top: int) -> list[int]:
-        raise NotImplementedError
+    @abstractmethod
+    def best(self, theta: float, top: int) -> list[int]: ...
 
-    def take(self, item: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def take(self, item: int) -> None: ...
 
 
 class _NearestShelf(_Shelf):
