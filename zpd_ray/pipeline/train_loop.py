@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray.train
 import torch
@@ -104,6 +105,7 @@ def _batches(trainer: Trainer) -> Iterator[pa.Table]:
 
 def _step(trainer: Trainer, batch: pa.Table) -> None:
     """One optimiser step over all workers: the mean over all response tokens of the global batch."""
+    _seed_dropout(trainer)
     micro_batches = _micro_batches(trainer, batch)
     own = sum(int((micro["labels"] != IGNORED).sum()) for micro in micro_batches)
     tokens = _sum_over_workers(own)
@@ -118,6 +120,13 @@ def _step(trainer: Trainer, batch: pa.Table) -> None:
     trainer.counters["step"] += 1
     trainer.counters["nll"] += _sum_over_workers(nll)
     trainer.counters["tokens"] += tokens
+
+
+def _seed_dropout(trainer: Trainer) -> None:
+    """Draws that belong to (seed, stage, step, worker): a resumed stage then drops what it would have."""
+    rank = ray.train.get_context().get_world_rank()
+    place = (trainer.job.config.seed, trainer.job.model.stage, int(trainer.counters["step"]), rank)
+    torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def _micro_batches(trainer: Trainer, batch: pa.Table) -> list[dict[str, Tensor]]:
