@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import ray
 
+from tests.pipeline.processes import quickstart as quickstart  # a fixture: one run for several modules
 from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.config_file import validate
 from zpd_ray.pipeline.commands import perform

@@ -18,8 +18,6 @@ from tests.pipeline.processes import EXAMPLES, ROOT, Quickstart, call, command
 from zpd_ray.pipeline.ability import load_fit
 from zpd_ray.pipeline.store import Store
 
-pytest_plugins = ["tests.pipeline.processes"]
-
 GSM8K = ROOT.parent / "shared/data/gsm8k"
 needs_gsm8k = pytest.mark.skipif(not GSM8K.is_dir(), reason=f"needs {GSM8K}")
 

@@ -15,8 +15,6 @@ from safetensors.numpy import load_file
 from tests.pipeline.processes import RUN_SECONDS, Quickstart, call
 from zpd_ray.pipeline.store import Store
 
-pytest_plugins = ["tests.pipeline.processes"]
-
 # A moment: when a file of this pattern is there, and so many seconds later.
 Moment = tuple[str, float]
 
