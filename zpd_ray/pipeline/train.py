@@ -25,6 +25,7 @@ from zpd_ray.selection.keys import item_hash
 
 # A worker that dies (preempted, out of memory) is replaced and goes on from the last checkpoint.
 WORKER_FAILURES = 3
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's, in its directory
 
 
 def train(config: Config, store: Store, model: ModelRef, directory: str) -> None:
@@ -37,11 +38,22 @@ def train(config: Config, store: Store, model: ModelRef, directory: str) -> None
     rows = [epochs * share_of(selected, worker, workers) for worker in range(workers)]
     steps = math.ceil(max(rows) / (config.train.batch_size // workers))
     say(f"training {directory}: {selected} items, {epochs} epochs, {steps} steps, {workers} workers")
+    _drop_torn_snapshot(store, f"{directory}/ray_train")
     shards = ordered_shards(store, f"{directory}/selected", config.seed, model.stage, epochs, rows)
     with board(f"training {directory}", steps) as actor:
         job = TrainJob(config, store, model, directory, _previous_state(store, model.stage), steps, actor)
         _fit(job, shards)
     store.remove(f"{directory}/ray_train")  # checkpoints inside the stage have served
+
+
+def _drop_torn_snapshot(store: Store, directory: str) -> None:
+    """Ray Train writes its list of checkpoints in place: a kill in between would refuse every resumption."""
+    name = f"{directory}/{SNAPSHOT}"
+    try:
+        if store.exists(name):
+            store.read_json(name)
+    except ValueError:
+        store.remove(directory)
 
 
 def _fit(job: TrainJob, shards: list[ray.data.Dataset]) -> None:
