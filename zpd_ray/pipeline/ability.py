@@ -130,7 +130,11 @@ def trained_before(store: Store, stage: int, name: str, item_ids: pa.ChunkedArra
 
 
 def option_counts(config: Config, store: Store, name: str) -> pa.ChunkedArray:
-    """Number of options of each item where the grader can be satisfied by guessing, else 0: int64 (n,)."""
+    """Number of options of each item where the grader can be satisfied by guessing, else 0: int64 (n,).
+
+    A single option is 0 too: a guessing floor of 1 would leave the response nothing to say.
+    """
     choices = store.read_table(f"pool/{name}", ["choices"])["choices"]
     lengths = pc.fill_null(pc.cast(pc.list_value_length(choices), pa.int64()), 0)
-    return lengths if config.measure.grader == "choice" else pc.multiply(lengths, 0)
+    guessed = lengths if config.measure.grader == "choice" else pc.multiply(lengths, 0)
+    return pc.if_else(pc.greater(guessed, 1), guessed, 0)
