@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
     """Paths of sources, of the output and of a local model, seen from the config file's directory."""
 
     def place(path: str) -> str:
-        return path if "://" in path else str(directory / Path(path).expanduser())
+        return path if "://" in path else str(directory / os.path.expanduser(path))
 
     def source(section: Any) -> Any:
         paths = section.path
@@ -133,7 +134,7 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
         return section.model_copy(update={"path": moved})
 
     # A hub id looks like a relative path; what is no directory here is left for the hub.
-    local = directory / Path(config.model.path).expanduser()
+    local = directory / os.path.expanduser(config.model.path)  # a ~user that is none stays as it is
     looks_local = local.exists() or config.model.path.startswith((".", "/", "~"))
     return config.model_copy(
         update={
