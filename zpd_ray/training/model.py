@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
@@ -54,9 +55,8 @@ def _new_adapter(config: Config, base: nn.Module) -> nn.Module:
 
 
 def _check_targets(base: nn.Module, targets: list[str]) -> None:
-    leaves = {
-        name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, nn.Linear)
-    }
+    linear = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
+    leaves = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, linear)}
     missing = sorted(set(targets) - leaves)
     if missing:
         raise ZpdError(
