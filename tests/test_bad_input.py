@@ -263,7 +263,7 @@ def test_disk_that_fills_up_midway(
     sentence = refused("ingest", output="disk/out")
     assert_says(sentence, "cannot write", "No space left on device", "free some space")
     assert not (small_disk / "out/pool.json").exists()
-    assert not [p for p in small_disk.rglob(".*") if p.is_file() and p.name != ".lock"]
+    assert not [p for p in small_disk.rglob(".*") if p.is_file() and p.name != ".zpd-ray.lock"]
 
 
 # --- what only the rows tell ---
@@ -381,7 +381,7 @@ def test_a_run_directory_in_use(refused: Refused, tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "out").mkdir()
-    with (tmp_path / "out/.lock").open("w") as lock:
+    with (tmp_path / "out/.zpd-ray.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert_says(refused(), "another process is working on", str(tmp_path / "out"))
 

@@ -1,7 +1,7 @@
 """The run's configuration: pydantic models, TOML in, resolved TOML out.
 
 Every section refuses unknown keys and names the nearest known one. Relative paths in a file are taken from
-the directory of that file, so that a run directory can be moved about and a config run from anywhere.
+the directory of that file, so that a config can be run from anywhere.
 """
 
 from __future__ import annotations
@@ -150,7 +150,10 @@ class TrainConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Resources. Nothing here changes a result, so it may differ when a run is resumed."""
+    """Resources. ``address`` and ``actors`` change no result and may differ when a run is resumed.
+
+    CPUs and GPUs per worker do: threads sum in another order, and a GPU may compute in another type.
+    """
 
     address: str = Field(
         "local", description="'local' starts a Ray of its own; 'auto' or an address joins one"

@@ -16,7 +16,14 @@ from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 
 # What may change when a run is resumed: with what it is computed, and the limits at which it gives up.
-FREE = ("cluster", "output", "pool.max_bad_share", "evaluation.max_bad_share", "measure.max_failed_share")
+FREE = (
+    "cluster.address",
+    "cluster.actors",
+    "output",
+    "pool.max_bad_share",
+    "evaluation.max_bad_share",
+    "measure.max_failed_share",
+)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:

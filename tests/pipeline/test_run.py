@@ -82,7 +82,9 @@ def test_any_number_of_parts_gives_the_same_selection(simulate: Run) -> None:
 def test_running_again_touches_nothing_and_a_changed_config_is_refused(simulate: Run) -> None:
     config, store = simulate()
     before = {
-        p: p.stat().st_mtime_ns for p in Path(store.root).rglob("*") if p.is_file() and p.name != ".lock"
+        p: p.stat().st_mtime_ns
+        for p in Path(store.root).rglob("*")
+        if p.is_file() and p.name != ".zpd-ray.lock"
     }
     perform("run", config)
     assert before == {p: p.stat().st_mtime_ns for p in before}

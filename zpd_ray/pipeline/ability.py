@@ -21,7 +21,7 @@ from zpd_ray.pipeline.store import Store
 
 # A restarted actor has lost its statistics; they are collected anew, so many times.
 ATTEMPTS = 3
-ARRIVAL_SECONDS = 60.0
+ARRIVAL_SECONDS = 60.0  # without a further part arriving
 
 
 class AbilityActor:
@@ -29,25 +29,25 @@ class AbilityActor:
 
     def __init__(self) -> None:
         """Empty."""
-        self._fit = ""
-        self._parts: dict[str, Statistics] = {}
+        self.begin("")
 
     def begin(self, fit: str) -> None:
         """Forget what belongs to other fits; what still arrives from them is not taken."""
-        self._fit, self._parts = fit, {}
+        self._fit, self._seen, self._total = fit, set[str](), Statistics(irt.Counts.merge([]))
 
     def observe(self, fit: str, part: str, statistics: Statistics) -> None:
-        """Take, or take again, the statistics of a part."""
-        if fit == self._fit:
-            self._parts[part] = statistics
+        """Take the statistics of a part, once."""
+        if fit == self._fit and part not in self._seen:
+            self._seen.add(part)
+            self._total = Statistics.merge([self._total, statistics])
 
     def observed(self) -> int:
         """How many parts have reported."""
-        return len(self._parts)
+        return len(self._seen)
 
     def fit(self, config: AbilityConfig, stage: int, previous: Fit | None) -> Fit:
         """The fit of the stage from all observed parts."""
-        return fit_stage(Statistics.merge(list(self._parts.values())), config, stage, previous)
+        return fit_stage(self._total, config, stage, previous)
 
 
 def fit_ability(config: Config, store: Store, stage: int) -> Fit:
@@ -71,8 +71,10 @@ def fit_ability(config: Config, store: Store, stage: int) -> Fit:
 
 def _all_arrived(actor: Any, sent: int) -> bool:
     """Whether the statistics of all parts have reached the actor, waiting for those under way."""
-    deadline = time.monotonic() + ARRIVAL_SECONDS
-    while ray.get(actor.observed.remote()) < sent:
+    arrived, deadline = -1, 0.0
+    while (now := ray.get(actor.observed.remote())) < sent:
+        if now > arrived:
+            arrived, deadline = now, time.monotonic() + ARRIVAL_SECONDS
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

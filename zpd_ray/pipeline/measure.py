@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from zpd_ray.config import Config, MeasureConfig
 from zpd_ray.engines import Engine, ModelRef, Scores
 from zpd_ray.errors import ZpdError
 from zpd_ray.graders import Grader
+from zpd_ray.graders.greedy_match import matches
 from zpd_ray.pipeline import parts
 from zpd_ray.pipeline.progress import progress
 from zpd_ray.pipeline.store import Store
@@ -30,13 +33,16 @@ def measure(config: Config, store: Store, model: ModelRef, items: str, into: str
     pending = [name for name in names if name not in finished]
     total = store.read_json(f"{items}.json")["items"]
     with progress(f"measuring {into}", total) as advance:
-        counts = [_counts_of(store, f"{into}/{name}") for name in names if name in finished]
-        advance(sum(c["items"] for c in counts))
-        for row in _run_actors(config, store, model, items, into, pending):
-            counts.append(row)
+        counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+        done = [f"{into}/{name}" for name in names if name in finished]
+        for row in parts.results(done, partial(_counts_of, store)):
+            counts.update({key: row[key] for key in COUNTED})
             advance(row["items"])
-            _check_failures(counts, total, config.measure)
-    return {key: sum(c[key] for c in counts) for key in COUNTED}
+        for row in _run_actors(config, store, model, items, into, pending):
+            counts.update({key: row[key] for key in COUNTED})
+            advance(row["items"])
+            _check_failures(counts["failed"], total, config.measure, row["example"])
+    return dict(counts)
 
 
 def _run_actors(
@@ -64,7 +70,7 @@ class Measurer:
         """Load the engine; a model that cannot be loaded stops the run here."""
         self.config, self.store, self.items, self.into = config, store, items, into
         self.stage = model.stage
-        self.engine: Engine = engines.load(config, model)
+        self.engine: Engine = engines.load(config, store.fetched(model))
         self.grader: Grader = graders.load(config.measure.grader)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -88,7 +94,7 @@ def measure_items(
         completions = engine.generate(items, measure.rollouts, stage)
         successes, rollouts, unparsed = _grade(grader, items, completions)
     else:
-        successes = (scores.n_greedy == scores.n_tokens).astype(np.int32)
+        successes = matches(scores.n_greedy, scores.n_tokens).astype(np.int32)
         rollouts, unparsed = np.ones_like(successes), np.zeros_like(successes)
     return _measurement(items, scores, failed, successes, rollouts, unparsed)
 
@@ -161,12 +167,11 @@ def _counts_of(store: Store, name: str) -> dict[str, Any]:
     return count(store.read_table(name))
 
 
-def _check_failures(counts: list[dict[str, Any]], total: int, measure: MeasureConfig) -> None:
-    failed = sum(c["failed"] for c in counts)
+def _check_failures(failed: int, total: int, measure: MeasureConfig, example: str) -> None:
+    """``example``: an error of the latest part, the one that went over the limit."""
     if failed > measure.max_failed_share * total:
-        example = next(c["example"] for c in counts if c["example"])
         raise ZpdError(
             f"{failed} of {total} items could not be measured, more than measure.max_failed_share = "
-            f"{measure.max_failed_share:g} allows; the first said: {example}; mend the cause (or raise the "
-            "share) and run again: parts that are done are kept"
+            f"{measure.max_failed_share:g} allows; one said: {example}; mend the cause (or raise the share) "
+            "and run again: parts that are done are kept"
         )

@@ -19,7 +19,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.store import Store
 from zpd_ray.readers.sources import expand
 
-LOCK = ".lock"
+LOCK = ".zpd-ray.lock"
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
 
@@ -34,7 +34,7 @@ def check_run(config: Config) -> Store:
         _check_same(config, store)
     else:
         _check_ours(store)
-        check_inputs(config)
+        check_inputs(config, store)
     return store
 
 
@@ -45,11 +45,16 @@ def record(config: Config, store: Store) -> None:
         store.write_bytes("config.toml", to_toml(config).encode())
 
 
-def check_inputs(config: Config) -> None:
-    """Sources that are there, a grader that loads, a model with a tokenizer: ZpdError otherwise."""
+def check_inputs(config: Config, store: Store) -> None:
+    """Sources outside the run directory, a grader that loads, a model with a tokenizer: ZpdError else."""
     graders.load(config.measure.grader)
     for source in filter(None, (config.pool, config.evaluation)):
-        expand(source.path, source.format)
+        for file in expand(source.path, source.format):
+            if file.path.startswith(f"{store.root}/"):
+                raise ZpdError(
+                    f"{file.path} lies inside the run directory {store.root}, whose files are the "
+                    "run's to replace; give an output beside the data"
+                )
     if config.engine.name != "simulated":
         max_length(config.model, load_tokenizer(config.model.path))
         _check_weights(Path(config.model.path))

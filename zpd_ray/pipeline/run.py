@@ -20,7 +20,7 @@ from zpd_ray.pipeline.open import record
 from zpd_ray.pipeline.progress import say
 from zpd_ray.pipeline.select import select
 from zpd_ray.pipeline.store import Store
-from zpd_ray.selection.budget import resolve_budget
+from zpd_ray.selection.budget import check_anchors_left, resolve_budget
 
 
 def run(config: Config, store: Store) -> None:
@@ -43,7 +43,8 @@ def ingest_step(config: Config, store: Store) -> None:
             ingest(config, store)
     pool = store.read_json("pool.json")
     # A budget that the pool cannot pay is refused before anything is measured.
-    resolve_budget(config.select.budget, pool["items"], pool["response_tokens"])
+    amount = resolve_budget(config.select.budget, pool["items"], pool["response_tokens"])
+    check_anchors_left(amount, config.stages, pool["items"], pool["response_tokens"])
     record(config, store)
 
 
@@ -125,8 +126,8 @@ def model_of(config: Config, store: Store, stage: int) -> ModelRef:
     method = config.train.method
     if stage == 0 or method == "none":
         return ModelRef(config.model.path, None, stage)
-    local = store.local_copy(f"{stage_directory(stage - 1)}/{config.train.result}")
-    return ModelRef(config.model.path, local, stage) if method == "lora" else ModelRef(local, None, stage)
+    trained = f"{store.root}/{stage_directory(stage - 1)}/{config.train.result}"
+    return ModelRef(config.model.path, trained, stage) if method == "lora" else ModelRef(trained, None, stage)
 
 
 @contextmanager

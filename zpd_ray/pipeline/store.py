@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
 
 
@@ -141,6 +142,15 @@ class Store:
         self.remove(name)
         self.fs.create_dir(self.path(name), recursive=True)
         pafs.copy_files(local, self.path(name), pafs.LocalFileSystem(), self.fs)
+
+    def fetched(self, model: ModelRef) -> ModelRef:
+        """The model with local paths in place of directories of the run: for the process that loads it."""
+
+        def local(path: str | None) -> str | None:
+            inside = path is not None and path.startswith(f"{self.root}/")
+            return self.local_copy(path[len(self.root) + 1 :]) if path and inside else path
+
+        return ModelRef(local(model.base) or model.base, local(model.adapter), model.stage)
 
     def local_copy(self, name: str) -> str:
         """A local path with the content of directory ``name``: itself when the run directory is local."""

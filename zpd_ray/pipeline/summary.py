@@ -56,7 +56,8 @@ def _largest(groups: dict[str, int]) -> str:
 
 
 def _accuracy(metrics: dict[str, Any]) -> str:
-    return f"{metrics['accuracy']:.3f}" if metrics else "-"
+    accuracy = metrics.get("accuracy")
+    return "-" if accuracy is None else f"{accuracy:.3f}"
 
 
 def _train_tokens(store: Store, name: str) -> int:

@@ -78,10 +78,11 @@ def train_loop(settings: dict[str, TrainJob]) -> None:
 def _set_up(job: TrainJob) -> Trainer:
     config = job.config
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
-    net = load_trainable(config, job.model)
+    model = job.store.fetched(job.model)
+    net = load_trainable(config, model)
     forward = prepare_model(net)
     optimizer = AdamW(trainable(net).values(), lr=0.0, weight_decay=config.train.weight_decay)
-    trainer = Trainer(job, net, forward, optimizer, load_tokenizer(job.model.base))
+    trainer = Trainer(job, net, forward, optimizer, load_tokenizer(model.base))
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:  # this stage was interrupted
         with checkpoint.as_directory() as directory:

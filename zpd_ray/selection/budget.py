@@ -35,6 +35,19 @@ def resolve_budget(budget: Budget, pool_items: int, pool_tokens: int) -> Amount:
     return amount
 
 
+def check_anchors_left(amount: Amount, stages: int, pool_items: int, pool_tokens: int) -> None:
+    """Ability stands on items that were never trained on: some must be left at the last stage.
+
+    Raises ZpdError when the stages before it would train on the whole pool.
+    """
+    have = pool_items if amount.unit == "items" else pool_tokens
+    if amount.value * (stages - 1) >= have:
+        raise ZpdError(
+            f"{stages} stages of {amount.value} {amount.unit} train on the whole pool ({have} {amount.unit}) "
+            "before the last one, and leave no item to estimate ability from; lower select.budget or stages"
+        )
+
+
 def replay_share(amount: Amount, replay: float) -> int:
     """What of the budget is spent on mastered items, in the unit of the budget, rounded down."""
     return _share(replay, amount.value)
