@@ -21,6 +21,7 @@ from tests.pipeline.conftest import questions, simulated_values, table_of, write
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.commands import perform
+from zpd_ray.pipeline.open import LOCK
 from zpd_ray.pipeline.store import Store
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -193,6 +194,7 @@ def test_leftovers_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
     part = clean.read_table(f"pool/{clean.names('pool')[0]}")
     bad = table_of(clean, "quarantine/pool")
     killed = Store(str(tmp_path / "killed"))
+    killed.write_bytes(LOCK, b"")
     for name in (
         "pool.staging/000000-000007.parquet",
         "pool/part-000000.parquet",
