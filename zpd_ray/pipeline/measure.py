@@ -34,14 +34,17 @@ def measure(config: Config, store: Store, model: ModelRef, items: str, into: str
     total = store.read_json(f"{items}.json")["items"]
     with progress(f"measuring {into}", total) as advance:
         counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+        example = ""
         done = [f"{into}/{name}" for name in names if name in finished]
         for row in parts.results(done, partial(_counts_of, store)):
             counts.update({key: row[key] for key in COUNTED})
+            example = row["example"] or example
             advance(row["items"])
         for row in _run_actors(config, store, model, items, into, pending):
             counts.update({key: row[key] for key in COUNTED})
+            example = row["example"] or example
             advance(row["items"])
-            _check_failures(counts["failed"], total, config.measure, row["example"])
+            _check_failures(counts["failed"], total, config.measure, example)
     return dict(counts)
 
 
@@ -168,7 +171,7 @@ def _counts_of(store: Store, name: str) -> dict[str, Any]:
 
 
 def _check_failures(failed: int, total: int, measure: MeasureConfig, example: str) -> None:
-    """``example``: an error of the latest part, the one that went over the limit."""
+    """``example``: the latest error."""
     if failed > measure.max_failed_share * total:
         raise ZpdError(
             f"{failed} of {total} items could not be measured, more than measure.max_failed_share = "
