@@ -17,8 +17,8 @@ from zpd_ray.pipeline.store import Store
 def evaluate(config: Config, store: Store, model: ModelRef, directory: str) -> dict[str, Any]:
     """Measure the evaluation set with ``model``; returns and writes ``directory``/metrics.json.
 
-    accuracy: right answers / items, overall and by group; nll: mean over items, nats per token. Empty when
-    the run has no evaluation set.
+    accuracy: right answers / items measured, overall and by group; failed: items that could not be measured;
+    nll: mean over items, nats per token. Empty when the run has no evaluation set.
     """
     metrics: dict[str, Any] = {}
     if config.evaluation is not None:
@@ -35,10 +35,12 @@ def _greedy(config: Config) -> Config:
 
 def _metrics(store: Store, into: str) -> dict[str, Any]:
     measured = pa.concat_tables([_with_group(store, into, name) for name in store.names(into)])
+    total = measured.num_rows
     measured = measured.filter(pc.is_valid(measured["nll"]))
     groups = measured.group_by("group").aggregate([("successes", "mean"), ("successes", "count")])
     return {
         "items": measured.num_rows,
+        "failed": total - measured.num_rows,
         "right": pc.sum(measured["successes"]).as_py() or 0,
         "accuracy": pc.mean(measured["successes"]).as_py(),
         "nll": pc.mean(pc.cast(measured["nll"], pa.float64())).as_py(),
