@@ -14,6 +14,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
+VLLM_MAX_RANK = 512
+VLLM_MAX_TEMPERATURE = 2.0
+
 
 class Section(BaseModel):
     """Unknown keys are errors and values cannot be reassigned."""
@@ -55,11 +58,21 @@ class SimulatedConfig(Section):
     gain: float = Field(0.3, description="what the ability gains with each stage, logits")
 
 
+class VllmConfig(Section):
+    """Settings of vLLM; what is left out is derived from the model, the lengths and the device."""
+
+    batched_tokens: Count | None = Field(None, description="tokens of a step (max_num_batched_tokens)")
+    sequences: Count = Field(256, description="requests in a step (max_num_seqs)")
+    gpu_memory_share: float | None = Field(None, gt=0, le=1, description="gpu_memory_utilization")
+    kv_cache_gib: Positive | None = Field(None, description="KV cache of a CPU engine, GiB")
+
+
 class EngineConfig(Section):
     """What computes NLLs and responses."""
 
-    name: Literal["transformers", "simulated"] = "transformers"
+    name: Literal["transformers", "vllm", "simulated"] = "transformers"
     batch_tokens: Count = Field(8192, description="tokens (padding included) in one forward pass")
+    vllm: VllmConfig = VllmConfig()
     simulated: SimulatedConfig = SimulatedConfig()
 
 
@@ -187,6 +200,32 @@ class Config(Section):
             raise ValueError(
                 "the simulated engine has no weights to train; got train.method = "
                 f"{self.train.method!r}, expected 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_takes_what_is_asked(self) -> Config:
+        if self.engine.name != "vllm":
+            return self
+        gpus, rank, temperature = (
+            self.cluster.gpus_per_actor,
+            self.train.lora.rank,
+            self.measure.temperature,
+        )
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(
+                f"cluster.gpus_per_actor = {gpus:g}; vLLM splits a model over whole GPUs: expected an "
+                "integer, or a fraction below 1 for several actors on one GPU"
+            )
+        if self.train.method == "lora" and rank > VLLM_MAX_RANK:
+            raise ValueError(
+                f"train.lora.rank = {rank}; vLLM takes adapters of rank {VLLM_MAX_RANK} at most: lower it, "
+                "or set engine.name = 'transformers'"
+            )
+        if self.measure.rollouts > 1 and temperature > VLLM_MAX_TEMPERATURE:
+            raise ValueError(
+                f"measure.temperature = {temperature:g}; vLLM takes {VLLM_MAX_TEMPERATURE:g} at most: lower "
+                "it, or set engine.name = 'transformers'"
             )
         return self
 

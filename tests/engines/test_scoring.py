@@ -12,7 +12,8 @@ import transformers
 from transformers import PreTrainedModel
 
 from zpd_ray.engines import scoring
-from zpd_ray.engines.scoring import TokenScores, find_finish, row_means, score_tokens
+from zpd_ray.engines.rows import TokenScores, row_means
+from zpd_ray.engines.scoring import find_finish, score_tokens
 
 SIZE = {
     "vocab_size": 300,

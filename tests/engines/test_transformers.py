@@ -26,7 +26,7 @@ MakeItems = Callable[..., pa.Table]
 def plain_nlls(model: PreTrainedModel | PeftModel, engine: TransformersEngine, items: pa.Table) -> np.ndarray:
     """One item at a time: all logits, log-softmax, mean over the response tokens."""
     separator = engine.config.model.separator
-    encoded = tokens.encode(engine.tokenizer, items["messages"], items["response"], separator)
+    encoded = tokens.encode(engine.encoder.tokenizer, items["messages"], items["response"], separator)
     nlls = []
     for prompt, response in zip(encoded.prompt_ids, encoded.response_ids, strict=True):
         with torch.no_grad():
@@ -102,7 +102,7 @@ def test_all_first_choices_if_and_only_if_greedy_decoding_reproduces_the_referen
     path = tiny.build_model(tmp_path, chat=chat, sharpness=1.0)
     engine = make_engine(path, measure={"max_new_tokens": 200})
     items = make_items()
-    encoded = tokens.encode(engine.tokenizer, items["messages"], items["response"], "\n")
+    encoded = tokens.encode(engine.encoder.tokenizer, items["messages"], items["response"], "\n")
     model = AutoModelForCausalLM.from_pretrained(path)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(120):
@@ -190,7 +190,9 @@ def test_non_finite_row_is_an_error_and_a_broken_model_stops(
 ) -> None:
     engine, items = make_engine(model_dir), make_items()
     with torch.no_grad():  # a token that only the last item has
-        only = tokens.encode(engine.tokenizer, items["messages"], items["response"], "\n").response_ids
+        only = tokens.encode(
+            engine.encoder.tokenizer, items["messages"], items["response"], "\n"
+        ).response_ids
         rare = (set(only[-1]) - {token for row in only[:-1] for token in row}).pop()
         engine.model.get_input_embeddings().weight[rare] = torch.nan
     scores = engine.score(items)

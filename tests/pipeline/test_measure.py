@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
+from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import questions, table_of, write_jsonl
 from zpd_ray import schema
 from zpd_ray.config import Config
@@ -30,6 +31,7 @@ from zpd_ray.pipeline.store import Store
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
+ENGINES = ["transformers", pytest.param("vllm", marks=needs_vllm)]
 ITEMS = 72
 RARE = "~"  # in three items of the pool and in no text that the tokenizer merges
 INTO = "stages/00/measurements"
@@ -43,8 +45,16 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Open = Callable[..., tuple[Config, Store]]
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Every test here holds for every real engine."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def open_pool(local_ray: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Open:
+def open_pool(
+    local_ray: None, engine_name: str, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Open:
     """A run directory with an ingested pool; keyword arguments are sections of the config."""
     directory = tmp_path_factory.mktemp("pool")
     rows = questions(ITEMS)
@@ -56,6 +66,7 @@ def open_pool(local_ray: None, model_dir: Path, tmp_path_factory: pytest.TempPat
             "output": str(tmp_path_factory.mktemp("run")),
             "pool": {"path": str(pool), "items_per_part": 9},
             "model": {"path": str(model_dir)},
+            "engine": {"name": engine_name},
             "measure": {"grader": "numeric", "rollouts": 2, "max_new_tokens": 24},
             "select": {"budget": {"items": 8}},
         }
@@ -121,7 +132,7 @@ def scoring_actors() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "Measurer" in " ".join(process.cmdline()):
+            if "ray::Scorer" in " ".join(process.cmdline()):
                 found.append(process)
     return found
 

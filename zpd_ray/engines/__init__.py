@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelRef:
-    """The model of a stage: base weights, and a LoRA adapter on top where there is one (directories)."""
+    """The model of a stage: base weights, and a LoRA adapter on top where there is one (directories).
+
+    canary: name in the run directory of what its trainer expects of an engine that has loaded it.
+    """
 
     base: str
     adapter: str | None = None
     stage: int = 0
+    canary: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,17 +43,56 @@ class Scores:
     error: list[str | None]
 
 
+class EngineError(Exception):
+    """The engine failed as only a fresh process mends: it is restarted, and the part done again."""
+
+
 class Engine(Protocol):
     """A loaded model. ``items`` is a table with the columns of ``schema.ITEM``, in any order of rows.
 
     Results are in the order of the rows. The same rows give the same numbers, whatever actor computes them.
+    Two threads may call at a time: while one computes, the other turns text into ids.
     """
+
+    def follow(self, model: ModelRef) -> None:
+        """Take the weights of another stage from here on."""
 
     def score(self, items: pa.Table) -> Scores:
         """NLL and greedy matches of each reference response."""
 
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:
         """``rollouts`` completions of each prompt; greedy when one, sampled per (seed, stage, item) else."""
+
+    def usage(self) -> dict[str, float]:
+        """Work done since the last call: see ``Meter``; empty for an engine that computes nothing."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the engine derived for this model and this machine."""
+
+
+class Meter:
+    """Seconds and tokens by kind of work: prefill (references scored) and decode (tokens generated)."""
+
+    def __init__(self) -> None:
+        """Nothing done yet."""
+        self._done: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def timing(self, kind: str) -> Iterator[None]:
+        """Count the seconds of a block as ``kind``."""
+        started = time.perf_counter()
+        yield
+        self._done[f"{kind}_seconds"] += time.perf_counter() - started
+
+    def count(self, **amounts: float) -> None:
+        """Add to the amounts of these names."""
+        for name, amount in amounts.items():
+            self._done[name] += amount
+
+    def take(self) -> dict[str, float]:
+        """All amounts, which begin at zero again."""
+        done, self._done = self._done, defaultdict(float)
+        return dict(done)
 
 
 def load(config: Config, model: ModelRef) -> Engine:
@@ -54,6 +101,10 @@ def load(config: Config, model: ModelRef) -> Engine:
         from zpd_ray.engines.simulated import SimulatedEngine
 
         return SimulatedEngine(config, model)
+    if config.engine.name == "vllm":
+        from zpd_ray.engines.vllm import VllmEngine
+
+        return VllmEngine(config, model)
     from zpd_ray.engines.transformers import TransformersEngine
 
     return TransformersEngine(config, model)

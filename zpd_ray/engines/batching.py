@@ -8,13 +8,18 @@ import numpy as np
 import torch
 
 
+def longest_first(lengths: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """int64 (n,): rows by falling length, ties by name, so that the order in which they come is no matter."""
+    return np.lexsort((np.asarray(names, dtype=object), lengths))[::-1]
+
+
 def plan(lengths: np.ndarray, names: Sequence[str], budget: int) -> list[np.ndarray]:
     """Batches of row indices, longest first, each of at most ``budget`` padded tokens (one row at least).
 
     lengths: int (n,), tokens; names: ids that break ties, so that the batches of a set of rows do not depend
     on the order in which they come.
     """
-    order = np.lexsort((np.asarray(names, dtype=object), lengths))[::-1]
+    order = longest_first(lengths, names)
     batches, start = [], 0
     while start < len(order):
         rows = max(1, budget // max(1, int(lengths[order[start]])))

@@ -9,13 +9,13 @@ so no attention mask is needed at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from zpd_ray.engines.batching import pad
+from zpd_ray.engines.rows import TokenScores
 
 # Logits held at a time: 16 MiB of float32 stay in a CPU's cache; a GPU wants large products. Fewer rows than
 # 64 make the product of a CPU slow (measured: 52 GFLOP/s at 32 rows, 66 at 64, 81 at 128).
@@ -25,14 +25,6 @@ FORWARD_POSITIONS = 256  # positions at a time through a model's own forward: ea
 LARGE_LOGIT = 50.0  # where a soft cap bends visibly
 
 Finish = Callable[[torch.Tensor], torch.Tensor]  # float32 logits of the head -> the model's logits
-
-
-@dataclass(frozen=True)
-class TokenScores:
-    """Per response token of a batch, row after row: float32 log p in nats, and bool first choice."""
-
-    logp: np.ndarray
-    greedy: np.ndarray
 
 
 @torch.inference_mode()
@@ -96,14 +88,6 @@ def _finishes(model: PreTrainedModel) -> Iterator[Finish]:
         yield lambda logits: logits * times
     if over:
         yield lambda logits: logits / over
-
-
-def row_means(scores: TokenScores, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean NLL (float32, nats per token) and count of first choices (int32) of rows of these lengths."""
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    total = np.add.reduceat(scores.logp.astype(np.float64), starts)
-    n_greedy = np.add.reduceat(scores.greedy.astype(np.int64), starts)
-    return (-total / lengths).astype(np.float32), n_greedy.astype(np.int32)
 
 
 def _head_logits(

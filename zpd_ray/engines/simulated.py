@@ -6,7 +6,7 @@ Its truth is the one-parameter logistic model (Rasch 1960): P(right) = sigmoid(t
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +39,21 @@ class SimulatedEngine:
 
     def __init__(self, config: Config, model: ModelRef) -> None:
         self.seed = config.seed
+        self.simulated = config.engine.simulated
+        self.follow(model)
+
+    def follow(self, model: ModelRef) -> None:
+        """The ability of another stage."""
         self.stage = model.stage
-        self.theta = config.engine.simulated.theta + config.engine.simulated.gain * model.stage
+        self.theta = self.simulated.theta + self.simulated.gain * model.stage
+
+    def usage(self) -> dict[str, float]:
+        """Nothing: no token is computed."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """The simulated ability."""
+        return self.simulated.model_dump()
 
     def score(self, items: pa.Table) -> Scores:
         """NLL = exp(-0.5 + 0.5 (b - theta) + 0.25 e), e ~ N(0, 1) of the item, nats per token.

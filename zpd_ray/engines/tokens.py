@@ -220,17 +220,21 @@ def _rows(column: Any) -> list[Any]:
     return column.to_pylist() if hasattr(column, "to_pylist") else list(column)
 
 
-def _positions(path: str) -> int:
+def text_config(path: str) -> Any:
+    """The text part of a model's config; ZpdError when there is none that transformers knows."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+        return AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
     except Exception as error:  # the hub, json and config classes each raise their own
         raise ZpdError(
             f"cannot read the model's config of {path!r} ({first_line(error)}); expected config.json beside "
             "the weights, of an architecture that transformers knows"
         ) from error
-    return int(getattr(config, "max_position_embeddings", None) or UNLIMITED)
+
+
+def _positions(path: str) -> int:
+    return int(getattr(text_config(path), "max_position_embeddings", None) or UNLIMITED)
 
 
 def _require_vocabulary(directory: Path) -> None:

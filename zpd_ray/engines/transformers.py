@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +13,13 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from zpd_ray.engines import ModelRef, Scores, tokens
+from zpd_ray.engines import Meter, ModelRef, Scores, tokens
+from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.batching import in_halves, plan
 from zpd_ray.engines.randomness import item_keys, streams
+from zpd_ray.engines.rows import Encoder, row_means, to_scores
 from zpd_ray.engines.sampling import Pick, complete, pick_first, picker
-from zpd_ray.engines.scoring import find_finish, row_means, score_tokens, vocabulary
+from zpd_ray.engines.scoring import find_finish, score_tokens
 from zpd_ray.errors import ZpdError
 
 if TYPE_CHECKING:
@@ -41,14 +43,15 @@ class TransformersEngine:
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
         self.config = config
         self.device = _device(config)
-        self.tokenizer = tokens.load_tokenizer(model.base)
-        self.max_length = tokens.max_length(
-            config.model.model_copy(update={"path": model.base}), self.tokenizer
-        )
-        self.model = _load(model, config.model.dtype, self.device)
-        self.vocabulary = vocabulary(self.model)
+        self.encoder = Encoder(config, model.base)
+        self.meter = Meter()
+        self.encoding, self.computing = Lock(), Lock()
+        self.follow(model)
+
+    def follow(self, model: ModelRef) -> None:
+        """Load the weights of another stage; errors as at the start."""
+        self.model = _load(model, self.config.model.dtype, self.device)
         self.finish = find_finish(self.model)
-        self.stops = tokens.stop_ids(self.tokenizer)
 
     def score(self, items: pa.Table) -> Scores:
         """NLL and greedy matches of each reference; one decoder pass, logits at response positions only.
@@ -56,59 +59,60 @@ class TransformersEngine:
         A row that is too long, has no response tokens, is refused by the chat template, or has a non-finite
         NLL gets an error. Raises ZpdError when all of several rows are non-finite: the model is broken.
         """
-        encoded = tokens.encode(
-            self.tokenizer, items["messages"], items["response"], self.config.model.separator
-        )
-        rows = [p + r for p, r in zip(encoded.prompt_ids, encoded.response_ids, strict=True)]
-        error = [why or self._misfit(row) for why, row in zip(encoded.error, rows, strict=True)]
-        n_tokens = np.array([len(r) for r in encoded.response_ids], dtype=np.int32)
-        nll, n_greedy = np.full(len(rows), np.nan, dtype=np.float32), np.zeros(len(rows), dtype=np.int32)
+        with self.encoding:
+            rows = self.encoder.rows(items)
+        nll, n_greedy = np.full(len(rows.ids), np.nan, dtype=np.float32), np.zeros_like(rows.response)
 
         def compute(part: np.ndarray) -> None:
-            prompts = [len(encoded.prompt_ids[i]) for i in part]
-            scores = score_tokens(self.model, self.finish, [rows[i] for i in part], prompts)
-            nll[part], n_greedy[part] = row_means(scores, n_tokens[part])
+            scores = score_tokens(self.model, self.finish, [rows.ids[i] for i in part], rows.prompt[part])
+            nll[part], n_greedy[part] = row_means(scores, rows.response[part])
 
+        lengths = rows.prompt + rows.response
         budget = self.config.engine.batch_tokens
         budget = min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget
-        self._run(items, [len(row) for row in rows], error, budget, compute)
-        self._refuse_non_finite(nll, error)
-        failed = np.array([why is not None for why in error], dtype=bool)
-        nll[failed], n_tokens[failed], n_greedy[failed] = np.nan, 0, 0
-        return Scores(nll, n_tokens, n_greedy, error)
+        with self.computing, self.meter.timing("prefill"):
+            self._run(items, lengths, rows.error, budget, compute)
+            self.meter.count(prefill_tokens=int(lengths.sum()))
+        return to_scores(rows, nll, n_greedy, str(self.model.dtype))
 
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:
         """``rollouts`` completions of each prompt, special tokens left out; greedy when one, else sampled.
 
         A prompt that the template refuses, or that leaves no room for a new token, gets an empty list.
         """
-        prompt_ids, error = tokens.encode_prompts(
-            self.tokenizer, items["messages"], self.config.model.separator
-        )
-        most = self.config.measure.max_new_tokens
-        length = np.array([len(ids) for ids in prompt_ids], dtype=np.int64)
-        limits = np.minimum(most, self.max_length - length)
-        error = [
-            why or (None if ids and room > 0 else "no room") or self._foreign(ids)
-            for why, ids, room in zip(error, prompt_ids, limits, strict=True)
-        ]
+        with self.encoding:
+            prompts = self.encoder.prompts(items)
         keys = item_keys(items["item_id"])
-        completions: list[list[str]] = [[] for _ in prompt_ids]
+        completions: list[list[str]] = [[] for _ in prompts.ids]
 
         def compute(part: np.ndarray) -> None:
             pick = self._pick(keys[part], rollouts, stage)
-            ids = complete(
-                self.model, [prompt_ids[i] for i in part], rollouts, limits[part], self.stops, pick
-            )
-            texts = self.tokenizer.batch_decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+            ids = [prompts.ids[i] for i in part]
+            done = complete(self.model, ids, rollouts, prompts.limits[part], self.encoder.stops, pick)
+            self.meter.count(decode_tokens=sum(map(len, done)))
+            texts = self.encoder.texts(done)
             for at, i in enumerate(part):
                 completions[i] = texts[at * rollouts : (at + 1) * rollouts]
 
+        lengths = np.array([len(row) for row in prompts.ids], dtype=np.int64)
+        lengths += self.config.measure.max_new_tokens
         budget = GENERATION_FACTOR * self.config.engine.batch_tokens // rollouts
-        self._run(items, (length + most).tolist(), error, budget, compute)
+        with self.computing, self.meter.timing("decode"):
+            self._run(items, lengths, prompts.error, budget, compute)
         return completions
+
+    def usage(self) -> dict[str, float]:
+        """Tokens and seconds of prefill and decode since the last call."""
+        return self.meter.take()
+
+    def settings(self) -> dict[str, Any]:
+        """Device, type and threads."""
+        return {
+            "device": self.device.type,
+            "dtype": str(self.model.dtype),
+            "threads": torch.get_num_threads(),
+            "max_length": self.encoder.max_length,
+        }
 
     def _pick(self, keys: np.ndarray, rollouts: int, stage: int) -> Pick:
         if rollouts == 1:
@@ -119,7 +123,7 @@ class TransformersEngine:
     def _run(
         self,
         items: pa.Table,
-        lengths: list[int],
+        lengths: np.ndarray,
         error: list[str | None],
         budget: int,
         compute: Callable[[np.ndarray], None],
@@ -131,29 +135,8 @@ class TransformersEngine:
         def fail(row: int) -> None:
             error[row] = f"out of GPU memory at {lengths[row]} tokens"
 
-        for batch in plan(np.asarray(lengths)[good], names, budget):
+        for batch in plan(lengths[good], names, budget):
             in_halves(good[batch], compute, fail)
-
-    def _misfit(self, row: list[int]) -> str | None:
-        if len(row) > self.max_length:
-            return f"{len(row)} tokens of prompt and response; the model takes {self.max_length}"
-        return self._foreign(row)
-
-    def _foreign(self, row: list[int]) -> str | None:
-        if max(row, default=0) >= self.vocabulary:
-            return f"token id {max(row)} is outside the model's {self.vocabulary} embeddings"
-        return None
-
-    def _refuse_non_finite(self, nll: np.ndarray, error: list[str | None]) -> None:
-        scored = [i for i, why in enumerate(error) if why is None]
-        bad = [i for i in scored if not np.isfinite(nll[i])]
-        if len(bad) == len(scored) > 1:
-            raise ZpdError(
-                f"all {len(bad)} NLLs are non-finite in {self.model.dtype}; the weights or the adapter are "
-                "broken, or float16 overflows: check them, or set model.dtype = 'float32'"
-            )
-        for i in bad:
-            error[i] = "non-finite NLL"
 
 
 def _device(config: Config) -> torch.device:
@@ -186,16 +169,7 @@ def _load(model: ModelRef, dtype: str, device: torch.device) -> PreTrainedModel:
 
 def _with_adapter(base: PreTrainedModel, adapter: Path) -> Any:
     """The base with LoRA layers in place, not merged into its weights."""
-    names = sorted(entry.name for entry in adapter.iterdir()) if adapter.is_dir() else []
-    missing = {"adapter_config.json", "adapter_model.safetensors"} - set(names)
-    if missing:
-        raise ZpdError(
-            f"no LoRA adapter in {adapter}: {' and '.join(sorted(missing))} missing, found "
-            f"{', '.join(names) or 'nothing'}; expected what peft's save_pretrained writes"
-        )
-    kind = json.loads((adapter / "adapter_config.json").read_text()).get("peft_type")
-    if kind != "LORA":
-        raise ZpdError(f"adapter {adapter} is of type {kind}; expected LORA")
+    check_adapter(adapter)
     from peft import PeftModel
 
     try:

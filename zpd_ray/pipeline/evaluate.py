@@ -23,14 +23,10 @@ def evaluate(config: Config, store: Store, model: ModelRef, directory: str) -> d
     metrics: dict[str, Any] = {}
     if config.evaluation is not None:
         into = f"{directory}/evaluation"
-        measure(_greedy(config), store, model, EVALUATION, into)
+        measure(config, store, model, EVALUATION, into, rollouts=1)
         metrics = _metrics(store, into)
     store.write_json(f"{directory}/metrics.json", metrics)
     return metrics
-
-
-def _greedy(config: Config) -> Config:
-    return config.model_copy(update={"measure": config.measure.model_copy(update={"rollouts": 1})})
 
 
 def _metrics(store: Store, into: str) -> dict[str, Any]:

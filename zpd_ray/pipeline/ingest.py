@@ -24,7 +24,7 @@ from zpd_ray.config import Config, ModelConfig, SourceConfig
 from zpd_ray.engines import tokens
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline import parts
-from zpd_ray.pipeline.measure import sum_of
+from zpd_ray.pipeline.part_measurement import sum_of
 from zpd_ray.pipeline.progress import progress, say
 from zpd_ray.pipeline.store import Store
 from zpd_ray.readers.duplicates import ID_USED_TWICE, clashing_ids, drop_duplicates, drop_overlap

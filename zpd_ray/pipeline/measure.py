@@ -4,43 +4,44 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray
 
-from zpd_ray import engines, graders, schema
 from zpd_ray.config import Config, MeasureConfig
-from zpd_ray.engines import Engine, ModelRef, Scores
+from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
-from zpd_ray.graders import Grader
-from zpd_ray.graders.greedy_match import matches
 from zpd_ray.pipeline import parts
+from zpd_ray.pipeline.part_measurement import COUNTED, count
 from zpd_ray.pipeline.progress import progress
+from zpd_ray.pipeline.scorers import IN_HAND, Scorers, scorers
 from zpd_ray.pipeline.store import Store
 
 
-def measure(config: Config, store: Store, model: ModelRef, items: str, into: str) -> dict[str, Any]:
+def measure(
+    config: Config, store: Store, model: ModelRef, items: str, into: str, rollouts: int | None = None
+) -> dict[str, Any]:
     """Measure every part of directory ``items`` that has no file in directory ``into`` yet.
 
-    Returns totals over all parts, those of earlier attempts included: items, failed, tokens, responses,
-    right, unparsed. Raises ZpdError when more than ``measure.max_failed_share`` of the items failed.
+    rollouts: in place of the config's. Returns totals over all parts, those of earlier attempts included:
+    items, failed, tokens, responses, right, unparsed. Raises ZpdError when more than
+    ``measure.max_failed_share`` of the items failed.
     """
     names = store.names(items)
     finished = set(store.names(into))
+    done = [f"{into}/{name}" for name in names if name in finished]
     pending = [name for name in names if name not in finished]
     total = store.read_json(f"{items}.json")["items"]
+    counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+    example = ""
     with progress(f"measuring {into}", total) as advance:
-        counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
-        example = ""
-        done = [f"{into}/{name}" for name in names if name in finished]
         for row in parts.results(done, partial(_counts_of, store)):
             counts.update({key: row[key] for key in COUNTED})
             example = row["example"] or example
             advance(row["items"])
-        for row in _run_actors(config, store, model, items, into, pending):
+        for row in _score(config, store, model, items, into, rollouts, pending):
             counts.update({key: row[key] for key in COUNTED})
             example = row["example"] or example
             advance(row["items"])
@@ -48,122 +49,52 @@ def measure(config: Config, store: Store, model: ModelRef, items: str, into: str
     return dict(counts)
 
 
-def _run_actors(
-    config: Config, store: Store, model: ModelRef, items: str, into: str, pending: list[str]
-) -> Any:
+def _score(
+    config: Config,
+    store: Store,
+    model: ModelRef,
+    items: str,
+    into: str,
+    rollouts: int | None,
+    pending: list[str],
+) -> Iterator[dict[str, Any]]:
+    """Counts of each pending part as it is finished; at the end an event tells what the scorers did."""
     if not pending:
-        return iter(())
-    cluster = config.cluster
-    scored = parts.dataset_of(pending).map_batches(
-        Measurer,
-        fn_constructor_args=(config, store, model, items, into),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(cluster.actors, len(pending))),
-        num_cpus=cluster.cpus_per_actor,
-        num_gpus=cluster.gpus_per_actor,
-    )
-    return scored.iter_rows()
+        return
+    pool = scorers(config, store)
+    how = config.measure.model_copy(update={} if rollouts is None else {"rollouts": rollouts})
+    last: dict[int, float] = {}
+    for row in parts.results(
+        pending, partial(_measure_part, pool, how, model, items, into), len(pool.actors) * IN_HAND
+    ):
+        last[row["scorer"]] = time.time()
+        yield row
+    _record_usage(store, pool, model, into, last)
 
 
-class Measurer:
-    """The scoring actor: holds an engine, takes part after part."""
-
-    def __init__(self, config: Config, store: Store, model: ModelRef, items: str, into: str) -> None:
-        """Load the engine; a model that cannot be loaded stops the run here."""
-        self.config, self.store, self.items, self.into = config, store, items, into
-        self.stage = model.stage
-        self.engine: Engine = engines.load(config, store.fetched(model))
-        self.grader: Grader = graders.load(config.measure.grader)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Measure one part and write its file; the row that returns counts what was done."""
-        name = batch["part"][0].as_py()
-        started = time.perf_counter()
-        items = self.store.read_table(f"{self.items}/{name}")
-        table = measure_items(self.engine, self.grader, items, self.config.measure, self.stage)
-        self.store.write_table(f"{self.into}/{name}", table)
-        counts = count(table) | {"seconds": time.perf_counter() - started}
-        return pa.Table.from_pylist([counts])
+def _measure_part(
+    pool: Scorers, how: MeasureConfig, model: ModelRef, items: str, into: str, name: str
+) -> dict[str, Any]:
+    return pool.measure(name, how, model, items, into)
 
 
-def measure_items(
-    engine: Engine, grader: Grader, items: pa.Table, measure: MeasureConfig, stage: int
-) -> pa.Table:
-    """MEASUREMENT rows of ``items`` in the same order. The same items give the same bytes."""
-    scores = engine.score(items)
-    failed = np.array([error is not None for error in scores.error], dtype=bool)
-    if grader.needs_completion:
-        completions = engine.generate(items, measure.rollouts, stage)
-        successes, rollouts, unparsed = _grade(grader, items, completions)
-    else:
-        successes = matches(scores.n_greedy, scores.n_tokens).astype(np.int32)
-        rollouts, unparsed = np.ones_like(successes), np.zeros_like(successes)
-    return _measurement(items, scores, failed, successes, rollouts, unparsed)
-
-
-def _grade(
-    grader: Grader, items: pa.Table, completions: list[list[str]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right answers, rollouts and unparsed responses per item: int32 (n,) each."""
-    answers, choices = items["answer"].to_pylist(), items["choices"].to_pylist()
-    verdicts = [
-        [grader.grade(text, answer, options) for text in texts]
-        for texts, answer, options in zip(completions, answers, choices, strict=True)
+def _record_usage(store: Store, pool: Scorers, model: ModelRef, into: str, last: dict[int, float]) -> None:
+    """An event with each scorer's work and the seconds it idled at the end; the engine's settings once."""
+    used = ray.get([actor.usage.remote() for actor in pool.actors])
+    end = max(last.values())
+    rows = [
+        {name: round(value, 4) for name, value in usage.items()} | {"idle_at_end": round(end - last[i], 3)}
+        for i, usage in enumerate(used)
+        if i in last
     ]
-    right = [sum(v.right for v in row) for row in verdicts]
-    unparsed = [sum(not v.parsed for v in row) for row in verdicts]
-    return (
-        np.array(right, dtype=np.int32),
-        np.array([len(row) for row in verdicts], dtype=np.int32),
-        np.array(unparsed, dtype=np.int32),
+    store.append_event(
+        {"at": time.time(), "step": "scored", "stage": model.stage, "into": into, "scorers": rows}
     )
-
-
-def _measurement(
-    items: pa.Table,
-    scores: Scores,
-    failed: np.ndarray,
-    successes: np.ndarray,
-    rollouts: np.ndarray,
-    unparsed: np.ndarray,
-) -> pa.Table:
-    keep = ~failed  # a row that failed has no response either: it must not count as a wrong answer
-    return pa.table(
-        [
-            items["item_id"].combine_chunks(),
-            pa.array(scores.nll, pa.float32(), mask=failed),
-            pa.array(scores.n_tokens, pa.int32()),
-            pa.array(scores.n_greedy, pa.int32()),
-            pa.array(successes * keep, pa.int32()),
-            pa.array(rollouts * keep, pa.int32()),
-            pa.array(unparsed * keep, pa.int32()),
-            pa.array(scores.error, pa.string()),
-        ],
-        schema=schema.MEASUREMENT,
-    )
-
-
-COUNTED = ("items", "failed", "tokens", "responses", "right", "unparsed")
-
-
-def count(table: pa.Table) -> dict[str, Any]:
-    """Totals of a measured part, and one error text where there are any."""
-    errors = table["error"].drop_null()
-    return {
-        "items": table.num_rows,
-        "failed": len(errors),
-        "tokens": sum_of(table, "n_tokens"),
-        "responses": sum_of(table, "rollouts"),
-        "right": sum_of(table, "successes"),
-        "unparsed": sum_of(table, "unparsed"),
-        "example": errors[0].as_py() if len(errors) else "",
-    }
-
-
-def sum_of(table: pa.Table, column: str) -> int:
-    """Sum of an integer column; 0 for no rows."""
-    return int(table[column].to_numpy().sum())
+    if store.exists("manifest.json"):
+        manifest = store.read_json("manifest.json")
+        if "engine" not in manifest:
+            settings = ray.get(pool.actors[next(iter(last))].settings.remote())
+            store.write_json("manifest.json", manifest | {"engine": settings})
 
 
 def _counts_of(store: Store, name: str) -> dict[str, Any]:

@@ -36,11 +36,19 @@ def tables(parts: list[str], function: Callable[[str], pa.Table]) -> ray.data.Da
     return dataset_of(parts).map_batches(each, batch_size=1, batch_format="pyarrow")
 
 
-def results(parts: list[str], function: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One small row per part, in the order in which tasks finish."""
+def results(
+    parts: list[str], function: Callable[[str], dict[str, Any]], waiting: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """One small row per part, in the order in which tasks finish.
+
+    waiting: for a function that waits for an actor: so many tasks at a time, which take no CPU.
+    """
 
     def each(row: dict[str, Any]) -> dict[str, Any]:
         return function(row["part"])
 
     if parts:
-        yield from dataset_of(parts).map(each).iter_rows()
+        options: dict[str, Any] = (
+            {} if waiting is None else {"num_cpus": 0, "concurrency": min(waiting, len(parts))}
+        )
+        yield from dataset_of(parts).map(each, **options).iter_rows()

@@ -18,7 +18,9 @@ from zpd_ray.pipeline.ingest import ingest
 from zpd_ray.pipeline.measure import measure
 from zpd_ray.pipeline.open import record
 from zpd_ray.pipeline.progress import say
+from zpd_ray.pipeline.scorers import close_scorers
 from zpd_ray.pipeline.select import select
+from zpd_ray.pipeline.session import take_turns
 from zpd_ray.pipeline.store import Store
 from zpd_ray.selection.budget import check_anchors_left, resolve_budget
 
@@ -96,6 +98,8 @@ def train_step(config: Config, store: Store, stage: int) -> None:
     if config.train.method != "none" and not store.exists(f"{name}/train.json"):
         from zpd_ray.pipeline.train import train  # torch: not for runs that do not train
 
+        if take_turns(config):
+            close_scorers()
         with timed(store, "train", stage) as event:
             train(config, store, model_of(config, store, stage), name)
             event |= store.read_json(f"{name}/train.json")
@@ -126,8 +130,11 @@ def model_of(config: Config, store: Store, stage: int) -> ModelRef:
     method = config.train.method
     if stage == 0 or method == "none":
         return ModelRef(config.model.path, None, stage)
-    trained = f"{store.root}/{stage_directory(stage - 1)}/{config.train.result}"
-    return ModelRef(config.model.path, trained, stage) if method == "lora" else ModelRef(trained, None, stage)
+    before = stage_directory(stage - 1)
+    trained, canary = f"{store.root}/{before}/{config.train.result}", f"{before}/canary.parquet"
+    if method == "lora":
+        return ModelRef(config.model.path, trained, stage, canary)
+    return ModelRef(trained, None, stage, canary)
 
 
 @contextmanager

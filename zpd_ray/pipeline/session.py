@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,23 +27,50 @@ def ray_session(config: Config) -> Iterator[None]:
     """Ray for the length of a command; a cluster that was running before is left running."""
     already = ray.is_initialized()
     if not already:
-        start(config.cluster, needed_cpus(config))
+        start(config.cluster, TASK_CPUS + _scoring_cpus(config) + _training_cpus(config))
     quiet()
     check_resources(config)
     try:
         yield
     finally:
+        while _at_end:
+            _at_end.pop()()
         if not already:
             ray.shutdown()
 
 
 def needed_cpus(config: Config) -> float:
     """Logical CPUs of the hungriest step: scoring actors or train workers, plus one task."""
-    cluster = config.cluster
-    scoring = cluster.actors * cluster.cpus_per_actor
-    training = config.train.workers * cluster.cpus_per_train_worker
+    return TASK_CPUS + max(_scoring_cpus(config), _training_cpus(config))
+
+
+def _scoring_cpus(config: Config) -> float:
+    return config.cluster.actors * config.cluster.cpus_per_actor
+
+
+def _training_cpus(config: Config) -> float:
     # Ray Train's own controller asks for no CPU; its worker group does.
-    return TASK_CPUS + max(scoring, training if config.train.method != "none" else 0.0)
+    trains = config.train.method != "none"
+    return config.train.workers * config.cluster.cpus_per_train_worker if trains else 0.0
+
+
+def take_turns(config: Config) -> bool:
+    """Whether scoring actors have to end before training begins: the cluster has no room for both."""
+    have, cluster = ray.cluster_resources(), config.cluster
+    gpus = cluster.actors * cluster.gpus_per_actor + config.train.workers * cluster.gpus_per_train_worker
+    return (
+        TASK_CPUS + _scoring_cpus(config) + _training_cpus(config) > have.get("CPU", 0.0)
+        or gpus > have.get("GPU", 0.0)
+        or sum(_weight_bytes(config)) > have.get("memory", 0.0)
+    )
+
+
+def at_end(close: Callable[[], None]) -> None:
+    """Call ``close`` when the session ends."""
+    _at_end.append(close)
+
+
+_at_end: list[Callable[[], None]] = []
 
 
 def start(cluster: ClusterConfig, cpus: float) -> None:
@@ -99,8 +126,8 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as problem:
         raise ZpdError(
-            f"no Ray cluster answers at cluster.address = {address!r} ({problem}); expected the "
-            "(6379 by default), or 'local' to start a Ray of its own"
+            f"no Ray cluster answers at cluster.address = {address!r} ({problem}); expected the address "
+            "of a running head node (port 6379 by default), or 'local' to start a Ray of its own"
         ) from None
 
 
@@ -138,7 +165,12 @@ def _check_room(what: str, count: int, cpus: float, gpus: float) -> None:
 
 
 def needed_memory(config: Config) -> float:
-    """Bytes of main memory that the copies of a local model take at least, in the hungriest step.
+    """Bytes of main memory that the copies of a local model take at least, in the hungriest step."""
+    return max(_weight_bytes(config))
+
+
+def _weight_bytes(config: Config) -> tuple[float, float]:
+    """For scoring and for training.
 
     A scoring actor and a LoRA worker hold the weights once, full fine-tuning four times (gradients and two
     moments). Nothing is counted for actors and workers on GPUs.
@@ -148,7 +180,7 @@ def needed_memory(config: Config) -> float:
     copies = {"lora": 1, "full": 4, "none": 0}[train.method]
     scoring = 0 if cluster.gpus_per_actor else cluster.actors * weights
     training = 0 if cluster.gpus_per_train_worker else train.workers * weights * copies
-    return float(max(scoring, training))
+    return float(scoring), float(training)
 
 
 def _compare(what: str, asked: float, have: float) -> None:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,19 +143,23 @@ class Store:
         self.fs.create_dir(self.path(name), recursive=True)
         pafs.copy_files(local, self.path(name), pafs.LocalFileSystem(), self.fs)
 
-    def fetched(self, model: ModelRef) -> ModelRef:
-        """The model with local paths in place of directories of the run: for the process that loads it."""
+    def fetched(self, model: ModelRef, into: str) -> ModelRef:
+        """The model with local paths in place of directories of the run: for the process that loads it.
+
+        into: a directory for copies, where the run directory is not local.
+        """
 
         def local(path: str | None) -> str | None:
             inside = path is not None and path.startswith(f"{self.root}/")
-            return self.local_copy(path[len(self.root) + 1 :]) if path and inside else path
+            return self.local_copy(path[len(self.root) + 1 :], into) if path and inside else path
 
-        return ModelRef(local(model.base) or model.base, local(model.adapter), model.stage)
+        return replace(model, base=local(model.base) or model.base, adapter=local(model.adapter))
 
-    def local_copy(self, name: str) -> str:
+    def local_copy(self, name: str, into: str) -> str:
         """A local path with the content of directory ``name``: itself when the run directory is local."""
         if self.is_local:
             return self.path(name)
-        target = tempfile.mkdtemp(prefix="zpd-ray-")
+        target = f"{into}/{name}"
+        Path(target).mkdir(parents=True)
         pafs.copy_files(self.path(name), target, self.fs, pafs.LocalFileSystem())
         return target

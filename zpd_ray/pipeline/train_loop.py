@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.train
 import torch
 import torch.distributed as dist
@@ -22,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from zpd_ray.config import Config, TrainConfig
-from zpd_ray.engines import ModelRef
+from zpd_ray.engines import ModelRef, canary
 from zpd_ray.engines.tokens import encode, load_tokenizer
 from zpd_ray.pipeline.store import Store
 from zpd_ray.training.loss import IGNORED, collate, response_nll
@@ -49,6 +50,7 @@ class Trainer:
     """What a worker holds while it steps through its shard."""
 
     job: TrainJob
+    canary: pa.Table  # items with their NLL before the first step
     net: nn.Module  # the model itself: what is saved
     forward: nn.Module  # the same inside DistributedDataParallel: what is called
     optimizer: AdamW
@@ -78,17 +80,22 @@ def train_loop(settings: dict[str, TrainJob]) -> None:
 def _set_up(job: TrainJob) -> Trainer:
     config = job.config
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
-    model = job.store.fetched(job.model)
+    copies = tempfile.TemporaryDirectory()  # where the run directory is remote; kept while it is read
+    model = job.store.fetched(job.model, copies.name)
     net = load_trainable(config, model)
     forward = prepare_model(net)
     optimizer = AdamW(trainable(net).values(), lr=0.0, weight_decay=config.train.weight_decay)
-    trainer = Trainer(job, net, forward, optimizer, load_tokenizer(model.base))
+    tokenizer = load_tokenizer(model.base)
+    watched = _canary_items(job)
+    nll_before = pa.array(_item_nlls(config, tokenizer, net, watched))
+    watched = watched.append_column("nll_before", nll_before)
+    trainer = Trainer(job, watched, net, forward, optimizer, tokenizer)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:  # this stage was interrupted
         with checkpoint.as_directory() as directory:
             trainer.counters = load_state(Path(directory), net, optimizer)
     elif job.previous_state is not None:  # optimiser moments carry on from the stage before
-        load_state(Path(job.store.local_copy(job.previous_state)), net, optimizer)
+        load_state(Path(job.store.local_copy(job.previous_state, copies.name)), net, optimizer)
     return trainer
 
 
@@ -114,7 +121,7 @@ def _step(trainer: Trainer, batch: pa.Table) -> None:
     nll = 0.0
     for i, micro in enumerate(micro_batches):
         with _synchronising(trainer, last=i == len(micro_batches) - 1):
-            loss = _loss(trainer, micro)
+            loss = _loss(trainer.train, trainer.forward, micro)
             (loss * (world / tokens)).backward()  # DistributedDataParallel averages over workers
         nll += float(loss.detach())
     _update(trainer)
@@ -141,11 +148,32 @@ def _micro_batches(trainer: Trainer, batch: pa.Table) -> list[dict[str, Tensor]]
     return [collate(ids.prompt_ids[i : i + size], ids.response_ids[i : i + size]) for i in starts]
 
 
-def _loss(trainer: Trainer, micro: dict[str, Tensor]) -> Tensor:
+def _loss(train: TrainConfig, model: nn.Module, micro: dict[str, Tensor]) -> Tensor:
     device = get_device()
-    bf16 = trainer.train.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    bf16 = train.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        return response_nll(trainer.forward, {name: t.to(device) for name, t in micro.items()})
+        return response_nll(model, {name: t.to(device) for name, t in micro.items()})
+
+
+def _canary_items(job: TrainJob) -> pa.Table:
+    """The longest responses of the selection's first file: rounding weighs least in their mean."""
+    name = f"{job.directory}/selected/{job.store.names(f'{job.directory}/selected')[0]}"
+    items = job.store.read_table(name, ["item_id", "messages", "response", "response_tokens"])
+    order = pc.sort_indices(items, [("response_tokens", "descending"), ("item_id", "ascending")])
+    return items.take(order[: canary.ITEMS])
+
+
+@torch.no_grad()
+def _item_nlls(config: Config, tokenizer: Any, model: nn.Module, items: pa.Table) -> list[float]:
+    """Mean NLL of each item as the trainer computes it, without dropout; the model trains on afterwards."""
+    ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
+    model.eval()
+    nlls = [
+        float(_loss(config.train, model, collate([prompt], [response]))) / len(response)
+        for prompt, response in zip(ids.prompt_ids, ids.response_ids, strict=True)
+    ]
+    model.train()
+    return nlls
 
 
 def _synchronising(trainer: Trainer, last: bool) -> AbstractContextManager[None]:
@@ -194,6 +222,9 @@ def _save_result(trainer: Trainer) -> None:
     with tempfile.TemporaryDirectory() as directory:
         save_state(Path(directory), trainer.net, trainer.optimizer, counters)
         job.store.upload(directory, f"{job.directory}/trainer")
+    nll_after = _item_nlls(job.config, trainer.tokenizer, trainer.net, trainer.canary)
+    expected = trainer.canary.append_column("nll_after", pa.array(nll_after))
+    job.store.write_table(f"{job.directory}/canary.parquet", expected)
     nll = counters["nll"] / counters["tokens"]
     result = {"steps": int(counters["step"]), "tokens": int(counters["tokens"]), "train_nll": nll}
     job.store.write_json(f"{job.directory}/train.json", result)

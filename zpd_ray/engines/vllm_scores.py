@@ -1,0 +1,73 @@
+"""Log-probabilities of reference tokens from vLLM: what to ask a request for, and reading what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from vllm import RequestOutput, SamplingParams
+
+from zpd_ray.engines.rows import Rows, TokenScores
+from zpd_ray.engines.tokens import Ids
+from zpd_ray.errors import ZpdError
+
+ONE_PREFILL: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+
+
+def scoring_params(rows: Rows, response_only: bool) -> Callable[[int], SamplingParams]:
+    """Parameters of the request for a row.
+
+    response_only: logits of the response's positions alone, which takes version 2 of vLLM's runner; else of
+    all positions, with the rank of each token.
+    """
+    if not response_only:
+        whole = SamplingParams(prompt_logprobs=0, flat_logprobs=True, **ONE_PREFILL)
+        return lambda i: whole
+
+    def response(i: int) -> SamplingParams:
+        prompt = int(rows.prompt[i])
+        targets = np.array(rows.ids[i][prompt:])[:, None]
+        return SamplingParams(
+            prompt_logprob_token_ids=targets, prompt_logprob_start=prompt - 1, **ONE_PREFILL
+        )
+
+    return response
+
+
+def token_scores(outputs: list[RequestOutput], responses: list[Ids], response_only: bool) -> TokenScores:
+    """Scores of the response tokens of each output, row after row.
+
+    Raises ZpdError when vLLM speaks of other tokens than it was asked for: such reports exist, and a run on
+    their numbers would be worthless.
+    """
+    return _response_scores(outputs, responses) if response_only else _prompt_scores(outputs, responses)
+
+
+def _prompt_scores(outputs: list[RequestOutput], responses: list[Ids]) -> TokenScores:
+    flat: list[Any] = [output.prompt_logprobs for output in outputs]
+    spans = [slice(len(each.logprobs) - len(ids), None) for each, ids in zip(flat, responses, strict=True)]
+    told = [each.token_ids[span] for each, span in zip(flat, spans, strict=True)]
+    if told != responses:
+        wrong = next(i for i, (got, asked) in enumerate(zip(told, responses, strict=True)) if got != asked)
+        raise ZpdError(
+            f"vLLM gave log-probabilities of tokens {told[wrong][:8]}... where {responses[wrong][:8]}... "
+            "were asked for; its numbers cannot be used: try engine.name = 'transformers', or another vLLM"
+        )
+    logp = [np.array(each.logprobs[span], dtype=np.float32) for each, span in zip(flat, spans, strict=True)]
+    ranks = [np.array(each.ranks[span]) for each, span in zip(flat, spans, strict=True)]
+    return TokenScores(np.concatenate(logp), np.concatenate(ranks) == 1)
+
+
+def _response_scores(outputs: list[RequestOutput], responses: list[Ids]) -> TokenScores:
+    rows = [output.prompt_token_id_logprobs for output in outputs]
+    shapes = [None if row is None else row.shape for row in rows]
+    asked: list[Any] = [(len(ids), 1) for ids in responses]
+    if shapes != asked:
+        wrong = next(i for i, (got, shape) in enumerate(zip(shapes, asked, strict=True)) if got != shape)
+        raise ZpdError(
+            f"vLLM gave log-probabilities of shape {shapes[wrong]} where {asked[wrong]} were asked for; its "
+            "numbers cannot be used: try engine.name = 'transformers', or another vLLM"
+        )
+    logp = np.concatenate([row[:, 0] for row in rows])
+    return TokenScores(logp, np.zeros(len(logp), dtype=bool))
