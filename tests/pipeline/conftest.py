@@ -1,29 +1,20 @@
-"""One local Ray for all pipeline tests, and runs small enough to make many of."""
+"""Runs small enough to make many of."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import ray
 
 from tests.pipeline.processes import quickstart as quickstart  # a fixture: one run for several modules
-from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.pipeline.commands import perform
-from zpd_ray.pipeline.session import start
 from zpd_ray.pipeline.store import Store
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    start(ClusterConfig(), cpus=4)
-    yield
-    ray.shutdown()
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any] | str]) -> Path:

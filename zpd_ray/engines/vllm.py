@@ -119,7 +119,8 @@ class VllmEngine:
         """Tokens and seconds of prefill and decode since the last call, and what vLLM says of its steps.
 
         occupancy: tokens of a step, mean, as a share of the most that a step takes; queue_wait: seconds that
-        a request waits for its first step, mean.
+        a request waits for its first step, mean; cached_share: of the prompt tokens of rollouts, those that
+        another rollout of the item had computed.
         """
         now = self._counters()
         since = {name: now[name] - self.counted[name] for name in now}
@@ -128,6 +129,7 @@ class VllmEngine:
         return self.meter.take() | {
             "occupancy": since["step_tokens"] / most,
             "queue_wait": since["queue_seconds"] / max(1.0, since["requests"]),
+            "cached_share": since["cached_tokens"] / max(1.0, since["looked_up_tokens"]),
         }
 
     def settings(self) -> dict[str, Any]:
@@ -158,11 +160,13 @@ class VllmEngine:
         params: ParamsOf,
         error: list[str | None],
     ) -> tuple[np.ndarray, list[RequestOutput]]:
+        from vllm.exceptions import VLLMValidationError
+
         if len(rows) == 0:
             return rows, []
         try:
             return rows, self._generate([ids[i] for i in rows], [params(i) for i in rows])
-        except ValueError as refusal:  # of one request, and with it of the whole call
+        except VLLMValidationError as refusal:  # of one request, and with it of the whole call
             if len(rows) == 1:
                 error[rows[0]] = f"vLLM refuses it: {tokens.first_line(refusal)}"
                 return rows[:0], []
@@ -171,11 +175,12 @@ class VllmEngine:
 
     def _generate(self, ids: list[Ids], params: list[SamplingParams]) -> list[RequestOutput]:
         from vllm import TokensPrompt
+        from vllm.exceptions import VLLMValidationError
 
         prompts = [TokensPrompt(prompt_token_ids=row) for row in ids]
         try:
             return self.llm.generate(prompts, params, lora_request=self.adapter, use_tqdm=False)
-        except ValueError:
+        except VLLMValidationError:
             raise
         except Exception as error:  # a dead engine process, a device in an undefined state
             raise EngineError(f"vLLM failed: {type(error).__name__}: {tokens.first_line(error)}") from error
@@ -216,7 +221,10 @@ class VllmEngine:
         """vLLM's own, since its start."""
         found = {metric.name: metric for metric in self.llm.get_metrics()}
         step, queue = found.get("vllm:iteration_tokens_total"), found.get("vllm:request_queue_time_seconds")
+        hits, queries = found.get("vllm:prefix_cache_hits"), found.get("vllm:prefix_cache_queries")
         return {
+            "cached_tokens": getattr(hits, "value", 0),
+            "looked_up_tokens": getattr(queries, "value", 0),
             "steps": getattr(step, "count", 0),
             "step_tokens": getattr(step, "sum", 0.0),
             "requests": getattr(queue, "count", 0),

@@ -1,0 +1,272 @@
+"""The engine on a real vLLM, in a process of its own: the numbers of transformers, whatever is swapped.
+
+With -m gpu the same assertions run on a GPU.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from tests import tiny
+from tests.engines.real_vllm import needs_vllm
+from zpd_ray.config import Config
+from zpd_ray.engines import ModelRef
+from zpd_ray.engines.transformers import TransformersEngine
+from zpd_ray.errors import ZpdError
+
+pytestmark = needs_vllm
+
+DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
+TARGETS = ["q_proj", "v_proj", "down_proj"]
+MakeItems = Callable[..., pa.Table]
+
+
+class EngineActor:
+    """vLLM patches the process it starts in, so it starts in one of its own."""
+
+    def __init__(self, config: Config, model: ModelRef, forced: dict[str, int]) -> None:
+        from zpd_ray.engines.vllm import VllmEngine
+
+        self.engine = VllmEngine(config, model)
+        for name, value in forced.items():
+            setattr(self.engine.encoder, name, value)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        return getattr(self.engine, name)(*arguments)
+
+
+class Remote:
+    """The engine's methods, called in its process."""
+
+    def __init__(self, config: Config, model: ModelRef, forced: dict[str, int]) -> None:
+        gpus = config.cluster.gpus_per_actor
+        self.actor = ray.remote(num_cpus=0, num_gpus=gpus)(EngineActor).remote(config, model, forced)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            try:
+                return ray.get(self.actor.call.remote(name, *arguments))
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+
+        return call
+
+
+Start = Callable[..., Remote]
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Sections of the config: where the engines run."""
+    gpus = 1.0 if request.param == "gpu" else 0.0
+    return {"cluster": {"gpus_per_actor": gpus}, "model": {"dtype": "float32"}}
+
+
+@pytest.fixture(scope="module")
+def start(local_ray: None, device: dict[str, Any], make_config: Callable[..., Config]) -> Iterator[Start]:
+    """An engine; one that was started the same way before is taken again."""
+    started: dict[str, Remote] = {}
+
+    def begin(path: Path, forced: dict[str, int] | None = None, **sections: Any) -> Remote:
+        key = repr((path, forced, sections))
+        if key not in started:
+            model = device["model"] | sections.pop("model", {})
+            train = {"method": "lora", "lora": {"targets": TARGETS}}
+            engine = {"name": "vllm"} | sections.pop("engine", {})
+            fixed = {"train": train, "engine": engine} | device
+            config = make_config(path, **(fixed | sections | {"model": model}))
+            started[key] = Remote(config, ModelRef(str(path)), forced or {})
+        return started[key]
+
+    yield begin
+    for remote in started.values():
+        ray.kill(remote.actor)
+
+
+@pytest.fixture
+def reference(
+    make_config: Callable[..., Config], device: dict[str, Any]
+) -> Callable[..., TransformersEngine]:
+    """The transformers engine with the same model."""
+
+    def make(path: Path, adapter: Path | None = None, **sections: Any) -> TransformersEngine:
+        model = device["model"] | sections.pop("model", {})
+        config = make_config(path, **(device | sections | {"model": model}))
+        return TransformersEngine(config, ModelRef(str(path), str(adapter) if adapter else None))
+
+    return make
+
+
+def make_adapter(model_dir: Path, directory: Path, seed: int, targets: list[str] = TARGETS) -> Path:
+    """A LoRA adapter that does something: peft begins with B = 0."""
+    torch.manual_seed(seed)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model_dir), LoraConfig(r=4, target_modules=targets)
+    )
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    model.save_pretrained(directory)
+    return directory
+
+
+def other_weights(model_dir: Path, directory: Path) -> Path:
+    """The same model after something like full fine-tuning."""
+    shutil.copytree(model_dir, directory)
+    weights = load_file(model_dir / "model.safetensors")
+    torch.manual_seed(7)
+    moved = {name: w + 0.02 * torch.randn_like(w) * w.std() for name, w in weights.items()}
+    save_file(moved, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def gsm8k_model(gsm8k: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [text for pair in gsm8k for text in pair]
+    return tiny.build_model(tmp_path_factory.mktemp("gsm8k"), texts=texts, vocab=1000, max_length=1024)
+
+
+def test_agrees_with_transformers_before_and_after_two_adapters_and_a_reload(
+    gsm8k: list[tuple[str, str]],
+    gsm8k_model: Path,
+    tmp_path: Path,
+    start: Start,
+    reference: Callable[..., TransformersEngine],
+    make_items: MakeItems,
+) -> None:
+    items = make_items(gsm8k)
+    assert items.num_rows == 1000
+    first = make_adapter(gsm8k_model, tmp_path / "first", seed=1)
+    second = make_adapter(gsm8k_model, tmp_path / "second", seed=2)
+    moved = other_weights(gsm8k_model, tmp_path / "moved")
+    engine = start(gsm8k_model)
+    seen = []
+    for base, adapter in ((gsm8k_model, None), (gsm8k_model, first), (gsm8k_model, second), (moved, None)):
+        engine.follow(ModelRef(str(base), str(adapter) if adapter else None))
+        ours, theirs = engine.score(items), reference(base, adapter).score(items)
+        assert ours.error == theirs.error == [None] * 1000
+        assert np.abs(ours.nll - theirs.nll).max() <= 1e-4
+        np.testing.assert_array_equal(ours.n_tokens, theirs.n_tokens)
+        np.testing.assert_array_equal(ours.n_greedy, theirs.n_greedy)
+        seen.append(ours.nll)
+    gaps = [np.abs(a - b).max() for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(gaps) > 0.01, "the swaps change nothing: the test says nothing"
+
+
+def test_greedy_completions_are_those_of_transformers_and_rows_may_come_in_any_order(
+    model_dir: Path, start: Start, reference: Callable[..., TransformersEngine], make_items: MakeItems
+) -> None:
+    measure = {"max_new_tokens": 24}
+    engine, items = start(model_dir, measure=measure), make_items()
+    theirs = reference(model_dir, measure=measure)
+    assert engine.generate(items, 1, 0) == theirs.generate(items, 1, 0)
+    whole = engine.score(items)
+    order = np.random.default_rng(0).permutation(items.num_rows)
+    assert engine.score(items.take(order)).nll.tobytes() == whole.nll[order].tobytes()
+
+
+def test_samples_depend_on_seed_stage_and_item_alone(
+    model_dir: Path, start: Start, make_items: MakeItems
+) -> None:
+    measure = {"max_new_tokens": 12, "rollouts": 3}
+    engine, items = start(model_dir, measure=measure), make_items()
+    first = engine.generate(items, 3, 0)
+    assert [len(row) for row in first] == [3] * items.num_rows
+    assert all(len(set(row)) > 1 for row in first)
+    assert engine.generate(items.take([4, 1]), 3, 0) == [first[4], first[1]]
+    assert engine.generate(items, 3, 1) != first
+    assert start(model_dir, measure=measure, seed=1).generate(items, 3, 0) != first
+
+
+def test_prompts_are_computed_once_for_all_rollouts_and_scores_do_not_come_from_the_cache(
+    model_dir: Path, start: Start, reference: Callable[..., TransformersEngine], make_items: MakeItems
+) -> None:
+    long = "and then again " * 60  # several blocks of the cache
+    items = make_items([(f"{i} {long}", "yes") for i in range(4)])
+    engine = start(model_dir, measure={"max_new_tokens": 4, "rollouts": 8})
+    engine.usage()
+    engine.generate(items, 8, 0)
+    ours = engine.score(items).nll
+    np.testing.assert_allclose(ours, reference(model_dir).score(items).nll, atol=1e-4)
+    assert engine.settings()["enable_prefix_caching"]
+    assert engine.usage()["cached_share"] > 0.3
+
+
+def test_rows_that_do_not_fit_are_errors_and_what_vllm_refuses_too(
+    model_dir: Path, start: Start, make_items: MakeItems
+) -> None:
+    pairs = [("q", "yes"), ("q " * 60, "no"), ("q", ""), ("r", "maybe")]
+    items = make_items(pairs)
+    for forced, reason in ((None, "the model takes 50"), ({"max_length": 10**6}, "vLLM refuses it")):
+        scores = start(model_dir, forced=forced, model={"max_length": 50}).score(items)
+        assert [error is None for error in scores.error] == [True, False, False, True]
+        assert reason in str(scores.error[1])
+        assert np.isnan(scores.nll[[1, 2]]).all()
+        assert scores.n_tokens[[1, 2]].tolist() == scores.n_greedy[[1, 2]].tolist() == [0, 0]
+        assert np.isfinite(scores.nll[[0, 3]]).all()
+
+
+def test_a_row_as_long_as_the_model_takes(
+    tmp_path: Path, start: Start, reference: Callable[..., TransformersEngine], make_items: MakeItems
+) -> None:
+    path = tiny.build_model(tmp_path, max_length=64)
+    theirs = reference(path)
+    filled = make_items([("q", "~")])  # a token that merges with none of its like
+    space = 64 - len(theirs.encoder.rows(filled).ids[0])
+    filled = make_items([("q", "~" * (1 + space))])
+    assert len(theirs.encoder.rows(filled).ids[0]) == 64
+    scores = start(path).score(filled)
+    assert scores.error == [None]
+    np.testing.assert_allclose(scores.nll, theirs.score(filled).nll, atol=1e-4)
+
+
+def test_no_rows_and_usage(model_dir: Path, start: Start, make_items: MakeItems) -> None:
+    engine = start(model_dir)
+    assert engine.score(make_items([])).nll.shape == (0,)
+    assert engine.generate(make_items([]), 1, 0) == []
+    engine.usage()
+    scores = engine.score(make_items())
+    used = engine.usage()
+    assert used["prefill_tokens"] > scores.n_tokens.sum()
+    assert used["prefill_seconds"] > 0
+    assert 0 < used["occupancy"] <= 1
+    assert engine.usage().get("prefill_tokens", 0) == 0
+
+
+def test_adapters_that_vllm_would_drop_or_that_do_not_fit_are_refused(
+    model_dir: Path, tmp_path: Path, start: Start
+) -> None:
+    engine = start(model_dir)
+    head = make_adapter(model_dir, tmp_path / "head", seed=1, targets=["q_proj", "lm_head"])
+    with pytest.raises(ZpdError, match=r"changes lm_head.*which vLLM drops"):
+        engine.follow(ModelRef(str(model_dir), str(head)))
+    wider = tiny.build_model(tmp_path / "wider", heads=3)
+    foreign = make_adapter(wider, tmp_path / "foreign", seed=1)
+    with pytest.raises(ZpdError, match="does not fit"):
+        engine.follow(ModelRef(str(model_dir), str(foreign)))
+    with pytest.raises(ZpdError, match="no LoRA adapter in"):
+        engine.follow(ModelRef(str(model_dir), str(tmp_path)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ZpdError, match="cannot load the weights"):
+        engine.follow(ModelRef(str(tmp_path / "empty")))
+
+
+def test_a_start_that_fails_says_what_was_asked_for(model_dir: Path, start: Start) -> None:
+    engine = start(model_dir, engine={"vllm": {"kv_cache_gib": 1e-6}})
+    with pytest.raises(
+        ray.exceptions.RayActorError, match=r"vLLM does not start with .*kv_cache_memory_bytes"
+    ):
+        engine.settings()
