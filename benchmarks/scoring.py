@@ -1,18 +1,19 @@
-"""Tokens scored per second: one sample at a time against the engine, same model and items, one run.
+"""Tokens scored per second: one sample at a time against the engines and the pipeline, in one run.
 
-Rows of the table:
-  loop      one sample at a time as the public IFD script does it (tianyi-lab/Cherry_LLM, data_analysis.py):
-            a forward pass with labels, all logits, and a Python loop over the tokens that takes log-softmax
-            and nll_loss of each; the faster of one thread and all cores
-  engine    TransformersEngine.score in one process with one thread
-  engines   as many such processes as cores, each with a share of the items: the ceiling for a pipeline
-  pipe 1    the pipeline's measuring (Ray Data, files in and out) with one actor; from call to return, with
-            starting the actor and loading the model
-  pipe N    the same with as many actors as cores
+Rows of the table, for GSM8K-length items and for items under 64 tokens:
+  loop        one sample at a time as the public IFD script does it (tianyi-lab/Cherry_LLM, data_analysis.py):
+              a forward pass with labels, all logits, and a Python loop over the tokens that takes log-softmax
+              and nll_loss of each; the faster of one thread and all cores
+  bare N      as many processes as cores, each with a share of the items, nothing but the engine: for
+              transformers TransformersEngine.score, for vLLM LLM.generate on ids that were made before
+  pipeline N  the pipeline's measuring (Ray Data, scoring actors, files in and out), between its first and its
+              last finished part
+  whole       the same from call to return, engines started before
 
-Tokens are those of prompt and response. Loading a model is not timed except in the pipeline's rows; there,
-"running" is the rate between the first and the last finished part. The model has random weights, which
-changes no timing. Example: python benchmarks/scoring.py --items 300
+The pool repeats the items until it takes --seconds. Tokens are those of prompt and response. The model has
+random weights, which changes no timing. "idle" is the share of the actors' time, from call to return, after
+their own last part. Example:
+python benchmarks/scoring.py --engine vllm --seconds 20
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,15 +40,18 @@ sys.path.insert(0, str(ROOT))
 
 from tests import tiny  # noqa: E402
 from zpd_ray.config import ClusterConfig, Config  # noqa: E402
-from zpd_ray.engines import ModelRef, tokens  # noqa: E402
-from zpd_ray.engines.transformers import TransformersEngine  # noqa: E402
+from zpd_ray.engines import ModelRef, load, tokens  # noqa: E402
+from zpd_ray.engines.rows import Encoder  # noqa: E402
 from zpd_ray.pipeline import session  # noqa: E402
-from zpd_ray.pipeline.measure import measure as measure_parts  # noqa: E402
+from zpd_ray.pipeline.measure import measure  # noqa: E402
 from zpd_ray.pipeline.parts import part_name  # noqa: E402
+from zpd_ray.pipeline.scorers import close_scorers  # noqa: E402
 from zpd_ray.pipeline.store import Store  # noqa: E402
 
-PARTS = 12
 SHORT = 64  # tokens; items "under 64 tokens"
+PART = 2000  # items, the default of pool.items_per_part
+LOOP_ITEMS = 200
+CORES = os.cpu_count() or 1
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -54,12 +59,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/gsm8k/train.jsonl.gz")
-    parser.add_argument("--items", type=int, default=300, help="items of each length (default 300)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; the best of each row counts")
-    parser.add_argument("--vocab", type=int, default=32000)
-    parser.add_argument("--heads", type=int, default=8, help="width is 32 times this")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
+    parser.add_argument("--seconds", type=float, default=60, help="what the pool should take (default 60)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds; the best of each row counts")
+    parser.add_argument("--vocab", type=int, default=1000)
+    parser.add_argument("--heads", type=int, default=2, help="width is 32 times this")
+    parser.add_argument("--layers", type=int, default=2)
     return parser.parse_args(arguments)
 
 
@@ -70,12 +75,14 @@ def read(path: Path) -> list[tuple[str, str]]:
     return [(row["question"], row["answer"]) for row in rows]
 
 
-def table(pairs: list[tuple[str, str]]) -> pa.Table:
+def table(pairs: list[tuple[str, str]], count: int) -> pa.Table:
+    """``count`` items, the pairs over and over."""
+    picked = [pairs[i % len(pairs)] for i in range(count)]
     return pa.table(
         {
-            "item_id": [f"item-{i}" for i in range(len(pairs))],
-            "messages": [[{"role": "user", "content": question}] for question, _ in pairs],
-            "response": [answer for _, answer in pairs],
+            "item_id": [f"item-{i}" for i in range(count)],
+            "messages": [[{"role": "user", "content": question}] for question, _ in picked],
+            "response": [answer for _, answer in picked],
         }
     )
 
@@ -85,7 +92,7 @@ def shorten(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(question.split(". ")[-1], answer.split("\n")[0]) for question, answer in pairs]
 
 
-def loop(model_path: str, items: pa.Table, threads: int) -> float:
+def loop_seconds(model_path: str, items: pa.Table, threads: int) -> float:
     """Seconds of the one-at-a-time loop."""
     torch.set_num_threads(threads)
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
@@ -106,28 +113,42 @@ def loop(model_path: str, items: pa.Table, threads: int) -> float:
     return time.perf_counter() - start
 
 
-def engine_seconds(engine: TransformersEngine, items: pa.Table) -> float:
-    start = time.perf_counter()
-    engine.score(items)
-    return time.perf_counter() - start
+def bare(config: Config, items: pa.Table, barrier: Any, queue: Any) -> None:
+    """One of several processes: load, warm up, wait for the others, compute, say when it began and ended."""
+    engine: Any = load(config, ModelRef(config.model.path))
+    work = [items.slice(at, PART) for at in range(0, len(items), PART)]
+    engine.score(work[0].slice(0, 200))
+    if config.engine.name == "vllm":
+        from vllm import SamplingParams, TokensPrompt
 
+        params = SamplingParams(
+            max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
+        )
+        prompts = [
+            [TokensPrompt(prompt_token_ids=ids) for ids in engine.encoder.rows(part).ids] for part in work
+        ]
 
-def work(config: Config, items: pa.Table, barrier: object, queue: object) -> None:
-    """One of several processes: load, wait for the others, score, say when it began and ended."""
-    engine = TransformersEngine(config, ModelRef(config.model.path))
-    engine.score(items.slice(0, 8))
-    barrier.wait()  # type: ignore[attr-defined]
+        def compute() -> None:
+            for part in prompts:
+                engine.llm.generate(part, params, use_tqdm=False)
+    else:
+
+        def compute() -> None:
+            for part in work:
+                engine.score(part)
+
+    barrier.wait()
     start = time.time()
-    engine.score(items)
-    queue.put((start, time.time()))  # type: ignore[attr-defined]
+    compute()
+    queue.put((start, time.time()))
 
 
-def engines_seconds(config: Config, items: pa.Table, processes: int) -> float:
+def bare_seconds(config: Config, items: pa.Table) -> float:
     """Seconds from the first process's start to the last one's end."""
     context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(processes), context.Queue()
-    shares = [items.take(list(range(i, len(items), processes))) for i in range(processes)]
-    workers = [context.Process(target=work, args=(config, share, barrier, queue)) for share in shares]
+    barrier, queue = context.Barrier(CORES), context.Queue()
+    shares = [items.take(list(range(i, len(items), CORES))) for i in range(CORES)]
+    workers = [context.Process(target=bare, args=(config, share, barrier, queue)) for share in shares]
     for worker in workers:
         worker.start()
     spans = np.array([queue.get() for _ in workers])
@@ -136,88 +157,94 @@ def engines_seconds(config: Config, items: pa.Table, processes: int) -> float:
     return float(spans[:, 1].max() - spans[:, 0].min())
 
 
-def pipeline_seconds(config: Config, items: pa.Table, actors: int) -> tuple[float, float]:
-    """Seconds from call to return, and those that the run would take at the rate between its parts' ends."""
-    config = config.model_copy(update={"cluster": ClusterConfig(actors=actors)})
+def write_pool(store: Store, name: str, items: pa.Table) -> None:
+    for index, at in enumerate(range(0, len(items), PART)):
+        store.write_table(f"{name}/{part_name(index)}", items.slice(at, PART))
+    store.write_json(f"{name}.json", {"items": len(items)})
+
+
+def pipeline_seconds(config: Config, items: pa.Table) -> dict[str, float]:
+    """Seconds from call to return, those at the rate between the parts' ends, and the share of idling."""
     with tempfile.TemporaryDirectory() as directory:
-        store = Store(directory)
-        for i in range(PARTS):
-            part = items.slice(
-                i * len(items) // PARTS, (i + 1) * len(items) // PARTS - i * len(items) // PARTS
-            )
-            store.write_table(f"pool/{part_name(i)}", part)
-        store.write_json("pool.json", {"items": len(items)})
+        store, model = Store(directory), ModelRef(config.model.path)
+        write_pool(store, "warm", items.slice(0, 2 * CORES * 100))
+        write_pool(store, "pool", items)
+        measure(config, store, model, "warm", "warmed")  # the engines start here
         start = time.perf_counter()
-        measure_parts(config, store, ModelRef(config.model.path), "pool", "measured")
-        seconds = time.perf_counter() - start
+        measure(config, store, model, "pool", "measured")
+        whole = time.perf_counter() - start
+        close_scorers()
         ends = sorted(path.stat().st_mtime for path in Path(directory, "measured").glob("part-*"))
+        used = store.events()[-1]["scorers"]
     # The first end of each actor is where running starts; parts have equal numbers of items.
-    return seconds, (ends[-1] - ends[actors - 1]) * PARTS / (PARTS - actors)
+    running = (ends[-1] - ends[CORES - 1]) * len(ends) / (len(ends) - CORES)
+    idle = sum(row["idle_at_end"] for row in used) / (CORES * whole)
+    return {f"pipeline {CORES}": running, "whole": whole, "idle": idle}
 
 
-def measure(config: Config, items: pa.Table, rounds: int) -> dict[str, float]:
-    """Best seconds of each row; rounds are interleaved so that a busy machine slows all alike."""
-    path, cores = config.model.path, os.cpu_count() or 1
-    engine = TransformersEngine(config, ModelRef(path))
+def compare(config: Config, pairs: list[tuple[str, str]], seconds: float, rounds: int) -> None:
+    """Print the table of one length of items."""
+    encoder = Encoder(config, config.model.path)
+    few = table(pairs, LOOP_ITEMS)
+    started = time.perf_counter()
+    engine = load(
+        config.model_copy(update={"engine": config.engine.model_copy(update={"name": "transformers"})}),
+        ModelRef(config.model.path),
+    )
+    engine.score(few)
+    started = time.perf_counter()
+    engine.score(few)
+    per_item = (time.perf_counter() - started) / LOOP_ITEMS
+    count = max(8 * CORES, int(seconds * 1.5 / per_item) // PART) * PART
+    items = table(pairs, count)
     best: dict[str, float] = {}
     for _ in range(rounds):
-        seconds = {"loop": min(loop(path, items, threads) for threads in {1, cores})}
+        took = {"loop": min(loop_seconds(config.model.path, few, n) for n in {1, CORES}) * count / LOOP_ITEMS}
         torch.set_num_threads(1)
-        seconds["engine"] = engine_seconds(engine, items)
-        seconds["engines"] = engines_seconds(config, items, cores)
-        for actors in (1, cores):
-            name = f"pipe {actors}"
-            seconds[name], seconds[f"{name} running"] = pipeline_seconds(config, items, actors)
-        best = {name: min(value, best.get(name, value)) for name, value in seconds.items()}
-    return best
-
-
-def report(name: str, items: pa.Table, path: str, seconds: dict[str, float]) -> None:
-    encoded = tokens.encode(tokens.load_tokenizer(path), items["messages"], items["response"], "\n")
-    lengths = np.array(
-        [[len(p), len(r)] for p, r in zip(encoded.prompt_ids, encoded.response_ids, strict=True)]
-    )
-    total = lengths.sum()
-    print(f"\n{name}: {len(items)} items, mean {lengths.mean(0).round(1)} tokens of prompt and response")
-    for row, value in seconds.items():
-        print(f"  {row:14s} {total / value:9.0f} tokens/s   {seconds['loop'] / value:5.2f} x loop")
+        took[f"bare {CORES}"] = bare_seconds(config, items)
+        took |= pipeline_seconds(config, items)
+        best = {name: min(value, best.get(name, value)) for name, value in took.items()}
+    rows = encoder.rows(few)
+    mean = (rows.prompt + rows.response).mean()
+    idle = best.pop("idle")
+    print(f"\n{count} items, mean {rows.prompt.mean():.1f} + {rows.response.mean():.1f} tokens", flush=True)
+    for name, value in best.items():
+        print(
+            f"  {name:12s} {value:7.1f} s  {mean * count / value:9.0f} tokens/s  "
+            f"{best['loop'] / value:5.2f} x loop  {best[f'bare {CORES}'] / value:5.2f} x bare"
+        )
+    print(f"  idle at the end {idle:.1%} of the actors' time", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
-    session.start(ClusterConfig(), cpus=(os.cpu_count() or 1) + 1)
+    session.start(ClusterConfig(), cpus=CORES + 1)
     session.quiet()
     pairs = read(args.data)
     with tempfile.TemporaryDirectory() as directory:
-        path = str(
-            tiny.build_model(
-                directory,
-                texts=[text for pair in pairs for text in pair],
-                vocab=args.vocab,
-                heads=args.heads,
-                layers=args.layers,
-                max_length=1024,
-            )
-        )
+        texts = [text for pair in pairs for text in pair]
+        shape = {"vocab": args.vocab, "heads": args.heads, "layers": args.layers, "max_length": 1024}
+        path = str(tiny.build_model(directory, texts=texts, **shape))
         config = Config.model_validate(
             {
                 "output": "unused",
                 "pool": {"path": "unused"},
                 "model": {"path": path},
-                "engine": {"batch_tokens": args.batch_tokens},
+                "engine": {"name": args.engine},
                 "select": {"budget": {"items": 1}},
+                "train": {"method": "none"},
+                "cluster": {"actors": CORES},
             }
         )
         count = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(path).parameters())
         print(
-            f"model: {count / 1e6:.1f}M parameters, {args.layers} layers, width {32 * args.heads}, "
-            f"{args.vocab} logits; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+            f"{args.engine}: {count / 1e6:.1f}M parameters, {args.layers} layers, width {32 * args.heads}, "
+            f"{args.vocab} logits; load average {os.getloadavg()[0]:.1f} on {CORES} cores"
         )
         tokenizer = tokens.load_tokenizer(path)
         short = [pair for pair in shorten(pairs) if len(tokenizer("\n".join(pair)).input_ids) < SHORT - 1]
-        for name, chosen in (("GSM8K", pairs), (f"under {SHORT} tokens", short)):
-            items = table(chosen[: args.items])
-            report(name, items, path, measure(config, items, args.rounds))
+        for chosen in (pairs, short):
+            compare(config, chosen, args.seconds, args.rounds)
 
 
 if __name__ == "__main__":

@@ -70,24 +70,25 @@ def make_engine(make_config: Callable[..., Config]) -> Callable[..., Transformer
     return make
 
 
+def items_of(pairs: Any = PAIRS) -> pa.Table:
+    """A table of items from (question, response) pairs."""
+    rows = [
+        {
+            "item_id": f"item-{i}",
+            "messages": [{"role": "user", "content": question}],
+            "response": response,
+            "answer": response,
+            "response_tokens": len(response.split()) + 1,
+        }
+        for i, (question, response) in enumerate(pairs)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.ITEM)
+
+
 @pytest.fixture(scope="session")
 def make_items() -> Callable[..., pa.Table]:
-    """A table of items from (question, response) pairs."""
-
-    def make(pairs: Any = PAIRS) -> pa.Table:
-        rows = [
-            {
-                "item_id": f"item-{i}",
-                "messages": [{"role": "user", "content": question}],
-                "response": response,
-                "answer": response,
-                "response_tokens": len(response.split()) + 1,
-            }
-            for i, (question, response) in enumerate(pairs)
-        ]
-        return pa.Table.from_pylist(rows, schema=schema.ITEM)
-
-    return make
+    """``items_of``."""
+    return items_of
 
 
 @pytest.fixture(scope="session")

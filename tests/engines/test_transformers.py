@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests import tiny
+from tests.engines.lora import make_adapter
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, load, tokens
 from zpd_ray.engines.transformers import TransformersEngine
@@ -38,17 +39,7 @@ def plain_nlls(model: PreTrainedModel | PeftModel, engine: TransformersEngine, i
 
 @pytest.fixture(scope="module")
 def adapter_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA adapter that does something: peft begins with B = 0."""
-    torch.manual_seed(1)
-    base = AutoModelForCausalLM.from_pretrained(model_dir)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.1)
-    directory = tmp_path_factory.mktemp("adapter")
-    model.save_pretrained(directory)
-    return directory
+    return make_adapter(model_dir, tmp_path_factory.mktemp("adapter"), seed=1)
 
 
 @pytest.mark.parametrize("chat", [False, True])

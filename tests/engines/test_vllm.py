@@ -5,7 +5,9 @@ With -m gpu the same assertions run on a GPU.
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,12 @@ import pyarrow as pa
 import pytest
 import ray
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from tests import tiny
+from tests.engines.lora import TARGETS, make_adapter
 from tests.engines.real_vllm import needs_vllm
+from tests.pipeline.processes import call
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.transformers import TransformersEngine
@@ -29,7 +31,6 @@ from zpd_ray.errors import ZpdError
 pytestmark = needs_vllm
 
 DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
-TARGETS = ["q_proj", "v_proj", "down_proj"]
 MakeItems = Callable[..., pa.Table]
 
 
@@ -83,7 +84,7 @@ def start(local_ray: None, device: dict[str, Any], make_config: Callable[..., Co
         key = repr((path, forced, sections))
         if key not in started:
             model = device["model"] | sections.pop("model", {})
-            train = {"method": "lora", "lora": {"targets": TARGETS}}
+            train = {"method": "lora", "lora": {"targets": list(TARGETS)}}
             engine = {"name": "vllm"} | sections.pop("engine", {})
             fixed = {"train": train, "engine": engine} | device
             config = make_config(path, **(fixed | sections | {"model": model}))
@@ -107,20 +108,6 @@ def reference(
         return TransformersEngine(config, ModelRef(str(path), str(adapter) if adapter else None))
 
     return make
-
-
-def make_adapter(model_dir: Path, directory: Path, seed: int, targets: list[str] = TARGETS) -> Path:
-    """A LoRA adapter that does something: peft begins with B = 0."""
-    torch.manual_seed(seed)
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(model_dir), LoraConfig(r=4, target_modules=targets)
-    )
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.1)
-    model.save_pretrained(directory)
-    return directory
 
 
 def other_weights(model_dir: Path, directory: Path) -> Path:
@@ -270,3 +257,21 @@ def test_a_start_that_fails_says_what_was_asked_for(model_dir: Path, start: Star
         ray.exceptions.RayActorError, match=r"vLLM does not start with .*kv_cache_memory_bytes"
     ):
         engine.settings()
+
+
+@pytest.mark.parametrize(("grader", "response_only"), [("numeric", True), ("greedy_match", False)])
+def test_version_2_of_the_runner_reads_the_response_alone_where_it_may(
+    grader: str,
+    response_only: bool,
+    model_dir: Path,
+    reference: Callable[..., TransformersEngine],
+    make_items: MakeItems,
+) -> None:
+    done = call([sys.executable, "-m", "tests.engines.vllm_v2", str(model_dir), grader], seconds=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    theirs = reference(model_dir).score(make_items()[:4])
+    assert told["response_only"] is response_only
+    assert told["error"] == [None] * 4
+    np.testing.assert_allclose(told["nll"], theirs.nll, atol=1e-4)
+    assert told["n_greedy"] == ([-1] * 4 if response_only else theirs.n_greedy.tolist())

@@ -21,6 +21,7 @@ def command(verb: str, config: Path, *overrides: str) -> list[str]:
 
 
 def call(arguments: list[str], seconds: float = RUN_SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run to the end, from the root of the repository."""
     return subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
 
 
@@ -37,6 +38,19 @@ class Quickstart:
     def command(self, output: Path, verb: str = "run") -> list[str]:
         """The same run into another run directory."""
         return command(verb, self.config, *self.overrides, f"output={output}")
+
+    def with_engine(self, engine: str) -> Quickstart:
+        """Another run of the same world, from start to end, with another engine."""
+        overrides, output = (*self.overrides, f"engine.name={engine}"), self.output.with_name(engine)
+        done = call(command("run", self.config, *overrides, f"output={output}"))
+        assert done.returncode == 0, done.stderr
+        return Quickstart(self.config, overrides, output, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def vllm_quickstart(quickstart: Quickstart) -> Quickstart:
+    """The quickstart as a user of vLLM runs it."""
+    return quickstart.with_engine("vllm")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
+from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import table_of
 from tests.pipeline.processes import EXAMPLES, ROOT, Quickstart, call, command
 from zpd_ray.pipeline.ability import load_fit
@@ -50,6 +51,27 @@ def test_quickstart_trains_on_what_it_selects(quickstart: Quickstart) -> None:
     assert fell[trained].mean() > max(0.0, fell[~trained].mean())
 
 
+def jaccard(ours: Store, theirs: Store, stage: int) -> float:
+    """Items that both runs selected / items that either did."""
+    ids = [
+        set(table_of(store, f"stages/{stage:02d}/selected")["item_id"].to_pylist())
+        for store in (ours, theirs)
+    ]
+    return len(ids[0] & ids[1]) / len(ids[0] | ids[1])
+
+
+@needs_vllm
+def test_quickstart_with_vllm_selects_the_same(quickstart: Quickstart, vllm_quickstart: Quickstart) -> None:
+    """At both stages: the second is measured with the adapter that the first has trained."""
+    ours, theirs = Store(str(vllm_quickstart.output)), Store(str(quickstart.output))
+    for stage in (0, 1):
+        assert jaccard(ours, theirs, stage) >= 0.98
+        assert load_fit(ours, stage).theta == pytest.approx(load_fit(theirs, stage).theta, abs=0.05)
+    settings = ours.read_json("manifest.json")["engine"]
+    assert settings["max_num_batched_tokens"] > 0
+    assert settings["vllm"].startswith("0.")
+
+
 # --- GSM8K ---
 
 
@@ -76,8 +98,9 @@ def speechless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def run_gsm8k(directory: Path, pool: Path, model: Path) -> Store:
+def run_gsm8k(directory: Path, pool: Path, model: Path, engine: str = "transformers") -> Store:
     """One stage of examples/gsm8k/run.toml on the CPU, with short answers."""
+    directory.mkdir(exist_ok=True)
     evaluation = directory / "test.jsonl"
     evaluation.write_text("".join(problems("test", 8)), encoding="utf-8")
     overrides = [
@@ -85,6 +108,7 @@ def run_gsm8k(directory: Path, pool: Path, model: Path) -> Store:
         f"pool.path={pool}",
         f"evaluation.path={evaluation}",
         f"model.path={model}",
+        f"engine.name={engine}",
         "stages=1",
         "measure.rollouts=1",
         "measure.max_new_tokens=4",
@@ -127,13 +151,31 @@ def assert_trained_and_evaluated(store: Store) -> None:
     assert after["nll"] < before["nll"]
 
 
-@needs_gsm8k
-def test_gsm8k_with_a_model_that_solves_nothing(tmp_path: Path, speechless: Path) -> None:
-    pool = tmp_path / "train.jsonl"
+@pytest.fixture(scope="module")
+def gsm8k_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pool = tmp_path_factory.mktemp("gsm8k") / "train.jsonl"
     pool.write_text("".join(problems("train", 600)), encoding="utf-8")
-    store = run_gsm8k(tmp_path, pool, speechless)
+    return pool
+
+
+@pytest.fixture(scope="module")
+def gsm8k_run(gsm8k_pool: Path, speechless: Path) -> Store:
+    return run_gsm8k(gsm8k_pool.parent / "transformers", gsm8k_pool, speechless)
+
+
+@needs_gsm8k
+def test_gsm8k_with_a_model_that_solves_nothing(gsm8k_run: Store) -> None:
+    assert_all_wrong_is_handled(gsm8k_run, 600)
+    assert_trained_and_evaluated(gsm8k_run)
+
+
+@needs_vllm
+@needs_gsm8k
+def test_gsm8k_with_vllm_selects_the_same(gsm8k_run: Store, gsm8k_pool: Path, speechless: Path) -> None:
+    store = run_gsm8k(gsm8k_pool.parent / "vllm", gsm8k_pool, speechless, "vllm")
     assert_all_wrong_is_handled(store, 600)
     assert_trained_and_evaluated(store)
+    assert jaccard(store, gsm8k_run, 0) >= 0.98
 
 
 @needs_gsm8k

@@ -95,8 +95,11 @@ class Meter:
         return dict(done)
 
 
-def load(config: Config, model: ModelRef) -> Engine:
-    """The engine that the config names, with the model of a stage loaded."""
+def load(config: Config, model: ModelRef, longest: int | None = None) -> Engine:
+    """The engine that the config names, with the model of a stage loaded.
+
+    longest: tokens of the longest sequence to come, where it is known; memory is planned for it.
+    """
     if config.engine.name == "simulated":
         from zpd_ray.engines.simulated import SimulatedEngine
 
@@ -104,7 +107,7 @@ def load(config: Config, model: ModelRef) -> Engine:
     if config.engine.name == "vllm":
         from zpd_ray.engines.vllm import VllmEngine
 
-        return VllmEngine(config, model)
+        return VllmEngine(config, model, longest)
     from zpd_ray.engines.transformers import TransformersEngine
 
     return TransformersEngine(config, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -50,8 +51,17 @@ class TransformersEngine:
 
     def follow(self, model: ModelRef) -> None:
         """Load the weights of another stage; errors as at the start."""
-        self.model = _load(model, self.config.model.dtype, self.device)
-        self.finish = find_finish(self.model)
+        with self.computing:
+            self._release()  # never two models in memory
+            self.model = _load(model, self.config.model.dtype, self.device)
+            self.finish = find_finish(self.model)
+
+    def _release(self) -> None:
+        if hasattr(self, "model"):
+            del self.model, self.finish
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def score(self, items: pa.Table) -> Scores:
         """NLL and greedy matches of each reference; one decoder pass, logits at response positions only.

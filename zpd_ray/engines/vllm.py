@@ -7,6 +7,7 @@ function of the requests alone, and the same part gives the same bytes (docs.vll
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,19 @@ SEEDS = np.uint64(2**62)  # vLLM takes signed integers, and counts up from a req
 class VllmEngine:
     """vLLM with the model of a stage loaded."""
 
-    def __init__(self, config: Config, model: ModelRef) -> None:
-        """Raises ZpdError when tokenizer, weights or adapter are missing, or vLLM does not start."""
+    def __init__(self, config: Config, model: ModelRef, longest: int | None = None) -> None:
+        """``longest``: tokens of the longest row and of the longest prompt with its completion, where known.
+
+        Raises ZpdError when tokenizer, weights or adapter are missing, or vLLM does not start.
+        """
         self.config, self.base = config, model.base
         self.encoder = Encoder(config, model.base)
         self.meter = Meter()
-        self.encoding, self.computing = Lock(), Lock()
-        self.llm, self.arguments = start(config, model.base, self.encoder.max_length)
+        self.encoding = Lock()
+        # CUDA streams belong to threads: whatever thread calls, one alone talks to vLLM.
+        self.thread = ThreadPoolExecutor(max_workers=1)
+        length = min(self.encoder.max_length, longest or self.encoder.max_length)
+        self.llm, self.arguments = self.thread.submit(start, config, model.base, length).result()
         v2 = self.llm.llm_engine.vllm_config.use_v2_model_runner
         # Version 2 of the runner can leave the prompt's logits out, but does not say which token comes first.
         self.response_only = v2 and config.measure.grader != "greedy_match"
@@ -56,10 +63,12 @@ class VllmEngine:
 
         An adapter gets an id and a name that no other had: vLLM serves the old one when an id comes again.
         """
-        with self.computing:
-            if model.base != self.base:
-                self._reload(model.base)
-            self.adapter = None if model.adapter is None else self._load_adapter(Path(model.adapter))
+        self.thread.submit(self._follow, model).result()
+
+    def _follow(self, model: ModelRef) -> None:
+        if model.base != self.base:
+            self._reload(model.base)
+        self.adapter = None if model.adapter is None else self._load_adapter(Path(model.adapter))
 
     def score(self, items: pa.Table) -> Scores:
         """NLL and greedy matches of each reference from one prefill.
@@ -72,8 +81,7 @@ class VllmEngine:
         nll, n_greedy = np.full(len(rows.ids), np.nan, dtype=np.float32), np.zeros_like(rows.response)
         lengths = rows.prompt + rows.response
         params = scoring_params(rows, self.response_only)
-        with self.computing, self.meter.timing("prefill"):
-            done, outputs = self._run(items, rows.ids, params, rows.error)
+        done, outputs = self._run("prefill", items, rows.ids, params, rows.error)
         self.meter.count(prefill_tokens=int(lengths[done].sum()))
         if len(done):
             responses = [rows.ids[i][rows.prompt[i] :] for i in done]
@@ -106,8 +114,7 @@ class VllmEngine:
                 detokenize=False,
             )
 
-        with self.computing, self.meter.timing("decode"):
-            done, outputs = self._run(items, prompts.ids, params, prompts.error)
+        done, outputs = self._run("decode", items, prompts.ids, params, prompts.error)
         completions: list[list[str]] = [[] for _ in prompts.ids]
         for i, output in zip(done, outputs, strict=True):
             drawn = sorted(output.outputs, key=lambda completion: completion.index)
@@ -140,18 +147,21 @@ class VllmEngine:
         return self.arguments | {"reads": reads, "vllm": vllm.__version__}
 
     def _run(
-        self,
-        items: pa.Table,
-        ids: list[Ids],
-        params: ParamsOf,
-        error: list[str | None],
+        self, kind: str, items: pa.Table, ids: list[Ids], params: ParamsOf, error: list[str | None]
     ) -> tuple[np.ndarray, list[RequestOutput]]:
         """Rows that vLLM took, int64 (m,), and their outputs; what it refuses gets an error."""
         good = np.array([i for i, why in enumerate(error) if why is None], dtype=np.int64)
         lengths = np.array([len(ids[i]) for i in good], dtype=np.int64)
         # Long requests first: a short one then fills the last steps.
         order = good[longest_first(lengths, items["item_id"].to_numpy()[good])]
-        return self._outputs(order, ids, params, error)
+
+        def compute() -> tuple[np.ndarray, list[RequestOutput]]:
+            with self.meter.timing(kind):
+                # What an earlier part left in the cache would change the steps of this one.
+                self.llm.reset_prefix_cache()
+                return self._outputs(order, ids, params, error)
+
+        return self.thread.submit(compute).result()
 
     def _outputs(
         self,

@@ -61,7 +61,8 @@ class Device:
 def derive(config: Config, shape: Shape, device: Device, max_length: int) -> dict[str, Any]:
     """Arguments of ``vllm.LLM`` that memory and speed depend on; the config's own values come first.
 
-    max_length: tokens of prompt + response that a row may have.
+    max_length: tokens of the longest sequence. Several rollouts on the CPU are the one case in which the
+    logits of a step are not bounded by CPU_LOGITS but by the longest row.
     """
     given, sampled = config.engine.vllm, config.measure.rollouts > 1
     tokens = given.batched_tokens or _step_tokens(config, shape, device)

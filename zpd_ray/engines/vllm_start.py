@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from zpd_ray.engines import tokens
+from zpd_ray.engines import EngineError, tokens
 from zpd_ray.engines.vllm_settings import Device, Shape, derive
 from zpd_ray.errors import ZpdError
 
 if TYPE_CHECKING:
+    import psutil
     from vllm import LLM
 
     from zpd_ray.config import Config
@@ -21,6 +30,8 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
+TITLE = "VLLM::"  # of its processes
+WATCH_SECONDS = 0.5
 ITEMSIZE = {"float32": 4}  # of the cache; 2 for what is not float32
 
 
@@ -36,19 +47,66 @@ def start(config: Config, base: str, max_length: int) -> tuple[LLM, dict[str, An
     from vllm import LLM
 
     arguments = _arguments(config, base, max_length)
+    gpus = config.cluster.gpus_per_actor
     try:
-        return LLM(model=base, **arguments), arguments
+        with _alone_on_the_gpu():
+            llm = LLM(model=base, **arguments)
     except Exception as error:  # memory, shapes, drivers: each of vLLM's layers raises its own
-        raise ZpdError(
+        # On a GPU it may be the memory of an actor that is about to end: another attempt is worth it.
+        raise (EngineError if gpus else ZpdError)(
             f"vLLM does not start with {base}: {tokens.first_line(error)}; it was asked for {arguments} on "
-            f"{config.cluster.gpus_per_actor:g} GPUs; set engine.vllm to other values, or see the Ray logs"
+            f"{gpus:g} GPUs; set model.max_length or engine.vllm to smaller values, or see the Ray logs"
         ) from error
+    _die_with_the_engine()
+    return llm, arguments
+
+
+@contextmanager
+def _alone_on_the_gpu() -> Iterator[None]:
+    """One start at a time per GPU: vLLM takes for its own what an engine beside it allocates meanwhile."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(",", "-")
+    if not gpus:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / f"zpd-ray-gpu-{gpus}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _die_with_the_engine() -> None:
+    """End this process as soon as one of vLLM's own is gone: with several GPUs it has some.
+
+    vLLM's synchronous client waits for ever for an engine process that was killed (seen with 0.32); a dead
+    actor is restarted by Ray.
+    """
+    import psutil
+
+    engine = [child for child in psutil.Process().children(recursive=True) if TITLE in _title(child)]
+
+    def watch() -> None:
+        while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in engine):
+            time.sleep(WATCH_SECONDS)
+        print("a process of vLLM is gone; this actor ends, to be started anew", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    if engine:
+        Thread(target=watch, daemon=True).start()
+
+
+def _title(process: psutil.Process) -> str:
+    import psutil
+
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def _arguments(config: Config, base: str, max_length: int) -> dict[str, Any]:
-    dtype = config.model.dtype
-    if dtype == "auto" and config.cluster.gpus_per_actor == 0:
-        dtype = "float32"
+    dtype: str = config.model.dtype
+    if dtype == "auto":  # that of the base model, also where training has saved float32
+        stored = str(getattr(tokens.text_config(config.model.path), "dtype", None)).rpartition(".")[2]
+        halves = config.cluster.gpus_per_actor > 0 and stored in ("bfloat16", "float16")
+        dtype = stored if halves else "float32"
     fixed: dict[str, Any] = {
         "dtype": dtype,
         "seed": config.seed % 2**31,

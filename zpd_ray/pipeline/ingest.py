@@ -72,6 +72,8 @@ def ingest_source(
     _check(summary["rows"], summary["items"], summary["quarantined"], source)
     if into == EVALUATION:
         summary["prompt_keys"] = sorted(int(key) for part in dealt for key in part["prompt_keys"])
+    for name in ("longest", "longest_prompt"):
+        summary[name] = max((row[name] for row in dealt), default=0)
     store.write_json(f"{into}.json", summary)
     _tell(summary, into)
 
@@ -172,10 +174,16 @@ def _finish_part(config: Config, store: Store, into: str, excluded: np.ndarray, 
         "reasons": _quarantine(store, f"{into}/{name}", bad),
         "prompt_tokens": sum_of(items, "prompt_tokens"),
         "response_tokens": sum_of(items, "response_tokens"),
+        "longest": _longest(pc.add(items["prompt_tokens"], items["response_tokens"])),
+        "longest_prompt": _longest(items["prompt_tokens"]),
     }
     keys = items["prompt_key"].to_pylist() if into == EVALUATION else []
     row = pa.Table.from_pylist([counts])
     return row.append_column("prompt_keys", pa.array([keys], pa.list_(pa.uint64())))
+
+
+def _longest(lengths: pa.ChunkedArray) -> int:
+    return int(pc.max(lengths).as_py() or 0)
 
 
 def _with_lengths(config: Config, items: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import ray
-
 from zpd_ray.config import Config, MeasureConfig
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
@@ -41,6 +39,7 @@ def measure(
             counts.update({key: row[key] for key in COUNTED})
             example = row["example"] or example
             advance(row["items"])
+        _check_failures(counts["failed"], total, config.measure, example)
         for row in _score(config, store, model, items, into, rollouts, pending):
             counts.update({key: row[key] for key in COUNTED})
             example = row["example"] or example
@@ -80,11 +79,10 @@ def _measure_part(
 
 def _record_usage(store: Store, pool: Scorers, model: ModelRef, into: str, last: dict[int, float]) -> None:
     """An event with each scorer's work and the seconds it idled at the end; the engine's settings once."""
-    used = ray.get([actor.usage.remote() for actor in pool.actors])
     end = max(last.values())
     rows = [
         {name: round(value, 4) for name, value in usage.items()} | {"idle_at_end": round(end - last[i], 3)}
-        for i, usage in enumerate(used)
+        for i, usage in sorted(pool.ask("usage").items())
         if i in last
     ]
     store.append_event(
@@ -92,8 +90,8 @@ def _record_usage(store: Store, pool: Scorers, model: ModelRef, into: str, last:
     )
     if store.exists("manifest.json"):
         manifest = store.read_json("manifest.json")
-        if "engine" not in manifest:
-            settings = ray.get(pool.actors[next(iter(last))].settings.remote())
+        settings = next(filter(None, pool.ask("settings").values()), None)
+        if settings and "engine" not in manifest:
             store.write_json("manifest.json", manifest | {"engine": settings})
 
 

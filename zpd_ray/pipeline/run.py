@@ -20,7 +20,7 @@ from zpd_ray.pipeline.open import record
 from zpd_ray.pipeline.progress import say
 from zpd_ray.pipeline.scorers import close_scorers
 from zpd_ray.pipeline.select import select
-from zpd_ray.pipeline.session import take_turns
+from zpd_ray.pipeline.session import room_to_train
 from zpd_ray.pipeline.store import Store
 from zpd_ray.selection.budget import check_anchors_left, resolve_budget
 
@@ -98,7 +98,7 @@ def train_step(config: Config, store: Store, stage: int) -> None:
     if config.train.method != "none" and not store.exists(f"{name}/train.json"):
         from zpd_ray.pipeline.train import train  # torch: not for runs that do not train
 
-        if take_turns(config):
+        if not room_to_train(config):
             close_scorers()
         with timed(store, "train", stage) as event:
             train(config, store, model_of(config, store, stage), name)

@@ -1,4 +1,4 @@
-"""The scoring actors: each holds an engine, from stage to stage, as long as the cluster has room for it.
+"""The pool of scoring actors: engines that stay up from stage to stage, as long as there is room for them.
 
 Ray Data's own actor pool ends with its dataset, and an engine takes up to minutes to start. So the engines
 live in actors of their own, and what Ray Data runs are light tasks, one per part, that hand their part to the
@@ -7,91 +7,24 @@ least busy scorer and wait. A scorer has two parts in hand: one is computed, the
 
 from __future__ import annotations
 
-import tempfile
 import time
-from threading import Lock
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.metrics import Counter
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from zpd_ray import engines, graders
-from zpd_ray.config import Config, MeasureConfig
-from zpd_ray.engines import Engine, EngineError, ModelRef
-from zpd_ray.engines.canary import check_canary, tolerance
+from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.part_measurement import count, measure_items
-from zpd_ray.pipeline.session import at_end, lasting_actor
+from zpd_ray.pipeline.scorer import EngineFailureError, Scorer
+from zpd_ray.pipeline.session import at_end
 from zpd_ray.pipeline.store import Store
 
 IN_HAND = 2  # parts that a scorer has at a time
 ATTEMPTS = 4  # at a part, by scorers that die or whose engine fails
-
-
-class Scorer:
-    """The actor. Every call names its model, so that a restarted scorer knows what to load."""
-
-    def __init__(self, config: Config, store: Store) -> None:
-        """Nothing is loaded before the first part."""
-        self._config, self._store = config, store
-        self._engine: Engine | None = None
-        self._model: ModelRef | None = None
-        self._copy: Any = None  # the directory that holds the model, where the run directory is remote
-        self._loading, self._start_seconds = Lock(), 0.0
-        self._tokens = Counter("zpd_ray_scored_tokens", "response tokens scored")
-        self._seconds = Counter("zpd_ray_scoring_seconds", "seconds spent on parts")
-
-    def measure(
-        self, measure: MeasureConfig, model: ModelRef, items: str, into: str, name: str
-    ) -> dict[str, Any]:
-        """Measure one part with ``model`` and write its file; what was counted."""
-        started = time.perf_counter()
-        engine, grader = self._engine_of(model), graders.load(measure.grader)
-        table = measure_items(engine, grader, self._store.read_table(f"{items}/{name}"), measure, model.stage)
-        if self._model != model:
-            raise EngineError("the scorer was given another model while it measured a part")
-        self._store.write_table(f"{into}/{name}", table)
-        counts = count(table)
-        self._tokens.inc(counts["tokens"])
-        self._seconds.inc(time.perf_counter() - started)
-        return counts
-
-    def usage(self) -> dict[str, float]:
-        """What the engine did since the last call, and how long it took to start if it did."""
-        if self._engine is None:
-            return {}
-        start, self._start_seconds = self._start_seconds, 0.0
-        return self._engine.usage() | {"start_seconds": start}
-
-    def settings(self) -> dict[str, Any]:
-        """Those of the engine; empty when none was needed."""
-        return {} if self._engine is None else self._engine.settings()
-
-    def _engine_of(self, model: ModelRef) -> Engine:
-        with self._loading:
-            if self._engine is None or self._model != model:
-                self._engine = self._load(model)
-                self._model = model
-            return self._engine
-
-    def _load(self, model: ModelRef) -> Engine:
-        """The engine with other weights in it, checked against what their trainer expects."""
-        self._model = None  # until the canary lives
-        directory = tempfile.TemporaryDirectory(prefix="zpd-ray-")
-        local = self._store.fetched(model, directory.name)
-        if self._engine is None:
-            started = time.perf_counter()
-            engine = engines.load(self._config, local)
-            self._start_seconds = time.perf_counter() - started
-        else:
-            engine = self._engine
-            engine.follow(local)
-        self._copy = directory  # and the copy of the model before is deleted
-        if model.canary is not None:
-            canary = self._store.read_table(model.canary)
-            check_canary(engine, canary, tolerance(self._config), model)
-        return engine
+PAUSE_SECONDS = 3.0  # before the second attempt; twice that before the third, and so on
+PLACE_SECONDS = 600.0  # an autoscaler may be fetching machines
+ANSWER_SECONDS = 10.0
 
 
 class Desk:
@@ -101,71 +34,92 @@ class Desk:
         """No scorers yet."""
         self._busy: list[int] = []
 
-    def open(self, scorers: int) -> None:
-        """So many scorers, all idle."""
-        self._busy = [0] * scorers
-
-    def take(self) -> int:
-        """The index of a scorer, which counts as busier from here on."""
+    def take(self, scorers: int) -> int:
+        """The index of one of so many scorers, which counts as busier from here on."""
+        if len(self._busy) != scorers:  # the first call, or this actor was restarted
+            self._busy = [0] * scorers
         index = self._busy.index(min(self._busy))
         self._busy[index] += 1
         return index
 
-    def give_back(self, index: int) -> None:
-        """The scorer has done its part."""
-        self._busy[index] -= 1
+    def give_back(self, index: int, well: bool) -> None:
+        """The scorer is done with a part; one that died counts as busy until others are as much."""
+        self._busy[index] = max(0, self._busy[index] + (-1 if well else IN_HAND))
 
 
 class Scorers:
     """Handles of the scoring actors and of their desk; sent to tasks."""
 
     def __init__(self, config: Config, store: Store) -> None:
-        """The actors are asked for; Ray starts them."""
+        """Start the actors. Raises ZpdError when the cluster gives them no place."""
         cluster = config.cluster
         actor = ray.remote(Scorer).options(
             num_cpus=cluster.cpus_per_actor,
             num_gpus=cluster.gpus_per_actor,
-            max_concurrency=IN_HAND,
+            max_concurrency=IN_HAND + 1,  # and a word from outside
             max_restarts=-1,
-            max_task_retries=ATTEMPTS - 1,
             scheduling_strategy="SPREAD",
         )
         self.actors: list[Any] = [actor.remote(config, store) for _ in range(cluster.actors)]
-        self.desk = lasting_actor(Desk)
-        ray.get(self.desk.open.remote(len(self.actors)))
+        self.desk: Any = ray.remote(Desk).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        self._wait_for_places(cluster)
 
     def measure(self, name: str, *arguments: Any) -> dict[str, Any]:
         """``Scorer.measure`` of part ``name`` by the least busy scorer; called in a task.
 
-        An engine that fails is restarted with its process and the part is done again, a few times. Raises
-        ZpdError when that did not help, or when the scorer did.
+        A scorer that dies is restarted by Ray, one whose engine fails is ended; the part is done again, a few
+        times, by whoever is free. Raises ZpdError when that did not help, or when the scorer did.
         """
         reason = ""
-        for _ in range(ATTEMPTS):
-            index = ray.get(self.desk.take.remote())
-            scorer = self.actors[index]
+        for attempt in range(ATTEMPTS):
+            time.sleep(PAUSE_SECONDS * attempt)  # a restarted actor is back in seconds
+            index: int = ray.get(self.desk.take.remote(len(self.actors)))
+            scorer, well = self.actors[index], True
             try:
                 counts: dict[str, Any] = ray.get(scorer.measure.remote(*arguments, name))
                 return counts | {"scorer": index}
-            except RayActorError as death:
-                reason = str(death).partition("\n")[0]
-                break  # Ray has tried as often already
+            except (RayActorError, OutOfMemoryError) as death:
+                reason, well = str(death).partition("\n")[0], False
             except RayTaskError as error:
-                if not isinstance(error.cause, EngineError):
+                if not isinstance(error.cause, EngineFailureError):
                     raise
-                reason = str(error.cause)
-                ray.kill(scorer, no_restart=False)
+                reason, well = str(error.cause), False
+                scorer.end.remote(error.cause.life)
             finally:
-                self.desk.give_back.remote(index)
+                self.desk.give_back.remote(index, well)
         raise ZpdError(
             f"part {name} could not be measured in {ATTEMPTS} attempts: {reason}; parts that are done are "
             "kept: see the Ray logs of the scoring actors, mend the cause (often memory) and run again"
         )
 
+    def ask(self, method: str) -> dict[int, Any]:
+        """What each scorer answers to a method without arguments; one that is away is left out."""
+        asked = {getattr(actor, method).remote(): i for i, actor in enumerate(self.actors)}
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        answers = {}
+        for reference in ready:
+            with suppress(RayActorError):
+                answers[asked[reference]] = ray.get(reference)
+        return answers
+
     def close(self) -> None:
         """End the actors: their memory and their place in the cluster are free for others."""
-        for actor in self.actors:
-            ray.kill(actor)
+        for actor in (*self.actors, self.desk):
+            with suppress(RayError):  # a cluster that is gone has ended them
+                ray.kill(actor)
+
+    def _wait_for_places(self, cluster: ClusterConfig) -> None:
+        ready = [actor.__ray_ready__.remote() for actor in self.actors]
+        placed, _ = ray.wait(ready, num_returns=len(ready), timeout=PLACE_SECONDS)
+        if len(placed) < len(ready):
+            self.close()
+            free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
+            raise ZpdError(
+                f"{len(placed)} of {len(ready)} scoring actors found a place within {PLACE_SECONDS:g} s; "
+                f"each asks for {cluster.cpus_per_actor:g} CPUs and {cluster.gpus_per_actor:g} GPUs on one "
+                f"node, free are {free['CPU']:g} CPUs and {free['GPU']:g} GPUs in all; wait for those who "
+                "hold the rest, or lower cluster.actors"
+            )
 
 
 _open: list[Scorers] = []  # of this session: one pool at most

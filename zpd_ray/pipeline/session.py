@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.errors import ZpdError
@@ -20,6 +21,7 @@ from zpd_ray.errors import ZpdError
 # One logical CPU for the tasks that read, bin and filter parts while actors or train workers hold theirs.
 TASK_CPUS = 1.0
 GIB = 2**30
+PLACE_SECONDS = 5.0  # in which a free place is found
 
 
 @contextmanager
@@ -54,15 +56,21 @@ def _training_cpus(config: Config) -> float:
     return config.train.workers * config.cluster.cpus_per_train_worker if trains else 0.0
 
 
-def take_turns(config: Config) -> bool:
-    """Whether scoring actors have to end before training begins: the cluster has no room for both."""
-    have, cluster = ray.cluster_resources(), config.cluster
-    gpus = cluster.actors * cluster.gpus_per_actor + config.train.workers * cluster.gpus_per_train_worker
-    return (
-        TASK_CPUS + _scoring_cpus(config) + _training_cpus(config) > have.get("CPU", 0.0)
-        or gpus > have.get("GPU", 0.0)
-        or sum(_weight_bytes(config)) > have.get("memory", 0.0)
-    )
+def room_to_train(config: Config) -> bool:
+    """Whether train workers and a task find a place beside the scoring actors, right now.
+
+    Asked of Ray itself: sums over nodes hide that no node has a whole GPU left, or that others hold it.
+    """
+    if sum(_weight_bytes(config)) > ray.cluster_resources().get("memory", 0.0):
+        return False
+    cluster = config.cluster
+    worker = {"CPU": cluster.cpus_per_train_worker, "GPU": cluster.gpus_per_train_worker}
+    bundles = [{name: amount for name, amount in worker.items() if amount}] * config.train.workers
+    group = placement_group([*bundles, {"CPU": TASK_CPUS}])
+    try:
+        return bool(group.wait(timeout_seconds=PLACE_SECONDS))
+    finally:
+        remove_placement_group(group)
 
 
 def at_end(close: Callable[[], None]) -> None:
