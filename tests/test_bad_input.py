@@ -19,23 +19,6 @@ from zpd_ray import cli
 
 Refused = Callable[..., str]
 Cli = Callable[..., tuple[int, str]]
-CPUS = 4
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """One Ray for this module; that of another test module where it is still up."""
-    import ray
-
-    from zpd_ray.config import ClusterConfig
-    from zpd_ray.pipeline.session import start
-
-    started = not ray.is_initialized()
-    if started:
-        start(ClusterConfig(), cpus=CPUS)
-    yield
-    if started:
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +193,16 @@ REAL = {"engine": {"name": "transformers"}, "measure": {"grader": "greedy_match"
 def test_model_directory_that_is_not_there(refused_at_once: Refused) -> None:
     sentence = refused_at_once(**REAL, model={"path": "./no-model"})
     assert_says(sentence, "no-model does not exist", "model.path")
+
+
+def test_vllm_that_is_not_installed(
+    refused_at_once: Refused, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zpd_ray.pipeline.open.find_spec", lambda name: None)
+    sentence = refused_at_once(
+        engine={"name": "vllm"}, model={"path": str(model_dir)}, measure={"grader": "exact"}
+    )
+    assert_says(sentence, "engine.name = 'vllm'", "no vllm is installed", "pip install 'zpd-ray[vllm]'")
 
 
 def test_model_directory_without_tokenizer(refused_at_once: Refused, model_dir: Path, tmp_path: Path) -> None:

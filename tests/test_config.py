@@ -101,7 +101,7 @@ def test_a_wrong_type_names_key_and_value(sections: dict[str, Any], key: str, go
     ("sections", "key", "expected"),
     [
         ({"select": {"method": "zdp"}}, "select.method", "'zpd' or 'random'"),
-        ({"engine": {"name": "torch"}}, "engine.name", "'transformers' or 'simulated'"),
+        ({"engine": {"name": "torch"}}, "engine.name", "'transformers', 'vllm' or 'simulated'"),
         ({"ability": {"calibration": "rasch"}}, "ability.calibration", "'explanatory' or 'feedback'"),
         ({"train": {"schedule": "cosin"}}, "train.schedule", "'cosine', 'linear' or 'constant'"),
         ({"train": {"method": "qlora"}}, "train.method", "'lora', 'full' or 'none'"),
@@ -196,3 +196,16 @@ def test_a_config_cannot_be_changed_once_made() -> None:
 def test_every_value_of_the_defaults_passes_its_own_checks() -> None:
     config = validate(values())
     assert Config.model_validate(config.model_dump(exclude_none=True)) == config
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"cluster": {"gpus_per_actor": 1.5}}, "gpus_per_actor = 1.5; vLLM splits a model over whole GPUs"),
+        ({"train": {"lora": {"rank": 1000}}}, "rank = 1000; vLLM takes adapters of rank 512 at most"),
+        ({"measure": {"rollouts": 2, "temperature": 3}}, "temperature = 3; vLLM takes 2 at most"),
+    ],
+)
+def test_what_vllm_cannot_do_is_refused_with_vllm_alone(sections: dict[str, Any], told: str) -> None:
+    validate(values(**sections))
+    assert told in refusal(engine={"name": "vllm"}, **sections)

@@ -6,18 +6,32 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayError
 from safetensors.numpy import load_file, save_file
 
 from tests.engines.real_vllm import needs_vllm
-from tests.pipeline.conftest import table_of
+from tests.pipeline.conftest import simulated_values, table_of
 from tests.pipeline.processes import RUN_SECONDS, Quickstart, call
+from zpd_ray.config import Config
+from zpd_ray.config_file import validate
+from zpd_ray.engines import Engine, EngineError, ModelRef
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline import scorers
+from zpd_ray.pipeline.failures import user_error
+from zpd_ray.pipeline.ingest import ingest
+from zpd_ray.pipeline.measure import measure
+from zpd_ray.pipeline.scorer import Scorer
 from zpd_ray.pipeline.scorers import Desk
+from zpd_ray.pipeline.session import ray_session, room_to_train
 from zpd_ray.pipeline.store import Store
 
 
@@ -50,6 +64,81 @@ def test_an_adapter_that_was_damaged_after_training_stops_the_run(
     assert "the engine does not serve what was trained" in again.stderr
     assert "Traceback" not in again.stderr
     assert not (run / "stages/00/metrics.json").exists()
+
+
+class Flaky(Scorer):
+    """A scorer whose engine fails as often as files named "fail" are left to take."""
+
+    def _engine_of(self, model: ModelRef) -> Engine:
+        for file in sorted(Path(self._store.path("fail")).glob("*")):
+            with suppress(FileNotFoundError):
+                file.unlink()
+                raise EngineError("the device is in an undefined state")
+        return super()._engine_of(model)
+
+
+@pytest.fixture
+def open_flaky(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenFlaky:
+    """A pool to measure with engines that fail so many times."""
+    monkeypatch.setattr(scorers, "Scorer", Flaky)
+    monkeypatch.setattr(scorers, "PAUSE_SECONDS", 0.5)
+
+    def begin(failures: int, actors: int) -> tuple[Config, Store]:
+        values = simulated_values(tmp_path, n=60, output=str(tmp_path / f"out{failures}"))
+        config = validate(values | {"cluster": {"actors": actors}})
+        store = Store(config.output)
+        with ray_session(config):
+            ingest(config, store)
+        for i in range(failures):
+            store.write_bytes(f"fail/{i}", b"")
+        return config, store
+
+    return begin
+
+
+OpenFlaky = Callable[[int, int], tuple[Config, Store]]
+
+
+def run(config: Config, store: Store) -> dict[str, Any]:
+    with ray_session(config):
+        return measure(config, store, ModelRef("none"), "pool", "measured")
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_an_engine_that_fails_gets_a_fresh_process_and_the_part_is_done_again(
+    open_flaky: OpenFlaky, actors: int
+) -> None:
+    config, store = open_flaky(2, actors)
+    totals = run(config, store)
+    assert totals["items"] == 60
+    assert not store.names("fail")
+    assert table_of(store, "measured").num_rows == 60
+
+
+def test_an_engine_that_always_fails_stops_the_run_with_its_reason(open_flaky: OpenFlaky) -> None:
+    config, store = open_flaky(50, 1)
+    with pytest.raises(RayError) as told:
+        run(config, store)
+    error = user_error(told.value)
+    assert error is not None
+    assert "could not be measured in 4 attempts: the device is in an undefined state" in str(error)
+    assert len(store.names("fail")) <= 46
+
+
+@pytest.mark.parametrize(("cpus", "room"), [(1.0, True), (64.0, False)])
+def test_room_to_train_is_asked_of_ray(local_ray: None, tmp_path: Path, cpus: float, room: bool) -> None:
+    values = simulated_values(tmp_path, n=1, engine={"name": "transformers"}, train={"method": "lora"})
+    config = validate(values | {"cluster": {"cpus_per_train_worker": cpus}})
+    assert room_to_train(config) is room
+
+
+def test_a_scorer_that_finds_no_place_is_told_with_what_there_is(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorers, "PLACE_SECONDS", 3.0)
+    config = validate(simulated_values(tmp_path, n=1) | {"cluster": {"actors": 2, "cpus_per_actor": 3}})
+    with pytest.raises(ZpdError, match=r"1 of 2 scoring actors found a place.*each asks for 3 CPUs"):
+        scorers.Scorers(config, Store(config.output))
 
 
 def engine_processes(command: subprocess.Popen[str]) -> list[psutil.Process]:

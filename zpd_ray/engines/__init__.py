@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -64,7 +64,7 @@ class Engine(Protocol):
         """``rollouts`` completions of each prompt; greedy when one, sampled per (seed, stage, item) else."""
 
     def usage(self) -> dict[str, float]:
-        """Work done since the last call: see ``Meter``; empty for an engine that computes nothing."""
+        """Amounts of work since the last call, by name: see ``rates``; empty where nothing is computed."""
 
     def settings(self) -> dict[str, Any]:
         """What the engine derived for this model and this machine."""
@@ -93,6 +93,25 @@ class Meter:
         """All amounts, which begin at zero again."""
         done, self._done = self._done, defaultdict(float)
         return dict(done)
+
+
+# A rate = one amount / another.
+RATES = {
+    "prefill_tokens_per_second": ("prefill_tokens", "prefill_seconds"),
+    "decode_tokens_per_second": ("decode_tokens", "decode_seconds"),
+    "occupancy": ("step_tokens", "step_capacity"),  # tokens of a step / the most that it takes
+    "queue_wait": ("queue_seconds", "requests"),  # seconds until a request's first step
+    "cached_share": ("cached_tokens", "looked_up_tokens"),  # of prompts that other rollouts had computed
+}
+
+
+def rates(amounts: Mapping[str, float]) -> dict[str, float]:
+    """The rates that follow from amounts of work, where there was any."""
+    return {
+        name: amounts.get(above, 0.0) / amounts[below]
+        for name, (above, below) in RATES.items()
+        if amounts.get(below)
+    }
 
 
 def load(config: Config, model: ModelRef, longest: int | None = None) -> Engine:

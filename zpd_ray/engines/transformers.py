@@ -46,7 +46,9 @@ class TransformersEngine:
         self.device = _device(config)
         self.encoder = Encoder(config, model.base)
         self.meter = Meter()
-        self.encoding, self.computing = Lock(), Lock()
+        self.computing = Lock()
+        # On a CPU both want the same core, and two threads of Python slow each other down.
+        self.encoding = self.computing if self.device.type == "cpu" else Lock()
         self.follow(model)
 
     def follow(self, model: ModelRef) -> None:

@@ -46,7 +46,9 @@ class VllmEngine:
         self.config, self.base = config, model.base
         self.encoder = Encoder(config, model.base)
         self.meter = Meter()
-        self.encoding = Lock()
+        self.computing = Lock()
+        # On a CPU both want the same core, and two threads of Python slow each other down.
+        self.encoding = Lock() if config.cluster.gpus_per_actor else self.computing
         # CUDA streams belong to threads: whatever thread calls, one alone talks to vLLM.
         self.thread = ThreadPoolExecutor(max_workers=1)
         length = min(self.encoder.max_length, longest or self.encoder.max_length)
@@ -123,21 +125,11 @@ class VllmEngine:
         return completions
 
     def usage(self) -> dict[str, float]:
-        """Tokens and seconds of prefill and decode since the last call, and what vLLM says of its steps.
-
-        occupancy: tokens of a step, mean, as a share of the most that a step takes; queue_wait: seconds that
-        a request waits for its first step, mean; cached_share: of the prompt tokens of rollouts, those that
-        another rollout of the item had computed.
-        """
+        """Amounts since the last call: of prefill and decode, and what vLLM counts of steps and requests."""
         now = self._counters()
         since = {name: now[name] - self.counted[name] for name in now}
         self.counted = now
-        most = max(1.0, since["steps"]) * self.arguments["max_num_batched_tokens"]
-        return self.meter.take() | {
-            "occupancy": since["step_tokens"] / most,
-            "queue_wait": since["queue_seconds"] / max(1.0, since["requests"]),
-            "cached_share": since["cached_tokens"] / max(1.0, since["looked_up_tokens"]),
-        }
+        return self.meter.take() | {name: amount for name, amount in since.items() if amount}
 
     def settings(self) -> dict[str, Any]:
         """The arguments of ``vllm.LLM``, what is read of a prompt, and vLLM's version."""
@@ -161,7 +153,8 @@ class VllmEngine:
                 self.llm.reset_prefix_cache()
                 return self._outputs(order, ids, params, error)
 
-        return self.thread.submit(compute).result()
+        with self.computing:
+            return self.thread.submit(compute).result()
 
     def _outputs(
         self,
@@ -232,13 +225,14 @@ class VllmEngine:
         found = {metric.name: metric for metric in self.llm.get_metrics()}
         step, queue = found.get("vllm:iteration_tokens_total"), found.get("vllm:request_queue_time_seconds")
         hits, queries = found.get("vllm:prefix_cache_hits"), found.get("vllm:prefix_cache_queries")
+        steps = getattr(step, "count", 0)
         return {
-            "cached_tokens": getattr(hits, "value", 0),
-            "looked_up_tokens": getattr(queries, "value", 0),
-            "steps": getattr(step, "count", 0),
             "step_tokens": getattr(step, "sum", 0.0),
+            "step_capacity": steps * self.arguments["max_num_batched_tokens"],
             "requests": getattr(queue, "count", 0),
             "queue_seconds": getattr(queue, "sum", 0.0),
+            "cached_tokens": getattr(hits, "value", 0),
+            "looked_up_tokens": getattr(queries, "value", 0),
         }
 
 

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
@@ -55,6 +56,11 @@ def check_inputs(config: Config, store: Store) -> None:
                     f"{file.path} lies inside the run directory {store.root}, whose files are the "
                     "run's to replace; give an output beside the data"
                 )
+    if config.engine.name == "vllm" and find_spec("vllm") is None:
+        raise ZpdError(
+            "engine.name = 'vllm', and no vllm is installed here; pip install 'zpd-ray[vllm]' on every node, "
+            "or set engine.name = 'transformers'"
+        )
     if config.engine.name != "simulated":
         max_length(config.model, load_tokenizer(config.model.path))
         _check_weights(Path(config.model.path))

@@ -6,6 +6,8 @@ import os
 import tempfile
 import time
 import uuid
+from collections import defaultdict
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
@@ -40,32 +42,45 @@ class Scorer:
         self._engine: Engine | None = None
         self._model: ModelRef | None = None
         self._copy: Any = None  # the directory that holds the model, where the run directory is remote
-        self._loading, self._start_seconds = Lock(), 0.0
+        self._loading, self._counting = Lock(), Lock()
+        self._used: defaultdict[str, float] = defaultdict(float)
+        self._counters: dict[str, Counter] = {}
         self._life = uuid.uuid4().hex
-        self._tokens = Counter("zpd_ray_scored_tokens", "response tokens scored")
-        self._seconds = Counter("zpd_ray_scoring_seconds", "seconds spent on parts")
 
     def measure(
         self, measure: MeasureConfig, model: ModelRef, items: str, into: str, name: str
     ) -> dict[str, Any]:
-        """Measure one part with ``model`` and write its file; what was counted."""
+        """Measure one part with ``model`` and write its file; what was counted.
+
+        Raises EngineFailureError when a fresh process has to try again.
+        """
         started = time.perf_counter()
-        engine, grader = self._engine_of(model), graders.load(measure.grader)
-        table = measure_items(engine, grader, self._store.read_table(f"{items}/{name}"), measure, model.stage)
-        if self._model != model:
-            raise EngineError("the scorer was given another model while it measured a part")
+        try:
+            engine, grader = self._engine_of(model), graders.load(measure.grader)
+            rows = self._store.read_table(f"{items}/{name}")
+            table = measure_items(engine, grader, rows, measure, model.stage)
+            if self._model != model:
+                raise EngineError("the scorer was given another model while it measured a part")
+        except EngineError as error:
+            raise EngineFailureError(str(error), self._life) from error
         self._store.write_table(f"{into}/{name}", table)
-        counts = count(table)
-        self._tokens.inc(counts["tokens"])
-        self._seconds.inc(time.perf_counter() - started)
-        return counts
+        self._note(engine.usage() | {"parts": 1.0, "part_seconds": time.perf_counter() - started})
+        return count(table)
 
     def usage(self) -> dict[str, float]:
-        """What the engine did since the last call, and how long it took to start if it did."""
-        if self._engine is None:
-            return {}
-        start, self._start_seconds = self._start_seconds, 0.0
-        return self._engine.usage() | {"start_seconds": start}
+        """Amounts of work since the last call, and the rates that follow from them."""
+        with self._counting:
+            used, self._used = dict(self._used), defaultdict(float)
+        return used | engines.rates(used)
+
+    def _note(self, amounts: Mapping[str, float]) -> None:
+        """Add amounts of work, also to Ray's metrics (``zpd_ray_`` and the name)."""
+        with self._counting:
+            for name, amount in amounts.items():
+                self._used[name] += amount
+                if name not in self._counters:
+                    self._counters[name] = Counter(f"zpd_ray_{name}", "work of a scoring actor")
+                self._counters[name].inc(max(0.0, amount))
 
     def settings(self) -> dict[str, Any]:
         """Those of the engine; empty when none was needed."""
@@ -91,7 +106,7 @@ class Scorer:
         if self._engine is None:
             started = time.perf_counter()
             self._engine = engines.load(self._config, local, self._longest())
-            self._start_seconds = time.perf_counter() - started
+            self._note({"start_seconds": time.perf_counter() - started})
         else:
             self._engine.follow(local)
         self._copy = directory  # and the copy of the model before is deleted

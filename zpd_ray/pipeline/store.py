@@ -6,7 +6,7 @@
     quarantine/{pool/,evaluation/pool/}  bad rows, with reason, file and row
     base/{evaluation/,metrics.json}      the model before any training
     stages/NN/{measurements/,measured.json,fit.json,selected/,chosen/,selection.json,
-               adapter/ or model/,trainer/,train.json,evaluation/,metrics.json}
+               adapter/ or model/,trainer/,canary.parquet,train.json,evaluation/,metrics.json}
 
 Every file appears whole or not at all, and the JSON file that closes a step is written last, so that its
 presence proves the step; ``metrics.json`` proves the stage.
