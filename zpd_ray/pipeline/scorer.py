@@ -46,6 +46,8 @@ class Scorer:
         self._used: defaultdict[str, float] = defaultdict(float)
         self._counters: dict[str, Counter] = {}
         self._life = uuid.uuid4().hex
+        if config.cluster.gpus_per_actor == 0:  # other actors compute on the cores it would take
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     def measure(
         self, measure: MeasureConfig, model: ModelRef, items: str, into: str, name: str
