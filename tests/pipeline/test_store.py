@@ -119,7 +119,7 @@ def test_upload_replaces_and_local_copy_brings_back(store: Store, tmp_path: Path
     (local / "deep/weights.safetensors").write_bytes(b"w")
     store.write_bytes("stages/00/adapter/stale", b"")
     store.upload(str(local), "stages/00/adapter")
-    copy = Path(store.local_copy("stages/00/adapter"))
+    copy = Path(store.local_copy("stages/00/adapter", str(tmp_path / "copies")))
     assert [p.relative_to(copy).as_posix() for p in sorted(copy.rglob("*"))] == [
         "deep",
         "deep/weights.safetensors",
