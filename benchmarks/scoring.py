@@ -186,7 +186,6 @@ def compare(config: Config, pairs: list[tuple[str, str]], seconds: float, rounds
     """Print the table of one length of items."""
     encoder = Encoder(config, config.model.path)
     few = table(pairs, LOOP_ITEMS)
-    started = time.perf_counter()
     engine = load(
         config.model_copy(update={"engine": config.engine.model_copy(update={"name": "transformers"})}),
         ModelRef(config.model.path),

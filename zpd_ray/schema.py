@@ -40,7 +40,7 @@ MEASUREMENT = pa.schema(
         ("item_id", pa.string()),
         ("nll", pa.float32()),  # mean over the response tokens, nats per token; null on error
         ("n_tokens", pa.int32()),  # response tokens scored
-        ("n_greedy", pa.int32()),  # of these, how many were the model's first choice
+        ("n_greedy", pa.int32()),  # of these, how many were the first choice; null: not counted
         ("successes", pa.int32()),  # s of ...
         ("rollouts", pa.int32()),  # ... k responses graded right
         ("unparsed", pa.int32()),  # responses in which the grader found no answer (they count as wrong)

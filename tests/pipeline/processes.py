@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,16 @@ def command(verb: str, config: Path, *overrides: str) -> list[str]:
 def call(arguments: list[str], seconds: float = RUN_SECONDS) -> subprocess.CompletedProcess[str]:
     """Run to the end, from the root of the repository."""
     return subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
+
+
+def descendants(pid: int, title: str) -> list[psutil.Process]:
+    """Processes below ``pid`` whose command line holds ``title``."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended since it was listed
+            if title in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 @dataclass(frozen=True)

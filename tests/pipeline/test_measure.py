@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import questions, table_of, write_jsonl
+from tests.pipeline.processes import descendants
 from zpd_ray import schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
@@ -127,16 +125,6 @@ def test_two_actors_give_the_same_bytes_as_one(reference: Measured, open_pool: O
     assert measured_bytes(other) == measured_bytes(store)
 
 
-def scoring_actors() -> list[psutil.Process]:
-    """Scoring actors of this test's own Ray."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "ray::Scorer" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
-
-
 class Killer(threading.Thread):
     """Kills a scoring actor as soon as a first part is finished."""
 
@@ -148,7 +136,7 @@ class Killer(threading.Thread):
         while not self.finished and not self.over.wait(0.005):
             parts = len(self.store.names(INTO))
             if parts:
-                os.kill(scoring_actors()[-1].pid, signal.SIGKILL)
+                descendants(os.getpid(), "ray::Scorer")[-1].kill()
                 self.finished = parts
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 from ray.exceptions import RayError
@@ -20,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import simulated_values, table_of
-from tests.pipeline.processes import RUN_SECONDS, Quickstart, call
+from tests.pipeline.processes import RUN_SECONDS, Quickstart, call, descendants
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import Engine, EngineError, ModelRef
@@ -141,17 +140,6 @@ def test_a_scorer_that_finds_no_place_is_told_with_what_there_is(
         scorers.Scorers(config, Store(config.output))
 
 
-def engine_processes(command: subprocess.Popen[str]) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process(command.pid).children(recursive=True):
-        try:
-            if "EngineCore" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 @needs_vllm
 def test_a_killed_engine_process_is_replaced_and_nothing_is_missing(
     vllm_quickstart: Quickstart, tmp_path: Path
@@ -167,8 +155,11 @@ def test_a_killed_engine_process_is_replaced_and_nothing_is_missing(
         assert command.poll() is None, command.stderr and command.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    for process in engine_processes(command):
+    engines = descendants(command.pid, "EngineCore")
+    for process in engines:
         process.kill()
+    assert engines, "no engine process to kill"
+    assert not store.exists("stages/00/measured.json"), "killed too late to say anything"
     _, told = command.communicate(timeout=RUN_SECONDS)
     assert command.returncode == 0, told
     measured = table_of(store, "stages/00/measurements")

@@ -34,7 +34,8 @@ class Scores:
     """What one pass over n references yields.
 
     nll: float32 (n,), mean over the response tokens, nats per token (NaN on error); n_tokens and n_greedy:
-    int32 (n,); error: per item the reason why it could not be measured, or None.
+    int32 (n,), n_greedy -1 where first choices were not counted; error: per item the reason why it could
+    not be measured, or None.
     """
 
     nll: np.ndarray

@@ -84,7 +84,8 @@ class TransformersEngine:
         budget = min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget
         with self.computing, self.meter.timing("prefill"):
             self._run(items, lengths, rows.error, budget, compute)
-            self.meter.count(prefill_tokens=int(lengths.sum()))
+        good = np.array([why is None for why in rows.error], dtype=bool)
+        self.meter.count(prefill_tokens=int(lengths[good].sum()))
         return to_scores(rows, nll, n_greedy, str(self.model.dtype))
 
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:

@@ -41,7 +41,8 @@ class VllmEngine:
     def __init__(self, config: Config, model: ModelRef, longest: int | None = None) -> None:
         """``longest``: tokens of the longest row and of the longest prompt with its completion, where known.
 
-        Raises ZpdError when tokenizer, weights or adapter are missing, or vLLM does not start.
+        Raises ZpdError when tokenizer, weights or adapter are missing, or vLLM does not start; where there
+        is a GPU, EngineError for the latter.
         """
         self.config, self.base = config, model.base
         self.encoder = Encoder(config, model.base)

@@ -38,7 +38,8 @@ ITEMSIZE = {"float32": 4}  # of the cache; 2 for what is not float32
 def start(config: Config, base: str, max_length: int) -> tuple[LLM, dict[str, Any]]:
     """A vLLM engine with the weights in ``base``, and the arguments it was started with.
 
-    Raises ZpdError when vLLM was built for another device, or does not start, with what was asked for.
+    Raises ZpdError when vLLM was built for another device, or does not start, with what was asked for; on a
+    GPU a failed start is an EngineError, since the memory may be free a moment later.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -64,8 +64,8 @@ def _measurement(
         [
             items["item_id"].combine_chunks(),
             pa.array(scores.nll, pa.float32(), mask=failed),
-            pa.array(scores.n_tokens, pa.int32()),
-            pa.array(scores.n_greedy, pa.int32(), mask=scores.n_greedy < 0),
+            pa.array(scores.n_tokens * keep, pa.int32()),
+            pa.array(scores.n_greedy * keep, pa.int32(), mask=scores.n_greedy < 0),
             pa.array(successes * keep, pa.int32()),
             pa.array(rollouts * keep, pa.int32()),
             pa.array(unparsed * keep, pa.int32()),
