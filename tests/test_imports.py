@@ -26,7 +26,7 @@ MIDDLE = {
     "matching",
     "calibration",
 }
-BOTTOM = {"schema", "config", "config_file", "errors"}
+BOTTOM = {"schema", "config", "config_file", "errors", "functions"}
 HELP = """
 import sys
 sys.argv = ["zpd-ray", "--help"]

@@ -70,7 +70,8 @@ class Fit:
 
     b of an item = gamma (z - origin) + shift + residual, residual sd ``sigma``, with
     z = (log NLL - location) / scale. ``theta`` and its standard error are on that
-    scale. Standard errors that do not exist are None.
+    scale. Standard errors that do not exist are None. ``staleness``: stages of training between the model
+    that was measured and the one that trains on what is selected.
     """
 
     stage: int
@@ -93,6 +94,7 @@ class Fit:
     n_right: int
     convention: str
     flags: list[str]
+    staleness: int = 0
 
     def z(self, nll: Floats) -> Floats:
         """Standardised log NLL; shape of ``nll`` (nats per token)."""

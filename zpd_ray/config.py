@@ -138,7 +138,7 @@ class LoraConfig(Section):
 
 
 class TrainConfig(Section):
-    """The Ray Train job of a stage."""
+    """The Ray Train job."""
 
     method: Literal["lora", "full", "none"] = "lora"
     epochs: Count = 1
@@ -154,6 +154,9 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = False
     checkpoint_steps: Count = Field(100, description="optimiser steps between checkpoints inside a stage")
     workers: Count = 1
+    function: str | None = Field(
+        None, description="a training loop of your own, package.module:function (zpd_ray.stages)"
+    )
     lora: LoraConfig = LoraConfig()
 
     @property
@@ -176,6 +179,13 @@ class ClusterConfig(Section):
     gpus_per_actor: float = Field(0.0, ge=0)
     cpus_per_train_worker: Positive = 1.0
     gpus_per_train_worker: float = Field(0.0, ge=0)
+    placement: Literal["shared", "split"] = Field(
+        "shared",
+        description="shared: scoring and training side by side where there is room, else in turns; "
+        "split: on nodes of their own, where a stage is measured while the one before trains",
+    )
+    score_nodes: dict[str, str] = Field({"zpd-ray": "score"}, description="node labels of split placement")
+    train_nodes: dict[str, str] = Field({"zpd-ray": "train"}, description="node labels of split placement")
 
 
 class Config(Section):

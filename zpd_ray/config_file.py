@@ -19,6 +19,8 @@ from zpd_ray.errors import ZpdError
 FREE = (
     "cluster.address",
     "cluster.actors",
+    "cluster.score_nodes",
+    "cluster.train_nodes",
     "output",
     "pool.max_bad_share",
     "evaluation.max_bad_share",

@@ -112,7 +112,7 @@ def test_killed_while_measuring_and_while_training(quickstart: Quickstart, tmp_p
     run = tmp_path / "run"
     moments = [
         ("stages/00/measurements/*.parquet", 0.0),  # the first of seven parts
-        ("stages/01/ray_train/*/trainer.safetensors", 0.3),  # a checkpoint inside the second stage
+        ("ray_train/*/trainer.safetensors", 0.3),  # a checkpoint inside the second stage
     ]
     reached = []
     for moment in killed_run(quickstart, run, moments):

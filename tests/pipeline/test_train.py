@@ -23,8 +23,10 @@ from zpd_ray import engines, schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
+from zpd_ray.pipeline.shards import ordered_shards, share_of
 from zpd_ray.pipeline.store import Store
-from zpd_ray.pipeline.train import ordered_shards, share_of, train
+from zpd_ray.pipeline.train import train
+from zpd_ray.pipeline.train_job import DIRECTORY, close_train_job
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -81,6 +83,7 @@ def make(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
 def fit(made: tuple[Config, Store]) -> Store:
     config, store = made
     train(config, store, ModelRef(config.model.path), STAGE)
+    close_train_job()
     return store
 
 
@@ -169,7 +172,7 @@ def test_the_engine_sees_lower_nll_with_the_adapter(reference: tuple[Config, Sto
     tokenizer = tiny.build_tokenizer()
     tokens = sum(len(tokenizer(text).input_ids) + 1 for text in items["response"].to_pylist())
     assert result["tokens"] == 4 * tokens
-    assert not store.exists(f"{STAGE}/ray_train")
+    assert not store.exists(DIRECTORY)
 
 
 def test_gradient_accumulation_makes_no_difference(reference: tuple[Config, Store], make: Make) -> None:
@@ -209,7 +212,7 @@ class Killer(threading.Thread):
 
     def __init__(self, store: Store, at: int) -> None:
         super().__init__(daemon=True)
-        self.place, self.at = Path(store.path(f"{STAGE}/ray_train")), at
+        self.place, self.at = Path(store.path(DIRECTORY)), at
         self.seen: set[Path] = set()
         self.killed, self.over = 0, threading.Event()
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
+from zpd_ray.engines.tokens import load_tokenizer
 from zpd_ray.errors import ZpdError
 from zpd_ray.training.loss import collate, response_nll
 from zpd_ray.training.model import load_trainable, save_model
@@ -76,7 +77,7 @@ def test_a_saved_adapter_is_safetensors_and_loads_as_it_was(make_config: MakeCon
     config = make_config(lora={"rank": 2})
     model = load(config)
     train_a_little(model)
-    save_model(config, model, config.model.path, tmp_path)
+    save_model(config, model, load_tokenizer(config.model.path), tmp_path)
     assert (tmp_path / "adapter_model.safetensors").is_file()
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
     assert not [p for p in tmp_path.iterdir() if p.name.startswith("model")]
@@ -92,7 +93,7 @@ def test_an_adapter_that_is_given_trains_on(make_config: MakeConfig, tmp_path: P
     config = make_config(lora={"rank": 2})
     first = load(config)
     train_a_little(first)
-    save_model(config, first, config.model.path, tmp_path)
+    save_model(config, first, load_tokenizer(config.model.path), tmp_path)
     second = load(config, tmp_path)
     before = logits(second)
     second.train()
@@ -106,7 +107,7 @@ def test_full_fine_tuning_trains_and_saves_a_whole_model(make_config: MakeConfig
     assert len(trainable(model)) == len(list(model.parameters()))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     train_a_little(model)
-    save_model(config, model, config.model.path, tmp_path)
+    save_model(config, model, load_tokenizer(config.model.path), tmp_path)
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
     again = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert torch.equal(logits(again), logits(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -50,8 +51,11 @@ class AbilityActor:
         return fit_stage(self._total, config, stage, previous)
 
 
-def fit_ability(config: Config, store: Store, stage: int) -> Fit:
-    """Fit ``stage`` from its measurements; the result is also in ``stages/NN/fit.json``."""
+def fit_ability(config: Config, store: Store, stage: int, staleness: int = 0) -> Fit:
+    """Fit ``stage`` from its measurements; the result is also in ``stages/NN/fit.json``.
+
+    staleness: of the measured model, for the record (see ``Fit``).
+    """
     previous = load_fit(store, stage - 1) if stage else None
     names = store.names("pool")
     actor = lasting_actor(AbilityActor)
@@ -64,7 +68,7 @@ def fit_ability(config: Config, store: Store, stage: int) -> Fit:
             break
     else:
         raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see the Ray logs")
-    fit: Fit = ray.get(actor.fit.remote(config.ability, stage, previous))
+    fit: Fit = replace(ray.get(actor.fit.remote(config.ability, stage, previous)), staleness=staleness)
     store.write_json(f"stages/{stage:02d}/fit.json", fit.to_json())
     return fit
 

@@ -17,6 +17,7 @@ from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines.tokens import load_tokenizer, max_length
 from zpd_ray.errors import ZpdError
+from zpd_ray.functions import load_function
 from zpd_ray.pipeline.store import Store
 from zpd_ray.readers.sources import expand
 
@@ -47,8 +48,10 @@ def record(config: Config, store: Store) -> None:
 
 
 def check_inputs(config: Config, store: Store) -> None:
-    """Sources outside the run directory, a grader that loads, a model with a tokenizer: ZpdError else."""
+    """Sources outside the run directory, functions that load, a model with a tokenizer: ZpdError else."""
     graders.load(config.measure.grader)
+    if config.train.function is not None:
+        load_function("the training loop", config.train.function, "function()")
     for source in filter(None, (config.pool, config.evaluation)):
         for file in expand(source.path, source.format):
             if file.path.startswith(f"{store.root}/"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 from rich.console import Console
 from rich.progress import (
@@ -12,6 +13,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -37,10 +39,43 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
 
 
+_live: list[tuple[Progress, list[TaskID]]] = []  # what is on the screen, and whose bars it shows
+_drawing = Lock()
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Advance]:
-    """``with progress("measuring", 6000) as advance: advance(500)``."""
-    columns = (
+    """``with progress("measuring", 6000) as advance: advance(500)``. Bars of two threads share the screen."""
+    bar, task = _begin(what, total)
+    try:
+        yield lambda n: bar.advance(task, n)
+    finally:
+        _end(task)
+
+
+def _begin(what: str, total: int | None) -> tuple[Progress, TaskID]:
+    with _drawing:
+        if not _live:
+            bar = Progress(*_columns(), console=console, disable=not console.is_terminal)
+            bar.start()
+            _live.append((bar, []))
+        bar, tasks = _live[0]
+        tasks.append(bar.add_task(what, total=total))
+        return bar, tasks[-1]
+
+
+def _end(task: TaskID) -> None:
+    """The last one that ends leaves its bars on the screen."""
+    with _drawing:
+        bar, tasks = _live[0]
+        tasks.remove(task)
+        if not tasks:
+            _live.pop()
+            bar.stop()
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description:<28}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -48,9 +83,6 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
 
 
 def say(text: str) -> None:

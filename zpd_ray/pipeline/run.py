@@ -1,12 +1,14 @@
 """The stage loop. Every step is skipped when its closing file is there, so that running again resumes.
 
-measure -> fit -> select -> train -> evaluate, for each stage
+measure -> fit -> select -> train -> evaluate, for each stage; in split placement the next stage is measured
+while this one trains.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,9 +20,9 @@ from zpd_ray.pipeline.ingest import ingest
 from zpd_ray.pipeline.measure import measure
 from zpd_ray.pipeline.open import record
 from zpd_ray.pipeline.progress import say
-from zpd_ray.pipeline.scorers import close_scorers
+from zpd_ray.pipeline.room import room_for_both
+from zpd_ray.pipeline.scorers import close_scorers, has_scorers
 from zpd_ray.pipeline.select import select
-from zpd_ray.pipeline.session import room_to_train
 from zpd_ray.pipeline.store import Store
 from zpd_ray.selection.budget import check_anchors_left, resolve_budget
 
@@ -29,12 +31,39 @@ def run(config: Config, store: Store) -> None:
     """All stages of a run, from where an earlier attempt stopped."""
     ingest_step(config, store)
     evaluate_base_step(config, store)
+    if overlaps(config):
+        _run_overlapped(config, store)
+        return
     for stage in range(config.stages):
-        measure_step(config, store, stage)
-        fit_step(config, store, stage)
-        select_step(config, store, stage)
+        choose_steps(config, store, stage)
         train_step(config, store, stage)
         evaluate_step(config, store, stage)
+
+
+def choose_steps(config: Config, store: Store, stage: int) -> None:
+    """From the model of the stage to the items that it trains on."""
+    measure_step(config, store, stage)
+    fit_step(config, store, stage)
+    select_step(config, store, stage)
+
+
+def _run_overlapped(config: Config, store: Store) -> None:
+    """Nodes that score and nodes that train are busy at the same time, with one stage between them."""
+    trainer = ThreadPoolExecutor(1)
+    try:
+        training: Future[None] | None = None
+        for stage in range(config.stages):
+            choose_steps(config, store, stage)
+            if training is not None:
+                training.result()
+            training = trainer.submit(train_step, config, store, stage)
+            if stage:
+                evaluate_step(config, store, stage - 1)
+        if training is not None:
+            training.result()
+        evaluate_step(config, store, config.stages - 1)
+    finally:
+        trainer.shutdown(wait=False)  # the end of the session ends what is under way
 
 
 def ingest_step(config: Config, store: Store) -> None:
@@ -62,7 +91,7 @@ def measure_step(config: Config, store: Store, stage: int) -> None:
     name = stage_directory(stage)
     if not store.exists(f"{name}/measured.json"):
         with timed(store, "measure", stage) as event:
-            model = model_of(config, store, stage)
+            model = model_of(config, store, stage - staleness(config, stage))
             totals = measure(config, store, model, "pool", f"{name}/measurements")
             store.write_json(f"{name}/measured.json", totals)
             event |= totals
@@ -72,7 +101,7 @@ def fit_step(config: Config, store: Store, stage: int) -> None:
     """Calibrate difficulties and estimate ability."""
     if not store.exists(f"{stage_directory(stage)}/fit.json"):
         with timed(store, "fit", stage) as event:
-            fit = fit_ability(config, store, stage)
+            fit = fit_ability(config, store, stage, staleness(config, stage))
             event |= {"theta": fit.theta, "theta_se": fit.theta_se}
             flags = f" ({', '.join(fit.flags)})" if fit.flags else ""
             say(f"stage {stage}: theta = {fit.theta:.3f} +- {fit.theta_se:.3f} logits{flags}")
@@ -96,13 +125,18 @@ def train_step(config: Config, store: Store, stage: int) -> None:
     """Train the model of the stage on the selection."""
     name = stage_directory(stage)
     if config.train.method != "none" and not store.exists(f"{name}/train.json"):
-        from zpd_ray.pipeline.train import train  # torch: not for runs that do not train
+        # torch: not for runs that do not train
+        from zpd_ray.pipeline.train import train
+        from zpd_ray.pipeline.train_job import close_train_job, has_train_job
 
-        if not room_to_train(config):
+        in_turns = not has_train_job() and not room_for_both(config, has_scorers())
+        if in_turns:
             close_scorers()
         with timed(store, "train", stage) as event:
-            train(config, store, model_of(config, store, stage), name)
-            event |= store.read_json(f"{name}/train.json")
+            waited = train(config, store, model_of(config, store, stage), name)
+            event |= store.read_json(f"{name}/train.json") | waited
+        if in_turns:
+            close_train_job()
 
 
 def evaluate_step(config: Config, store: Store, stage: int) -> None:
@@ -110,6 +144,16 @@ def evaluate_step(config: Config, store: Store, stage: int) -> None:
     if not store.exists(f"{stage_directory(stage)}/metrics.json"):
         with timed(store, "evaluate", stage):
             evaluate(config, store, model_of(config, store, stage + 1), stage_directory(stage))
+
+
+def overlaps(config: Config) -> bool:
+    """Whether a stage is measured while the one before trains."""
+    return config.cluster.placement == "split" and config.train.method != "none"
+
+
+def staleness(config: Config, stage: int) -> int:
+    """How many stages of training the measured model of ``stage`` is behind the one that trains."""
+    return int(overlaps(config) and stage > 0)
 
 
 def stage_directory(stage: int) -> str:
@@ -126,12 +170,13 @@ def first_open_stage(config: Config, store: Store) -> int:
 
 
 def model_of(config: Config, store: Store, stage: int) -> ModelRef:
-    """The model that ``stage`` measures: the base model, or what the stage before has trained."""
+    """The model that ``stage`` begins with: the base model, or what the stage before has trained."""
     method = config.train.method
     if stage == 0 or method == "none":
         return ModelRef(config.model.path, None, stage)
     before = stage_directory(stage - 1)
-    trained, canary = f"{store.root}/{before}/{config.train.result}", f"{before}/canary.parquet"
+    trained = f"{store.root}/{before}/{config.train.result}"
+    canary = None if config.train.function else f"{before}/canary.parquet"
     if method == "lora":
         return ModelRef(config.model.path, trained, stage, canary)
     return ModelRef(trained, None, stage, canary)

@@ -16,6 +16,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 
 from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.room import score_nodes
 from zpd_ray.pipeline.scorer import EngineFailureError, Scorer
 from zpd_ray.pipeline.session import at_end
 from zpd_ray.pipeline.store import Store
@@ -59,6 +60,7 @@ class Scorers:
             max_concurrency=IN_HAND + 1,  # and a word from outside
             max_restarts=-1,
             scheduling_strategy="SPREAD",
+            label_selector=score_nodes(cluster) or None,
         )
         self.actors: list[Any] = [actor.remote(config, store) for _ in range(cluster.actors)]
         self.desk: Any = ray.remote(Desk).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
@@ -131,6 +133,11 @@ def scorers(config: Config, store: Store) -> Scorers:
         _open.append(Scorers(config, store))
         at_end(close_scorers)
     return _open[0]
+
+
+def has_scorers() -> bool:
+    """Whether scoring actors of this session have their place."""
+    return bool(_open)
 
 
 def close_scorers() -> None:

@@ -19,6 +19,7 @@ import os
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,8 @@ import pyarrow.parquet as pq
 
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
+
+_EVENTS = Lock()  # measuring and training may both have something to tell
 
 
 class Store:
@@ -123,8 +126,9 @@ class Store:
 
     def append_event(self, event: dict[str, Any]) -> None:
         """One more line in events.jsonl. Events are few (several per stage), so the file is rewritten."""
-        so_far = self.read_bytes("events.jsonl") if self.exists("events.jsonl") else b""
-        self.write_bytes("events.jsonl", so_far + (json.dumps(event) + "\n").encode())
+        with _EVENTS:
+            so_far = self.read_bytes("events.jsonl") if self.exists("events.jsonl") else b""
+            self.write_bytes("events.jsonl", so_far + (json.dumps(event) + "\n").encode())
 
     def events(self) -> list[dict[str, Any]]:
         """All events of the run and of its resumptions, oldest first."""

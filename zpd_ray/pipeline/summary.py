@@ -61,7 +61,12 @@ def _accuracy(metrics: dict[str, Any]) -> str:
 
 
 def _train_tokens(store: Store, name: str) -> int:
-    return int(store.read_json(f"{name}/train.json")["tokens"]) if store.exists(f"{name}/train.json") else 0
+    """0 where a training loop of the user's has not told."""
+    return (
+        int(store.read_json(f"{name}/train.json").get("tokens", 0))
+        if store.exists(f"{name}/train.json")
+        else 0
+    )
 
 
 def _spent(store: Store, stage: int) -> dict[str, float]:

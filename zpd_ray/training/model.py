@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,7 +13,6 @@ from transformers.pytorch_utils import Conv1D
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
-from zpd_ray.engines.tokens import load_tokenizer
 from zpd_ray.errors import ZpdError
 
 
@@ -69,8 +69,8 @@ def _check_targets(base: nn.Module, targets: list[str]) -> None:
         )
 
 
-def save_model(config: Config, model: nn.Module, base: str, directory: Path) -> None:
+def save_model(config: Config, model: nn.Module, tokenizer: Any, directory: Path) -> None:
     """The adapter, or for full fine-tuning the whole model with its tokenizer, as safetensors."""
     model.save_pretrained(directory)  # type: ignore[operator]
     if config.train.method == "full":
-        load_tokenizer(base).save_pretrained(directory)
+        tokenizer.save_pretrained(directory)

@@ -1,0 +1,40 @@
+"""A user's function by its name, ``package.module:function``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import reduce
+from importlib import import_module
+from typing import Any
+
+from zpd_ray.errors import ZpdError
+
+
+def load_function(what: str, name: str, signature: str) -> Callable[..., Any]:
+    """The function of a name. what: the grader, the training loop; signature: what is expected of it.
+
+    Raises ZpdError when the name does not lead to something callable.
+    """
+    module_name, _, path = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
+        raise ZpdError(f"{what} {name!r} is no function name; expected 'package.module:function'")
+    try:
+        module = import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise ZpdError(
+            f"{what} {name!r} cannot be imported: {type(error).__name__}: {error}; "
+            f"make {module_name} importable on every node, e.g. install it or put its directory on PYTHONPATH"
+        ) from error
+    try:
+        function = reduce(getattr, path.split("."), module)
+    except AttributeError as error:
+        there = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        near = difflib.get_close_matches(path, there, n=3, cutoff=0.0)
+        raise ZpdError(
+            f"the module {module_name} has no {path!r}; the nearest are {', '.join(near) or 'none'}; "
+            f"correct {name!r}"
+        ) from error
+    if not callable(function):
+        raise ZpdError(f"{what} {name!r} is a {type(function).__name__}; expected a {signature}")
+    return function
