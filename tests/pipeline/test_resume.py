@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -15,8 +16,8 @@ from safetensors.numpy import load_file
 from tests.pipeline.processes import RUN_SECONDS, Quickstart, call
 from zpd_ray.pipeline.store import Store
 
-# A moment: when a file of this pattern is there, and so many seconds later.
-Moment = tuple[str, float]
+# A moment: when a file of this pattern is there (or a function says so), and so many seconds later.
+Moment = tuple[str | Callable[[Path], bool], float]
 
 EXACT = (
     "pool.json",
@@ -65,12 +66,12 @@ class Attempt:
 
     def wait_for(self, moment: Moment) -> bool:
         """Wait for the moment; False when the command ended before."""
-        pattern, seconds = moment
+        what, seconds = moment
         deadline = time.monotonic() + RUN_SECONDS
-        while not files_of(self.run, pattern):
+        while not (files_of(self.run, what) if isinstance(what, str) else what(self.run)):
             if self.process.poll() is not None:
                 return False
-            assert time.monotonic() < deadline, f"{pattern} did not appear"
+            assert time.monotonic() < deadline, f"{what} did not appear"
             time.sleep(0.02)
         time.sleep(seconds)
         return self.process.poll() is None
@@ -108,11 +109,17 @@ def killed_run(quickstart: Quickstart, run: Path, moments: Sequence[Moment]) -> 
     assert not alive, "a killed run leaves processes behind"
 
 
+def inside_second_stage(run: Path) -> bool:
+    """Whether there is a checkpoint of it."""
+    files = run.glob("ray_train/*/.metadata.json")
+    return any(json.loads(file.read_text() or "{}").get("stage") == 1 for file in files)
+
+
 def test_killed_while_measuring_and_while_training(quickstart: Quickstart, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    moments = [
+    moments: list[Moment] = [
         ("stages/00/measurements/*.parquet", 0.0),  # the first of seven parts
-        ("ray_train/*/trainer.safetensors", 0.3),  # a checkpoint inside the second stage
+        (inside_second_stage, 0.3),
     ]
     reached = []
     for moment in killed_run(quickstart, run, moments):

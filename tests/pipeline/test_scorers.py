@@ -28,9 +28,10 @@ from zpd_ray.pipeline import scorers
 from zpd_ray.pipeline.failures import user_error
 from zpd_ray.pipeline.ingest import ingest
 from zpd_ray.pipeline.measure import measure
+from zpd_ray.pipeline.room import room_for_both
 from zpd_ray.pipeline.scorer import Scorer
 from zpd_ray.pipeline.scorers import Desk
-from zpd_ray.pipeline.session import ray_session, room_to_train
+from zpd_ray.pipeline.session import ray_session
 from zpd_ray.pipeline.store import Store
 
 
@@ -124,11 +125,16 @@ def test_an_engine_that_always_fails_stops_the_run_with_its_reason(open_flaky: O
     assert len(store.names("fail")) <= 46
 
 
-@pytest.mark.parametrize(("cpus", "room"), [(1.0, True), (64.0, False)])
-def test_room_to_train_is_asked_of_ray(local_ray: None, tmp_path: Path, cpus: float, room: bool) -> None:
+@pytest.mark.parametrize(
+    ("cpus", "scoring", "room"), [(1.5, True, True), (1.5, False, False), (64, True, False)]
+)
+def test_room_to_train_beside_the_scorers_is_asked_of_ray(
+    local_ray: None, tmp_path: Path, cpus: float, scoring: bool, room: bool
+) -> None:
+    """Four CPUs: 1.5 for the worker, 1 for a task, and 2 for scorers that have no place yet."""
     values = simulated_values(tmp_path, n=1, engine={"name": "transformers"}, train={"method": "lora"})
-    config = validate(values | {"cluster": {"cpus_per_train_worker": cpus}})
-    assert room_to_train(config) is room
+    cluster = {"cpus_per_train_worker": cpus, "actors": 2}
+    assert room_for_both(validate(values | {"cluster": cluster}), scoring) is room
 
 
 def test_a_scorer_that_finds_no_place_is_told_with_what_there_is(

@@ -25,7 +25,7 @@ from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
 from zpd_ray.pipeline.shards import ordered_shards, share_of
 from zpd_ray.pipeline.store import Store
-from zpd_ray.pipeline.train import train
+from zpd_ray.pipeline.train import prepare, train
 from zpd_ray.pipeline.train_job import DIRECTORY, close_train_job
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -82,7 +82,7 @@ def make(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 def fit(made: tuple[Config, Store]) -> Store:
     config, store = made
-    train(config, store, ModelRef(config.model.path), STAGE)
+    train(config, store, prepare(config, store, ModelRef(config.model.path), STAGE))
     close_train_job()
     return store
 

@@ -22,7 +22,7 @@ STAGE_STEPS: dict[str, tuple[StageStep, str]] = {
     "measure": (steps.measure_step, ""),
     "fit": (steps.fit_step, "measured.json"),
     "select": (steps.select_step, "fit.json"),
-    "train": (steps.train_step, "selection.json"),
+    "train": (steps.train_steps, "selection.json"),
     "evaluate": (steps.evaluate_step, "train.json"),
 }
 WRITER = {"measured.json": "measure", "fit.json": "fit", "selection.json": "select", "train.json": "train"}

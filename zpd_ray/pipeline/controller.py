@@ -24,7 +24,6 @@ class Work:
     store: Store
     model: ModelRef  # that the stage begins with
     directory: str  # of the stage, in the run directory
-    previous_state: str | None  # directory with the trainer state of the stage before
     items: int
     rows: list[int]  # of each worker's shard, over all epochs
     shards: list[Any]  # one ray.data.DataIterator per worker

@@ -15,6 +15,7 @@ from typing import Any
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.pipeline.ability import fit_ability, load_fit
+from zpd_ray.pipeline.controller import Work
 from zpd_ray.pipeline.evaluate import evaluate
 from zpd_ray.pipeline.ingest import ingest
 from zpd_ray.pipeline.measure import measure
@@ -36,7 +37,7 @@ def run(config: Config, store: Store) -> None:
         return
     for stage in range(config.stages):
         choose_steps(config, store, stage)
-        train_step(config, store, stage)
+        train_steps(config, store, stage)
         evaluate_step(config, store, stage)
 
 
@@ -54,9 +55,10 @@ def _run_overlapped(config: Config, store: Store) -> None:
         training: Future[None] | None = None
         for stage in range(config.stages):
             choose_steps(config, store, stage)
+            work = prepare_step(config, store, stage)
             if training is not None:
                 training.result()
-            training = trainer.submit(train_step, config, store, stage)
+            training = trainer.submit(train_step, config, store, stage, work)
             if stage:
                 evaluate_step(config, store, stage - 1)
         if training is not None:
@@ -121,22 +123,36 @@ def select_step(config: Config, store: Store, stage: int) -> None:
                 say(f"  note: {warning}")
 
 
-def train_step(config: Config, store: Store, stage: int) -> None:
+def train_steps(config: Config, store: Store, stage: int) -> None:
     """Train the model of the stage on the selection."""
-    name = stage_directory(stage)
-    if config.train.method != "none" and not store.exists(f"{name}/train.json"):
-        # torch: not for runs that do not train
-        from zpd_ray.pipeline.train import train
-        from zpd_ray.pipeline.train_job import close_train_job, has_train_job
+    train_step(config, store, stage, prepare_step(config, store, stage))
 
-        in_turns = not has_train_job() and not room_for_both(config, has_scorers())
-        if in_turns:
-            close_scorers()
-        with timed(store, "train", stage) as event:
-            waited = train(config, store, model_of(config, store, stage), name)
-            event |= store.read_json(f"{name}/train.json") | waited
-        if in_turns:
-            close_train_job()
+
+def prepare_step(config: Config, store: Store, stage: int) -> Work | None:
+    """Workers, and the selection in the order in which they take it; None where there is nothing to train."""
+    name = stage_directory(stage)
+    if config.train.method == "none" or store.exists(f"{name}/train.json"):
+        return None
+    # torch: not for runs that do not train
+    from zpd_ray.pipeline.train import prepare
+    from zpd_ray.pipeline.train_job import has_train_job
+
+    if not has_train_job() and not room_for_both(config, has_scorers()):
+        close_scorers()
+    return prepare(config, store, model_of(config, store, stage), name)
+
+
+def train_step(config: Config, store: Store, stage: int, work: Work | None) -> None:
+    """Train on what was prepared."""
+    if work is None:
+        return
+    from zpd_ray.pipeline.train import train
+    from zpd_ray.pipeline.train_job import close_train_job
+
+    with timed(store, "train", stage) as event:
+        event |= train(config, store, work)
+    if not (has_scorers() or overlaps(config)):  # there was no room for both: they take turns
+        close_train_job()
 
 
 def evaluate_step(config: Config, store: Store, stage: int) -> None:

@@ -20,21 +20,23 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.train
+from ray.exceptions import RayError
 from ray.train import Checkpoint
+from ray.train.torch import get_device
+from torch import Tensor
 
 from zpd_ray.config import TrainConfig
 from zpd_ray.engines.adapters import check_adapter
+from zpd_ray.engines.tokens import Encoded, encode, load_tokenizer
 from zpd_ray.errors import ZpdError
 from zpd_ray.functions import load_function
 from zpd_ray.pipeline.controller import Work
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from zpd_ray.training.loss import IGNORED, collate
 
 _controller: Any = None  # of this worker's job, as long as its loop runs
 
@@ -96,26 +98,30 @@ class Stage:
             if self.rank == 0:
                 self._controller.tell.remote(taken)
 
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """The same, row by row: for trainers that batch for themselves."""
-        for batch in self.iter_batches(self.train.micro_batch_size):
-            yield from batch.to_pylist()
+    def iter_tokens(self) -> Iterator[dict[str, list[int]]]:
+        """The same row by row as ``input_ids`` and ``labels``: for trainers that batch for themselves.
+
+        The ids are those that were measured; labels are -100 outside of the response.
+        """
+        for ids in self._encoded(self.train.micro_batch_size):
+            for prompt, response in zip(ids.prompt_ids, ids.response_ids, strict=True):
+                yield {"input_ids": prompt + response, "labels": [IGNORED] * len(prompt) + response}
 
     def iter_torch_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
         """The same as tensors on this worker's device, all int64 of shape (rows, longest).
 
-        ``input_ids``, ``attention_mask`` and ``labels``, which are -100 outside of the response: what a
-        causal model of transformers takes. Every worker gets as many batches.
+        ``input_ids``, ``attention_mask`` and ``labels``: what a causal model of transformers takes. Every
+        worker gets as many batches.
         """
-        from ray.train.torch import get_device
+        device = get_device()
+        for ids in self._encoded(batch_size):
+            batch = collate(ids.prompt_ids, ids.response_ids)
+            yield {name: tensor.to(device) for name, tensor in batch.items()}
 
-        from zpd_ray.engines.tokens import encode, load_tokenizer
-        from zpd_ray.training.loss import collate
-
-        tokenizer, device = load_tokenizer(self.base), get_device()
+    def _encoded(self, batch_size: int) -> Iterator[Encoded]:
+        tokenizer, separator = load_tokenizer(self.base), self.work.config.model.separator
         for rows in self.iter_batches(batch_size):
-            ids = encode(tokenizer, rows["messages"], rows["response"], self.work.config.model.separator)
-            yield {name: t.to(device) for name, t in collate(ids.prompt_ids, ids.response_ids).items()}
+            yield encode(tokenizer, rows["messages"], rows["response"], separator)
 
     @contextmanager
     def checkpoint(self) -> Iterator[Path | None]:
@@ -191,7 +197,9 @@ def serve(settings: dict[str, Any]) -> None:
         raise
     except Exception as error:
         told = traceback.format_exception_only(error)[-1].strip()
-        ray.get(_controller.note.remote(told))
+        # Where there are several workers it may be the echo of another one's death.
+        alone = ray.train.get_context().get_world_size() == 1 and not isinstance(error, RayError)
+        ray.get((_controller.fail if alone else _controller.note).remote(told))
         raise
     finally:
         _controller = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.pipeline.controller import Work
@@ -11,29 +13,30 @@ from zpd_ray.pipeline.store import Store
 from zpd_ray.pipeline.train_job import train_job
 
 
-def train(config: Config, store: Store, model: ModelRef, directory: str) -> dict[str, float]:
-    """Train ``model`` on ``directory``/selected; an interrupted stage goes on from its last checkpoint.
+def prepare(config: Config, store: Store, model: ModelRef, directory: str) -> Work:
+    """Train workers, if there are none, and ``directory``/selected in the order in which they take it.
 
-    Leaves the adapter (or model), the trainer state and train.json in ``directory``, a stage's own. Returns
-    waited: seconds in which the workers, up since the stage before, had nothing to train.
+    model: what the stage begins with; directory: of the stage.
     """
-    job = train_job(config, store)  # first: workers start while the selection is sorted
-    work = _work(config, store, model, directory)
-    epochs, workers = config.train.epochs, config.train.workers
-    say(f"training {directory}: {work.items} items, {epochs} epochs, {workers} workers")
-    with progress(f"training {directory}", work.rows[0]) as advance:
-        heard = job.train(work, advance)
-    return {} if heard.waited is None else {"waited": round(heard.waited, 3)}
-
-
-def _work(config: Config, store: Store, model: ModelRef, directory: str) -> Work:
+    train_job(config, store)  # first: workers start while the selection is sorted
     items, epochs, workers = _dealt(config, store, directory), config.train.epochs, config.train.workers
     rows = [epochs * share_of(items, worker, workers) for worker in range(workers)]
     shards = ordered_shards(store, f"{directory}/selected", config.seed, model.stage, epochs, rows)
-    state = f"stages/{model.stage - 1:02d}/trainer"
-    previous = state if model.stage and store.exists(state) else None
-    iterators = [shard.iterator() for shard in shards]
-    return Work(config, store, model, directory, previous, items, rows, iterators)
+    return Work(config, store, model, directory, items, rows, [shard.iterator() for shard in shards])
+
+
+def train(config: Config, store: Store, work: Work) -> dict[str, Any]:
+    """Train a stage; an interrupted one goes on from its last checkpoint.
+
+    Leaves the adapter (or model), the trainer state and train.json in the stage's directory; returns what is
+    in the latter. waited: seconds in which workers that are up since the stage before had nothing to train.
+    """
+    epochs, workers = config.train.epochs, config.train.workers
+    say(f"training {work.directory}: {work.items} items, {epochs} epochs, {workers} workers")
+    with progress(f"training {work.directory}", work.rows[0]) as advance:
+        heard = train_job(config, store).train(work, advance)
+    waited = {} if heard.waited is None else {"waited": round(heard.waited, 3)}
+    return store.read_json(f"{work.directory}/train.json") | waited
 
 
 def _dealt(config: Config, store: Store, directory: str) -> int:

@@ -98,9 +98,9 @@ def _begin(learner: Learner, stage: Stage, fresh: bool) -> Trainer:
     with stage.checkpoint() as directory:
         if directory is not None:  # this stage was interrupted
             trainer.counters = load_state(directory, learner.net, learner.optimizer)
-        elif stage.work.previous_state is not None:  # optimiser moments carry on from the stage before
+        elif stage.number:  # optimiser moments carry on from the stage before
             with tempfile.TemporaryDirectory() as copies:
-                state = stage.work.store.local_copy(stage.work.previous_state, copies)
+                state = stage.work.store.local_copy(f"stages/{stage.number - 1:02d}/trainer", copies)
                 load_state(Path(state), learner.net, learner.optimizer)
     return trainer
 

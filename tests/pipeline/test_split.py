@@ -1,0 +1,81 @@
+"""Split placement on a real cluster of three raylets: measuring overlaps training, and says by how much it lags."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import table_of
+from tests.pipeline.processes import Quickstart, call
+from zpd_ray.config_file import validate
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.ability import load_fit
+from zpd_ray.pipeline.room import check_resources
+from zpd_ray.pipeline.store import Store
+
+CODE = """
+import sys
+import ray
+from ray.cluster_utils import Cluster
+from zpd_ray.config_file import load_config
+from zpd_ray.pipeline.commands import perform
+
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+nodes.add_node(num_cpus=1, labels={"zpd-ray": "score"})
+nodes.add_node(num_cpus=1, labels={"zpd-ray": "train"})
+nodes.wait_for_nodes()
+try:
+    perform("run", load_config(sys.argv[1], [*sys.argv[2:], f"cluster.address={nodes.address}"]))
+finally:
+    ray.shutdown()
+    nodes.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def split(quickstart: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A run of three stages on a node that scores and a node that trains."""
+    output = tmp_path_factory.mktemp("split") / "run"
+    changed = ("stages=3", "cluster.placement=split", "cluster.actors=1", f"output={output}")
+    done = call([sys.executable, "-c", CODE, str(quickstart.config), *quickstart.overrides, *changed])
+    assert done.returncode == 0, done.stderr
+    return Store(str(output))
+
+
+def test_the_fit_states_how_stale_its_measurement_is(split: Store) -> None:
+    assert [load_fit(split, stage).staleness for stage in range(3)] == [0, 1, 1]
+    measured = [table_of(split, f"stages/{stage:02d}/measurements") for stage in range(3)]
+    assert measured[1].equals(measured[0])  # by the base model both times: stage 0 was training
+    assert not measured[2].equals(measured[1])
+
+
+def test_nothing_is_trained_on_twice(split: Store) -> None:
+    chosen = [set(table_of(split, f"stages/{stage:02d}/selected")["item_id"].to_pylist()) for stage in range(3)]
+    assert len(set.union(*chosen)) == sum(map(len, chosen)) > 0
+
+
+def test_the_next_stage_is_measured_while_this_one_trains(split: Store) -> None:
+    events = {(event["step"], event["stage"]): event for event in split.events()}
+    for stage in (0, 1):
+        train, measure = events["train", stage], events["measure", stage + 1]
+        assert measure["at"] - measure["seconds"] < train["at"], "measuring began after training had ended"
+    assert "waited" not in events["train", 0]
+    assert all(events["train", stage]["waited"] >= 0 for stage in (1, 2))
+
+
+def test_without_nodes_of_their_own_it_is_refused(quickstart: Quickstart, local_ray: None, tmp_path: Path) -> None:
+    values = json.loads(json.dumps({"cluster": {"placement": "split"}}))
+    config = validate(
+        values
+        | {
+            "output": str(tmp_path / "run"),
+            "pool": {"path": "unused"},
+            "model": {"path": "unused"},
+            "select": {"budget": {"items": 1}},
+        }
+    )
+    with pytest.raises(ZpdError, match=r"no room for the scoring actors: .*'zpd-ray': 'score'.*0 of 1 nodes.*--labels"):
+        check_resources(config)
