@@ -1,10 +1,13 @@
-"""One local Ray for all tests that need one."""
+"""One local Ray, and one run of the quickstart, for all tests that need one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+
+from tests.pipeline.processes import quickstart as quickstart  # fixtures: one run for several modules
+from tests.pipeline.processes import vllm_quickstart as vllm_quickstart
 
 
 @pytest.fixture(scope="session")

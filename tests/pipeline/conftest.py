@@ -10,8 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.pipeline.processes import quickstart as quickstart  # fixtures: one run for several modules
-from tests.pipeline.processes import vllm_quickstart as vllm_quickstart
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.pipeline.commands import perform

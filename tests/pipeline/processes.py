@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,11 @@ def command(verb: str, config: Path, *overrides: str) -> list[str]:
     return [sys.executable, "-c", "from zpd_ray.cli import main; main()", verb, str(config), *flags]
 
 
-def call(arguments: list[str], seconds: float = RUN_SECONDS) -> subprocess.CompletedProcess[str]:
+def call(
+    arguments: list[str], seconds: float = RUN_SECONDS, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run to the end, from the root of the repository."""
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=env)
 
 
 def descendants(pid: int, title: str) -> list[psutil.Process]:

@@ -1,20 +1,20 @@
-"""Split placement on a real cluster of three raylets: measuring overlaps training, and says by how much it lags."""
+"""Split placement on a real cluster of three raylets: measuring overlaps training, and says how it lags."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import table_of
+from tests.pipeline.conftest import simulated_values, table_of
 from tests.pipeline.processes import Quickstart, call
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.ability import load_fit
 from zpd_ray.pipeline.room import check_resources
 from zpd_ray.pipeline.store import Store
+from zpd_ray.pipeline.summary import idle_share
 
 CODE = """
 import sys
@@ -53,7 +53,9 @@ def test_the_fit_states_how_stale_its_measurement_is(split: Store) -> None:
 
 
 def test_nothing_is_trained_on_twice(split: Store) -> None:
-    chosen = [set(table_of(split, f"stages/{stage:02d}/selected")["item_id"].to_pylist()) for stage in range(3)]
+    chosen = [
+        set(table_of(split, f"stages/{stage:02d}/selected")["item_id"].to_pylist()) for stage in range(3)
+    ]
     assert len(set.union(*chosen)) == sum(map(len, chosen)) > 0
 
 
@@ -64,18 +66,13 @@ def test_the_next_stage_is_measured_while_this_one_trains(split: Store) -> None:
         assert measure["at"] - measure["seconds"] < train["at"], "measuring began after training had ended"
     assert "waited" not in events["train", 0]
     assert all(events["train", stage]["waited"] >= 0 for stage in (1, 2))
+    idle = idle_share(split)
+    assert idle is not None
+    assert 0 < idle < 1
 
 
-def test_without_nodes_of_their_own_it_is_refused(quickstart: Quickstart, local_ray: None, tmp_path: Path) -> None:
-    values = json.loads(json.dumps({"cluster": {"placement": "split"}}))
-    config = validate(
-        values
-        | {
-            "output": str(tmp_path / "run"),
-            "pool": {"path": "unused"},
-            "model": {"path": "unused"},
-            "select": {"budget": {"items": 1}},
-        }
-    )
-    with pytest.raises(ZpdError, match=r"no room for the scoring actors: .*'zpd-ray': 'score'.*0 of 1 nodes.*--labels"):
+def test_without_nodes_of_their_own_it_is_refused(local_ray: None, tmp_path: Path) -> None:
+    config = validate(simulated_values(tmp_path, n=1, cluster={"placement": "split"}))
+    told = r"no room for the scoring actors: .*'zpd-ray': 'score'.*0 of 1 nodes.*ray start --labels"
+    with pytest.raises(ZpdError, match=told):
         check_resources(config)

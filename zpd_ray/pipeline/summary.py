@@ -26,6 +26,11 @@ def print_summary(config: Config, store: Store) -> None:
     for stage in range(config.stages):
         table.add_row(*_row(store, stage))
     results.print(table)
+    idle = idle_share(store)
+    if config.cluster.placement == "split" and idle is not None:
+        results.print(
+            f"train workers idled for {idle:.0%} of the time after their first stage", highlight=False
+        )
     if config.train.method != "none":
         result = f"stages/{config.stages - 1:02d}/{config.train.result}"
         results.print(f"tuned {config.train.result}: {store.path(result)}", highlight=False, soft_wrap=True)
@@ -77,3 +82,13 @@ def _spent(store: Store, stage: int) -> dict[str, float]:
         if event["stage"] == stage and event["step"] in purpose:
             spent[purpose[event["step"]]] += event["seconds"]
     return spent
+
+
+def idle_share(store: Store) -> float | None:
+    """Share of the time from the end of their first stage in which train workers had nothing to train.
+
+    None when no stage was trained by workers that were up since the stage before.
+    """
+    later = [event for event in store.events() if "waited" in event]
+    waited = sum(event["waited"] for event in later)
+    return waited / (waited + sum(event["seconds"] for event in later)) if later else None

@@ -40,7 +40,7 @@ class TrainJob:
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         self._controller: Any = ray.remote(Controller).options(**options).remote()
         self._error: Exception | None = None
-        self._attempts, self._idle, self._closed = 0, True, False
+        self._attempts, self._idle, self._closed, self.failed = 0, True, False, False
         self._start()
 
     def train(self, work: Work, advance: Advance) -> Heard:
@@ -53,7 +53,7 @@ class TrainJob:
             if not heard.known:
                 ray.get(self._controller.publish.remote(work))
             if heard.failure or self._closed:
-                raise _failed(work.directory, heard.failure or "the run was ended")
+                raise self._failure(work.directory, heard.failure or "the run was ended")
             self._look_after(work.directory)
             advance(max(0, heard.rows - shown))
             shown = max(shown, heard.rows)
@@ -61,11 +61,6 @@ class TrainJob:
         advance(work.rows[0] - shown)
         self._idle = True
         return heard
-
-    @property
-    def waits(self) -> bool:
-        """Whether its workers wait for a stage: not after a failure."""
-        return self._idle and self._thread.is_alive()
 
     def close(self) -> None:
         """Let the workers go. Those that wait leave at once, and their place in the cluster is free."""
@@ -107,14 +102,14 @@ class TrainJob:
             return
         error = self._error or "its workers left before the stage was finished"
         told = user_error(error) if isinstance(error, Exception) else None
-        raise _failed(directory, str(told or error)) from self._error
+        raise self._failure(directory, str(told or error)) from self._error
 
-
-def _failed(directory: str, reason: str) -> ZpdError:
-    return ZpdError(
-        f"training of {directory} failed: {reason}; what was measured and selected is kept: mend the cause "
-        "and run again"
-    )
+    def _failure(self, directory: str, reason: str) -> ZpdError:
+        self.failed = True
+        return ZpdError(
+            f"training of {directory} failed: {reason}; what was measured and selected is kept: mend the "
+            "cause and run again"
+        )
 
 
 def _drop_torn_snapshot(store: Store) -> None:
@@ -157,7 +152,7 @@ _open: list[TrainJob] = []  # of this session: one at most
 
 def train_job(config: Config, store: Store) -> TrainJob:
     """The training job of this session, started when there is none for this run; it ends with the session."""
-    if _open and not (_open[0].waits and _open[0].store.root == store.root):
+    if _open and (_open[0].failed or _open[0].store.root != store.root):
         close_train_job()
     if not _open:
         _open.append(TrainJob(config, store))

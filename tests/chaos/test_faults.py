@@ -1,0 +1,54 @@
+"""Whatever dies at whatever moment, the run ends as the undisturbed one: docs/faults.md has the matrix."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import KINDS, Fault, Sufferer, plan
+from tests.pipeline.processes import Quickstart
+from tests.pipeline.test_resume import assert_same_result
+
+RUNS, FAULTS = 20, 5
+
+
+def struck(quickstart: Quickstart, run: Path, faults: list[Fault]) -> list[Fault]:
+    """Those of the faults that hit something, in a run that ended well."""
+    sufferer = Sufferer(quickstart, run)
+    try:
+        hit = [fault for fault in faults if sufferer.suffer(fault)]
+        sufferer.finish()
+    finally:
+        sufferer.close()
+    return hit
+
+
+def test_the_plan_is_a_function_of_the_seed(quickstart: Quickstart) -> None:
+    plans = [plan(quickstart.output, seed, FAULTS) for seed in range(RUNS)]
+    assert plans == [plan(quickstart.output, seed, FAULTS) for seed in range(RUNS)]
+    assert len({tuple(faults) for faults in plans}) == RUNS
+    kinds = Counter(fault.kind for faults in plans for fault in faults)
+    assert kinds.keys() == set(KINDS)
+    assert max(kinds.values()) - min(kinds.values()) <= 1
+
+
+def test_a_node_and_both_ends_of_the_training_job_die(quickstart: Quickstart, tmp_path: Path) -> None:
+    faults = [
+        Fault("raylet", "stages/00/measurements/part-000000.parquet", 0.1),
+        Fault("stage controller", "stages/00/selection.json", 0.5),
+        Fault("Ray Train's controller", "stages/01/selection.json", 0.2),
+    ]
+    assert struck(quickstart, tmp_path / "run", faults) == faults
+    assert_same_result(tmp_path / "run", quickstart.output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_five_seeded_faults(quickstart: Quickstart, tmp_path: Path, seed: int) -> None:
+    faults = plan(quickstart.output, seed, FAULTS)
+    hit = struck(quickstart, tmp_path / "run", faults)
+    print(f"seed {seed}: {len(hit)} of {len(faults)} hit:", *hit, sep="\n  ")
+    assert len(hit) >= FAULTS - 2
+    assert_same_result(tmp_path / "run", quickstart.output)
