@@ -81,7 +81,7 @@ check_options() {
     [[ $name =~ ^[A-Za-z0-9_-]*$ ]] || fail "--name takes letters, digits, - and _, got '$name'"
     local number
     for number in "$port" "$dashboard_port" "$port_base"; do
-        [[ $number =~ ^[0-9]{2,5}$ ]] || fail "a port is a number, got '$number'"
+        [[ $number =~ ^[1-9][0-9]{3,4}$ ]] || fail "a port is a number from 1024 on, got '$number'"
     done
     # Ray's sockets lie some 60 characters below it, and a Unix socket's path has at most 107.
     [[ ${#temp_dir} -le 40 ]] || fail "--temp-dir has at most 40 characters, got '$temp_dir'"
