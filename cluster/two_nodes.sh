@@ -154,7 +154,7 @@ start() {
     read -r -a options <<< "$(common | tr '\n' ' ')"
     mkdir -p "$state"
     [[ -z $(members) ]] || fail "'$name' is running; stop it first, or give another --name"
-    local mark="$name-$$-$RANDOM$RANDOM"
+    local mark="$command-$$-$RANDOM$RANDOM"
     ZPD_RAY_NODE=$mark RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0} \
         setsid nohup ray start --block "$@" "${options[@]}" < /dev/null > "$state/$name.log" 2>&1 &
     local pid=$! waited
@@ -169,13 +169,13 @@ start() {
     fail "Ray did not start; its last words are above, all of them in $state/$name.log"
 }
 
-# Processes of the session that $name was started in: none if the number of that session is somebody else's by
-# now, which shows in the mark that every process inherits.
+# Processes of the session that $name was started in. None if the number of that session is somebody else's by now:
+# ours shows in the mark, which its processes inherit (some write over it later, so one that has it is enough).
 members() {
     local session='' mark='' found process
     [[ ! -f $state/$name.pid ]] || read -r session mark < "$state/$name.pid"
     [[ -n $mark ]] || return 0
-    found=$(ps -o pid= -s "$session" | tr -d ' ') || return 0
+    found=$(in_session "$session")
     for process in $found; do
         if tr '\0' '\n' 2> /dev/null < "/proc/$process/environ" | grep -qx "ZPD_RAY_NODE=$mark"; then
             echo "$found"
@@ -184,18 +184,24 @@ members() {
     done
 }
 
+in_session() {
+    ps -o pid= -s "$1" | tr -d ' ' || true
+}
+
 # End them: `ray start --block` drains its node first, for up to 30 s. Not `ray stop`: that ends every Ray here.
 stop_one() {
-    local processes waited
+    local processes session waited
     processes=$(members)
     if [[ -n $processes ]]; then
+        read -r session _ < "$state/$name.pid"
         # shellcheck disable=SC2086  # one word per process; the first of a session has its number, if it lives
-        kill -TERM "$(cut -d ' ' -f 1 "$state/$name.pid")" 2> /dev/null || kill -TERM $processes || true
+        kill -TERM "$session" 2> /dev/null || kill -TERM $processes || true
         for ((waited = 0; waited < 160; waited++)); do
-            [[ -n $(members) ]] || break
+            # Known to be ours, and its number cannot go to others while one of them lives.
+            processes=$(in_session "$session")
+            [[ -n $processes ]] || break
             sleep 0.25
         done
-        processes=$(members)
         # shellcheck disable=SC2086
         [[ -z $processes ]] || kill -KILL $processes 2> /dev/null || true
         echo "stopped '$name'"
@@ -204,15 +210,17 @@ stop_one() {
 }
 
 stop() {
-    local file
+    local kind file
     if [[ -n $name ]]; then
         [[ -f $state/$name.pid ]] || fail "nothing called '$name' was started here"
         stop_one
         return
     fi
-    for file in "$state"/*.pid; do
-        name=$(basename "$file" .pid)
-        [[ ! -f $file ]] || stop_one
+    for kind in worker head; do # a worker asks its head to be drained
+        for file in "$state"/*.pid; do
+            name=$(basename "$file" .pid)
+            [[ ! -f $file ]] || ! grep -q " $kind-" "$file" || stop_one
+        done
     done
 }
 

@@ -9,7 +9,7 @@ import yaml
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """An openAPIV3Schema as a JSON schema: an API server drops unknown fields without a word, this refuses them."""
+    """An openAPIV3Schema as a JSON schema that refuses what an API server would drop without a word."""
     out = dict(schema)
     if out.pop("x-kubernetes-int-or-string", False):
         return {"type": ["integer", "string"]}
