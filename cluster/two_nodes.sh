@@ -224,14 +224,22 @@ stop() {
     done
 }
 
+need() {
+    local program
+    for program in "$@"; do
+        type -P "$program" > /dev/null || fail "needs the program $program, which is not on the PATH"
+    done
+}
+
 case $command in
     head | worker | stop) read_options "$@" ;;
     --help | -h | help) help; exit 0 ;;
     '') help >&2; exit 2 ;;
     *) fail "unknown command '$command'; expected head, worker or stop; see --help" ;;
 esac
+need ps setsid
 case $command in
-    head) start_head ;;
-    worker) start_worker ;;
+    head) need ray; start_head ;;
+    worker) need ray; start_worker ;;
     stop) stop ;;
 esac
