@@ -171,6 +171,7 @@ def test_gsm8k_with_a_model_that_solves_nothing(gsm8k_run: Store) -> None:
 
 @needs_vllm
 @needs_gsm8k
+@pytest.mark.slow
 def test_gsm8k_with_vllm_selects_the_same(gsm8k_run: Store, gsm8k_pool: Path, speechless: Path) -> None:
     store = run_gsm8k(gsm8k_pool.parent / "vllm", gsm8k_pool, speechless, "vllm")
     assert_all_wrong_is_handled(store, 600)

@@ -29,7 +29,7 @@ from zpd_ray.pipeline.store import Store
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-ENGINES = ["transformers", pytest.param("vllm", marks=needs_vllm)]
+ENGINES = ["transformers", pytest.param("vllm", marks=[needs_vllm, pytest.mark.slow])]
 ITEMS = 72
 RARE = "~"  # in three items of the pool and in no text that the tokenizer merges
 INTO = "stages/00/measurements"

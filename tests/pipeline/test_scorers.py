@@ -45,7 +45,10 @@ def test_the_desk_hands_out_the_least_busy_scorer_and_spares_one_that_died() -> 
     assert desk.take(1) == 0  # another pool, or a desk that was restarted
 
 
-@pytest.mark.parametrize("runs", ["quickstart", pytest.param("vllm_quickstart", marks=needs_vllm)])
+VLLM = pytest.param("vllm_quickstart", marks=[needs_vllm, pytest.mark.slow])
+
+
+@pytest.mark.parametrize("runs", ["quickstart", VLLM])
 def test_an_adapter_that_was_damaged_after_training_stops_the_run(
     runs: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_scorer_that_finds_no_place_is_told_with_what_there_is(
 
 
 @needs_vllm
+@pytest.mark.slow
 def test_a_killed_engine_process_is_replaced_and_nothing_is_missing(
     vllm_quickstart: Quickstart, tmp_path: Path
 ) -> None:

@@ -90,10 +90,6 @@ class Controller:
                 )
         return None if self._failure or not self._open else self._work
 
-    async def skip(self, stage: int) -> None:
-        """Worker 0 has found the stage finished."""
-        self._finished = max(self._finished, stage)
-
     async def tell(self, rows: int) -> None:
         """Worker 0 has taken so many rows."""
         self._rows = rows

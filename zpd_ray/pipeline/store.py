@@ -5,6 +5,7 @@
     evaluation/pool.json, evaluation/pool/...
     quarantine/{pool/,evaluation/pool/}  bad rows, with reason, file and row
     base/{evaluation/,metrics.json}      the model before any training
+    ray_train/                           Ray Train's own: the last checkpoint inside a stage
     stages/NN/{measurements/,measured.json,fit.json,selected/,chosen/,selection.json,
                adapter/ or model/,trainer/,canary.parquet,train.json,evaluation/,metrics.json}
 

@@ -38,6 +38,7 @@ class TrainJob:
         """Workers start at once; they take their place in the cluster until ``close``."""
         self.config, self.store = config, store
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        options["max_concurrency"] = 10 + config.train.workers  # every worker may be waiting in it
         self._controller: Any = ray.remote(Controller).options(**options).remote()
         self._error: Exception | None = None
         self._attempts, self._idle, self._closed, self.failed = 0, True, False, False
