@@ -179,6 +179,7 @@ class ClusterConfig(Section):
     gpus_per_actor: float = Field(0.0, ge=0)
     cpus_per_train_worker: Positive = 1.0
     gpus_per_train_worker: float = Field(0.0, ge=0)
+    autoscaling: bool = Field(False, description="nodes may come later: wait for room, do not refuse at once")
     placement: Literal["shared", "split"] = Field(
         "shared",
         description="shared: scoring and training side by side where there is room, else in turns; "

@@ -19,6 +19,7 @@ from zpd_ray.errors import ZpdError
 FREE = (
     "cluster.address",
     "cluster.actors",
+    "cluster.autoscaling",
     "cluster.score_nodes",
     "cluster.train_nodes",
     "output",

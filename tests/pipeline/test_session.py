@@ -56,6 +56,12 @@ def test_more_than_the_cluster_has_is_refused_at_once(
     assert ray.is_initialized()  # it was there before
 
 
+def test_an_autoscaler_may_add_what_is_missing(local_ray: None, tmp_path: Path) -> None:
+    asked = {"actors": 400, "autoscaling": True}
+    with ray_session(validate(simulated_values(tmp_path, n=1, cluster=asked))):
+        assert ray.is_initialized()
+
+
 def test_a_local_ray_is_started_with_what_the_run_needs(tmp_path: Path) -> None:
     """More logical CPUs than cores on a machine of our own: actors and tasks take turns."""
     values = simulated_values(tmp_path, n=1, cluster={"actors": 40})

@@ -19,8 +19,11 @@ PLACE_SECONDS = 5.0  # in which a free place is found
 def check_resources(config: Config) -> None:
     """Refuse at once what the cluster can never give.
 
-    Raises ZpdError with what was asked and what the cluster has, where Ray would wait without a word.
+    Raises ZpdError with what was asked and what the cluster has, where Ray would wait without a word. Not
+    where an autoscaler may add what is missing.
     """
+    if config.cluster.autoscaling:
+        return
     have = ray.cluster_resources()
     cluster, workers = config.cluster, _train_workers(config)
     gpus = (cluster.actors * cluster.gpus_per_actor, workers * cluster.gpus_per_train_worker)
@@ -83,7 +86,8 @@ def _compare(what: str, asked: float, have: float) -> None:
         raise ZpdError(
             f"not enough {what}: the run asks for {asked:.4g} (scoring actors or train workers at a time, "
             f"and one CPU for tasks), the cluster has {have:.4g}; lower cluster.actors, train.workers or "
-            "what each takes, or join a larger cluster with cluster.address"
+            "what each takes, or join a larger cluster with cluster.address (with cluster.autoscaling = true "
+            "the run waits for nodes that an autoscaler adds)"
         )
 
 
