@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 LOG_WIDTH = 120  # columns where the output is no terminal
+LINE_SECONDS = 60.0  # at least, between two lines about the same work
 
 
 def _console(to_stderr: bool) -> Console:
@@ -48,9 +50,30 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    if not console.is_terminal:
+        yield _lines(what, total)
+        return
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.advance(task, n)
+
+
+def _lines(what: str, total: int | None) -> Advance:
+    """For logs: now and then a line with how far it is, the rate and the time left."""
+    started = said = time.monotonic()
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done, said
+        done += n
+        now = time.monotonic()
+        if now - said < LINE_SECONDS:
+            return
+        said, rate = now, done / (now - started)
+        left = f" of {total:,}, {(total - done) / rate / 60:.0f} min left" if total and done else ""
+        say(f"{what}: {done:,}{left}, {rate:,.0f}/s")
+
+    return advance
 
 
 def say(text: str) -> None:
