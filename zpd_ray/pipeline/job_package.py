@@ -27,7 +27,12 @@ def package(config: Config, code: Path | None) -> Iterator[str]:
         if code is not None:
             _link(code, target)
         (target / CONFIG).write_text(to_toml(for_cluster(config)), encoding="utf-8")
-        yield directory
+        try:
+            yield directory
+        except OSError as problem:
+            raise ZpdError(
+                f"cannot pack {code or 'the config'}: {problem}; mend it, or name it in the .gitignore"
+            ) from None
 
 
 def for_cluster(config: Config) -> Config:

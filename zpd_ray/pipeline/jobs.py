@@ -8,6 +8,7 @@ the exit code of ``zpd-ray run``.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 import time
@@ -43,20 +44,25 @@ def submit(
     cannot be reached, or a job works on the same output.
     """
     check_secrets(config.output)
-    passed = variables(env)
+    passed, output = variables(env), _place(config.output)
     cluster = Cluster(address)
-    _refuse_second(cluster, config.output)
+    _refuse_second(cluster, output)
     _tell_what_is_shared(config, code, passed)
-    job_id = _next_id(cluster, config.output)
+    job_id = _next_id(cluster, output)
     with package(config, code) as directory, cluster.telling():
         cluster.client.submit_job(
             entrypoint=ENTRYPOINT,
             submission_id=job_id,
             runtime_env={"working_dir": directory, "env_vars": passed},
-            metadata={VERSION_KEY: __version__, OUTPUT_KEY: config.output},
+            metadata={VERSION_KEY: __version__, OUTPUT_KEY: output},
         )
     say(f"submitted {job_id} to {cluster.address}; {_ways(job_id, address)}")
     return _exit_code(cluster, job_id, address) if wait else 0
+
+
+def _place(output: str) -> str:
+    """One name for one place, however it was written."""
+    return output.rstrip("/") if "://" in output else os.path.normpath(output)
 
 
 def _refuse_second(cluster: Cluster, output: str) -> None:
@@ -103,7 +109,8 @@ def _ways(job_id: str, address: str | None) -> str:
 def _exit_code(cluster: Cluster, job_id: str, address: str | None) -> int:
     """Follow the job; the exit code that tells how it ended. Ctrl-C leaves it running."""
     try:
-        job = _follow(cluster, job_id)
+        with cluster.telling():
+            job = _follow(cluster, job_id)
     except KeyboardInterrupt:
         say(f"\n{job_id} goes on without you; {_ways(job_id, address)}")
         return INTERRUPTED
