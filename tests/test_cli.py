@@ -12,6 +12,7 @@ from click import Context
 from typer.testing import CliRunner
 
 from zpd_ray import __version__, cli
+from zpd_ray.cli_options import exit_code
 from zpd_ray.errors import ZpdError
 
 COMMANDS = ("run", "ingest", "measure", "fit", "select", "train", "evaluate")
@@ -75,16 +76,16 @@ def _raises(error: BaseException) -> None:
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli._exit_code(lambda: None) == 0
-    assert cli._exit_code(lambda: _raises(ZpdError("what, got, expected, do this"))) == 2
+    assert exit_code(lambda: None) == 0
+    assert exit_code(lambda: _raises(ZpdError("what, got, expected, do this"))) == 2
     assert capsys.readouterr().err == "zpd-ray: what, got, expected, do this\n"
-    assert cli._exit_code(lambda: _raises(KeyboardInterrupt())) == 130
+    assert exit_code(lambda: _raises(KeyboardInterrupt())) == 130
     assert "run the same command again to resume" in capsys.readouterr().err
 
 
 def test_a_fault_of_ours_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        cli._exit_code(lambda: 1 // 0)
+        exit_code(lambda: 1 // 0)
 
 
 def test_overrides_and_path_reach_the_config(tmp_path: Path) -> None:

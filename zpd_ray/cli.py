@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from zpd_ray import __version__
-from zpd_ray.errors import ZpdError
+from zpd_ray import __version__, cli_jobs
+from zpd_ray.cli_options import ConfigFile, Overrides, exit_code
 
 app = typer.Typer(
     name="zpd-ray",
@@ -21,14 +20,6 @@ app = typer.Typer(
     help="Pick the training samples that teach this model most, stage by stage: measure how hard each sample "
     "is for the model, estimate the model's ability, train on what lies in between, measure again.",
 )
-
-ConfigFile = Annotated[Path, typer.Argument(help="TOML file that describes the run", metavar="RUN.TOML")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="override one value of the config; may be repeated"
-    ),
-]
 
 
 def _version(asked: bool) -> None:
@@ -118,19 +109,10 @@ def _step(name: str, path: Path, overrides: list[str] | None) -> None:
 
         perform(name, load_config(str(path), overrides or ()))
 
-    sys.exit(_exit_code(work))
+    sys.exit(exit_code(work))
 
 
-def _exit_code(work: Callable[[], None]) -> int:
-    try:
-        work()
-    except ZpdError as error:
-        typer.echo(f"zpd-ray: {error}", err=True)
-        return 2
-    except KeyboardInterrupt:
-        typer.echo("zpd-ray: interrupted; run the same command again to resume", err=True)
-        return 130
-    return 0
+app.add_typer(cli_jobs.app)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -21,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 LOG_WIDTH = 120  # columns where the output is no terminal
+LINE_SECONDS = 60.0  # at least, between two lines about the same work
 
 
 def _console(to_stderr: bool) -> Console:
@@ -46,6 +48,9 @@ _drawing = Lock()
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Advance]:
     """``with progress("measuring", 6000) as advance: advance(500)``. Bars of two threads share the screen."""
+    if not console.is_terminal:
+        yield _lines(what, total)
+        return
     bar, task = _begin(what, total)
     try:
         yield lambda n: bar.advance(task, n)
@@ -56,7 +61,7 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
 def _begin(what: str, total: int | None) -> tuple[Progress, TaskID]:
     with _drawing:
         if not _live:
-            bar = Progress(*_columns(), console=console, disable=not console.is_terminal)
+            bar = Progress(*_columns(), console=console)
             bar.start()
             _live.append((bar, []))
         bar, tasks = _live[0]
@@ -83,6 +88,24 @@ def _columns() -> tuple[ProgressColumn, ...]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+
+
+def _lines(what: str, total: int | None) -> Advance:
+    """For logs: now and then a line with how far it is, the rate and the time left."""
+    started = said = time.monotonic()
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done, said
+        done += n
+        now = time.monotonic()
+        if now - said < LINE_SECONDS:
+            return
+        said, rate = now, done / (now - started)
+        left = f" of {total:,}, {(total - done) / rate / 60:.0f} min left" if total and done else ""
+        say(f"{what}: {done:,}{left}, {rate:,.0f}/s")
+
+    return advance
 
 
 def say(text: str) -> None:

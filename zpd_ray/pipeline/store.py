@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,22 @@ from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
 
 _EVENTS = Lock()  # measuring and training may both have something to tell
+# user:password@ before the host, and options that hold a secret.
+_SECRETS = re.compile(r"//[^/@?]*:[^/@?]*@|[?&][^=&]*(?:secret|password|token|key)[^=&]*=", re.IGNORECASE)
+
+
+def without_options(uri: str) -> str:
+    """A URI without the options after its ?, which say how to reach the place; a path as it is."""
+    return uri.partition("?")[0] if "://" in uri else uri
+
+
+def check_secrets(uri: str) -> None:
+    """Refuse a URI with credentials: it is recorded with the run. Raises ZpdError that does not show them."""
+    if "://" in uri and _SECRETS.search(uri):
+        raise ZpdError(
+            f"output is a URI of {uri.partition('://')[0]} with credentials in it, which would be recorded "
+            "with the run; give them in the environment of all nodes (AWS_ACCESS_KEY_ID, ...) or as a role"
+        )
 
 
 class Store:
@@ -38,23 +55,25 @@ class Store:
 
     def __init__(self, root: str) -> None:
         """``root``: the run directory, path or URI. Nothing is created yet."""
-        self.root = root if "://" in root else str(Path(root).expanduser().resolve())
+        self.uri = root if "://" in root else str(Path(root).expanduser().resolve())
+        self.root = without_options(self.uri).rstrip("/")  # names of files may be joined to it
         self._open()
 
     def _open(self) -> None:
-        if "://" in self.root:
+        if "://" in self.uri:
+            check_secrets(self.uri)
             try:
-                self.fs, self.base = pafs.FileSystem.from_uri(self.root)
+                self.fs, self.base = pafs.FileSystem.from_uri(self.uri)
             except (OSError, ValueError) as problem:
                 raise ZpdError(
-                    f"cannot open output = {self.root!r}: {problem}; expected a path, or a URI that "
+                    f"cannot open output = {self.uri!r}: {problem}; expected a path, or a URI that "
                     "pyarrow.fs opens (file, s3, gs, hdfs, abfs)"
                 ) from None
         else:
             self.fs, self.base = pafs.LocalFileSystem(), self.root
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Store, (self.root,))
+        return (Store, (self.uri,))
 
     @property
     def is_local(self) -> bool:

@@ -1,0 +1,192 @@
+"""Run directory and pool on a server that speaks S3: the result is that of a local disk, also after kills.
+
+The server is moto's, in an environment of its own (.ci/s3-server.txt): botocore wants an older dateutil.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pyarrow.fs as pafs
+import pytest
+import tomli_w
+from safetensors.numpy import load
+
+from tests.pipeline.conftest import Run, simulated_values, table_of
+from tests.pipeline.processes import ROOT, RUN_SECONDS, Quickstart, call, command
+from tests.pipeline.ray_head import free_ports
+from tests.pipeline.test_resume import EXACT, files_of
+from zpd_ray.config_file import validate
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.open import check_inputs
+from zpd_ray.pipeline.store import Store
+
+# Not any moto_server of the PATH: some versions answer what pyarrow does not take.
+SERVER = Path(os.environ.get("ZPD_MOTO_SERVER", ROOT / ".venv/s3/bin/moto_server"))
+KEY_ID, SECRET = "AKIAZPDRAYTEST000001", "sesame-91c3-of-the-object-store"
+
+pytestmark = pytest.mark.skipif(not SERVER.exists(), reason=f"needs {SERVER}: see .ci/s3-server.txt")
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket on a server of this machine."""
+
+    address: str
+
+    def uri(self, name: str) -> str:
+        """As a user gives it, with what leads to the server."""
+        return f"s3://bucket/{name}?endpoint_override={self.address}&scheme=http&region=us-east-1"
+
+    def contents(self, name: str) -> dict[str, bytes]:
+        """All files below ``name``."""
+        fs, base = pafs.FileSystem.from_uri(self.uri(name))
+        found = fs.get_file_info(pafs.FileSelector(base, recursive=True))
+        return {info.path: fs.open_input_stream(info.path).read() for info in found if info.is_file}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    (port,) = free_ports(1)
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("wb") as out:
+        arguments = [str(SERVER), "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(arguments, stdout=out, stderr=subprocess.STDOUT)
+    make_bucket = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
+    deadline = time.monotonic() + 60
+    while True:
+        with suppress(OSError), urllib.request.urlopen(make_bucket, timeout=10):
+            break
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    yield Bucket(f"127.0.0.1:{port}")
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def bucket(server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """With credentials where they belong: in the environment, also of what the test starts."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    return server
+
+
+def assert_no_credentials(bucket: Bucket, name: str, *texts: str) -> None:
+    contents = bucket.contents(name)
+    assert {path.rpartition("/")[2] for path in contents} >= {"config.toml", "manifest.json"}
+    for secret in (KEY_ID, SECRET):
+        assert not [path for path, content in contents.items() if secret.encode() in content]
+        assert not [text for text in texts if secret in text]
+
+
+# --- the store ---
+
+
+def test_files_come_back_as_they_went(bucket: Bucket, tmp_path: Path) -> None:
+    store = Store(bucket.uri("store"))
+    assert not store.exists("x.json")
+    assert store.names("pool") == store.entries("") == store.events() == []
+    store.write_json("x.json", {"a": 1})
+    store.append_event({"step": "one"})
+    store.append_event({"step": "two"})
+    (tmp_path / "model/deep").mkdir(parents=True)
+    (tmp_path / "model/deep/w").write_bytes(b"weights")
+    store.write_bytes("stages/00/adapter/stale", b"")
+    store.upload(str(tmp_path / "model"), "stages/00/adapter")
+    copy = Path(store.local_copy("stages/00/adapter", str(tmp_path / "copies")))
+    assert store.read_json("x.json") == {"a": 1}
+    assert [event["step"] for event in store.events()] == ["one", "two"]
+    assert [(p.name, p.read_bytes()) for p in copy.rglob("*") if p.is_file()] == [("w", b"weights")]
+    store.remove("stages")
+    assert store.entries("") == ["events.jsonl", "x.json"]
+
+
+def test_credentials_in_a_uri_are_refused_and_not_shown(bucket: Bucket) -> None:
+    uri = bucket.uri("store").replace("s3://", f"s3://{KEY_ID}:{SECRET}@")
+    with pytest.raises(ZpdError, match="give them in the environment") as refused:
+        Store(uri)
+    assert SECRET not in str(refused.value)
+
+
+# --- runs ---
+
+
+def test_pool_and_run_on_the_server_select_the_same_as_on_a_disk(
+    bucket: Bucket, simulate: Run, tmp_path: Path
+) -> None:
+    _, local = simulate(n=400, stages=1)
+    pool, pool_uri = tmp_path / "pool.jsonl", bucket.uri("data/*.jsonl")
+    fs, place = pafs.FileSystem.from_uri(bucket.uri("data"))
+    with fs.open_output_stream(f"{place}/pool.jsonl") as stream:
+        stream.write(pool.read_bytes())
+    values = simulated_values(tmp_path, stages=1, output=bucket.uri("simulated"), pool={"path": pool_uri})
+    config = tmp_path / "run.toml"
+    config.write_text(tomli_w.dumps(values))
+    done = call(command("run", config))
+    assert done.returncode == 0, done.stderr
+    remote = Store(bucket.uri("simulated"))
+    ours, theirs = (table_of(store, "stages/00/selected") for store in (remote, local))
+    columns = [name for name in theirs.column_names if name != "source_file"]
+    assert ours.num_rows == 40
+    assert ours.select(columns).equals(theirs.select(columns))
+    assert_no_credentials(bucket, "simulated", done.stdout, done.stderr)
+
+
+def test_a_pool_inside_the_run_directory_is_refused(bucket: Bucket, tmp_path: Path) -> None:
+    """Though the options behind the URIs stand between the one's name and the other's."""
+    fs, place = pafs.FileSystem.from_uri(bucket.uri("inside"))
+    with fs.open_output_stream(f"{place}/pool.jsonl") as stream:
+        stream.write(b'{"prompt": "1 + 1", "response": "2", "answer": "2"}\n')
+    values = simulated_values(tmp_path, n=1, output=bucket.uri("inside"))
+    config = validate(values | {"pool": {"path": bucket.uri("inside/pool.jsonl")}})
+    with pytest.raises(ZpdError, match="lies inside the run directory s3://bucket/inside, whose files"):
+        check_inputs(config, Store(config.output))
+
+
+def kill_at(arguments: list[str], store: Store, name: str) -> list[psutil.Process]:
+    """Start the command, and SIGKILL it once ``name`` is in the run directory; what it leaves to fate."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+    deadline = time.monotonic() + RUN_SECONDS
+    while not store.exists(name):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{name} did not appear"
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    return children
+
+
+@pytest.mark.slow
+def test_training_on_the_server_with_two_kills_gives_the_bytes_of_a_local_run(
+    bucket: Bucket, quickstart: Quickstart
+) -> None:
+    uri = bucket.uri("trained")
+    store, arguments = Store(uri), quickstart.command(uri)  # type: ignore[arg-type]
+    left = kill_at(arguments, store, "stages/00/measurements")
+    assert not store.exists("stages/00/measured.json"), "killed too late to say anything"
+    left += kill_at(arguments, store, "stages/01/ray_train/checkpoint_manager_snapshot.json")
+    assert not store.exists("stages/01/train.json"), "killed too late to say anything"
+    done = call(arguments)
+    assert done.returncode == 0, done.stderr
+    for pattern in EXACT:
+        theirs = files_of(quickstart.output, pattern)
+        assert theirs
+        for name, path in theirs.items():
+            assert store.read_bytes(name) == path.read_bytes(), name
+    for stage in ("00", "01"):
+        name = f"stages/{stage}/adapter/adapter_model.safetensors"
+        ours, theirs = load(store.read_bytes(name)), load((quickstart.output / name).read_bytes())
+        assert ours.keys() == theirs.keys()
+        assert all((ours[key] == theirs[key]).all() for key in theirs)
+    assert_no_credentials(bucket, "trained", done.stdout, done.stderr)
+    assert not psutil.wait_procs(left, timeout=60)[1], "a killed run leaves processes behind"
