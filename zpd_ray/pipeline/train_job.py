@@ -41,7 +41,7 @@ class TrainJob:
         options["max_concurrency"] = 10 + config.train.workers  # every worker may be waiting in it
         self._controller: Any = ray.remote(Controller).options(**options).remote()
         self._error: Exception | None = None
-        self._attempts, self._idle, self._closed, self.failed = 0, True, False, False
+        self._attempts, self._idle, self._served, self._closed, self.failed = 0, True, False, False, False
         self._start()
 
     def train(self, work: Work, advance: Advance) -> Heard:
@@ -60,7 +60,7 @@ class TrainJob:
             shown = max(shown, heard.rows)
             time.sleep(BEAT_SECONDS)
         advance(work.rows[0] - shown)
-        self._idle = True
+        self._idle = self._served = True
         return heard
 
     def close(self) -> None:
@@ -70,7 +70,8 @@ class TrainJob:
             ray.get(self._controller.close.remote())
         if self._idle:
             self._thread.join(CLOSE_SECONDS)
-            self.store.remove(DIRECTORY)  # checkpoints inside a stage have served
+        if self._idle and self._served:
+            self.store.remove(DIRECTORY)  # checkpoints inside a stage are of no more use
 
     def _start(self) -> None:
         self._attempts += 1
