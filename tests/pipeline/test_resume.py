@@ -115,6 +115,7 @@ def inside_second_stage(run: Path) -> bool:
     return any(json.loads(file.read_text() or "{}").get("stage") == 1 for file in files)
 
 
+@pytest.mark.slow  # tests/chaos has a short form
 def test_killed_while_measuring_and_while_training(quickstart: Quickstart, tmp_path: Path) -> None:
     run = tmp_path / "run"
     moments: list[Moment] = [
