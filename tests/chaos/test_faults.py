@@ -34,7 +34,7 @@ def test_the_plan_is_a_function_of_the_seed(quickstart: Quickstart) -> None:
     assert max(kinds.values()) - min(kinds.values()) <= 1
 
 
-def test_a_node_the_driver_and_both_ends_of_the_training_job_die(quickstart: Quickstart, tmp_path: Path) -> None:
+def test_a_node_the_driver_and_both_controllers_die(quickstart: Quickstart, tmp_path: Path) -> None:
     faults = [
         Fault("raylet", "stages/00/measurements/part-000000.parquet", 0.1),
         Fault("stage controller", "stages/00/selection.json", 0.5),
