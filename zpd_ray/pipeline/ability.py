@@ -24,6 +24,7 @@ Integers = NDArray[np.int64]
 
 # A restarted actor has lost its statistics; they are collected anew, so many times.
 ATTEMPTS = 3
+TOGETHER = 64
 ARRIVAL_SECONDS = 60.0  # without a further task's arriving
 
 
@@ -36,13 +37,15 @@ class AbilityActor:
 
     def begin(self, fit: str) -> None:
         """Forget what belongs to other fits; what still arrives from them is not taken."""
-        self._fit, self._seen, self._total = fit, set[str](), Statistics(irt.Counts.merge([]))
+        self._fit, self._seen, self._parts = fit, set[str](), list[Statistics]()
 
     def observe(self, fit: str, part: str, statistics: Statistics) -> None:
         """Take the statistics of a task, once."""
         if fit == self._fit and part not in self._seen:
             self._seen.add(part)
-            self._total = Statistics.merge([self._total, statistics])
+            self._parts.append(statistics)
+            if len(self._parts) == TOGETHER:  # each sum takes time by its number of cells
+                self._parts = [Statistics.merge(self._parts)]
 
     def observed(self) -> int:
         """How many tasks have reported."""
@@ -50,7 +53,7 @@ class AbilityActor:
 
     def fit(self, config: AbilityConfig, stage: int, previous: Fit | None) -> Fit:
         """The fit of the stage from all observed parts."""
-        return fit_stage(self._total, config, stage, previous)
+        return fit_stage(Statistics.merge(self._parts), config, stage, previous)
 
 
 def fit_ability(config: Config, store: Store, stage: int, staleness: int = 0) -> Fit:
