@@ -31,7 +31,7 @@ from zpd_ray.difficulty import (
     standardise,
 )
 from zpd_ray.errors import ZpdError
-from zpd_ray.irt.posterior import item_posterior
+from zpd_ray.irt.posterior import smooth_posterior
 from zpd_ray.matching import probability
 
 Floats = NDArray[np.float64]
@@ -113,7 +113,7 @@ class Fit:
             b = feedback_difficulty(z - self.origin, successes, rollouts, self.feedback_strength) + self.shift
             return b, np.zeros_like(b)
         prior_mean = self.gamma * (z - self.origin) + self.shift
-        return item_posterior(self.theta, prior_mean, self.sigma, successes, rollouts, guess)
+        return smooth_posterior(self.theta, prior_mean, self.sigma, successes, rollouts, guess)
 
     def expected_difficulty(self, bins: Integers) -> Floats:
         """gamma (z - origin) + shift at the centre of NLL bins: b before an item's own responses."""

@@ -8,7 +8,6 @@ expression.
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -22,9 +21,29 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def item_keys(item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """uint64 (n,): a hash of each id, the same in every process."""
-    names = item_ids.to_numpy(zero_copy_only=False) if isinstance(item_ids, pa.Array) else item_ids.to_numpy()
-    return pd.util.hash_array(names.astype(object), categorize=False)
+    """uint64 (n,): a hash of each id's bytes, the same in every process and version."""
+    chunks = item_ids.chunks if isinstance(item_ids, pa.ChunkedArray) else [item_ids]
+    return np.concatenate([np.zeros(0, dtype=np.uint64), *(_hashes(chunk) for chunk in chunks)])
+
+
+def _hashes(names: pa.Array) -> np.ndarray:
+    """Length and 8-byte words of each string, mixed one after the other."""
+    _, offsets, data = names.cast(pa.large_string()).buffers()
+    ends = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]
+    first, last = (int(ends[0]), int(ends[-1])) if len(names) else (0, 0)
+    padding = np.zeros(8, np.uint8)
+    text = np.concatenate([np.frombuffer(data, np.uint8)[first:last], padding]) if last > first else padding
+    # The word that starts at each byte; a view, so no address need be a multiple of 8.
+    words = np.ndarray((len(text) - 7,), dtype="<u8", buffer=text, strides=(1,))
+    starts, lengths = ends[:-1] - first, np.diff(ends)
+    keys = mix(lengths.astype(np.uint64) + GOLDEN)
+    for word in range(-(-int(lengths.max(initial=0)) // 8)):
+        rows = np.flatnonzero(lengths > 8 * word)
+        value = words[starts[rows] + 8 * word].astype(np.uint64)
+        beyond = np.clip(8 * (word + 1) - lengths[rows], 0, 7).astype(np.uint64) * np.uint64(8)
+        value = (value << beyond) >> beyond  # bytes of the next string are not ours
+        keys[rows] = mix((keys[rows] ^ value) + GOLDEN)
+    return keys
 
 
 def streams(keys: np.ndarray, *coordinates: int) -> np.ndarray:

@@ -14,6 +14,8 @@ import ray
 
 # Beyond this many blocks the scheduler's bookkeeping costs more than the balance it buys.
 MAX_BLOCKS = 10_000
+# A task costs the driver some 10 ms: where parts are many, a task takes several.
+BLOCKS_PER_CPU = 8
 
 
 def part_name(index: int) -> str:
@@ -21,10 +23,10 @@ def part_name(index: int) -> str:
     return f"part-{index:06d}.parquet"
 
 
-def dataset_of(parts: list[str]) -> ray.data.Dataset:
-    """A dataset with one row, and where possible one block, per part."""
+def dataset_of(parts: list[str], blocks: int = MAX_BLOCKS) -> ray.data.Dataset:
+    """A dataset with one row per part, in at most so many blocks."""
     rows = [{"part": part} for part in parts]
-    return ray.data.from_items(rows, override_num_blocks=min(len(parts), MAX_BLOCKS))
+    return ray.data.from_items(rows, override_num_blocks=min(len(parts), blocks, MAX_BLOCKS))
 
 
 def tables(parts: list[str], function: Callable[[str], pa.Table]) -> ray.data.Dataset:
@@ -33,7 +35,7 @@ def tables(parts: list[str], function: Callable[[str], pa.Table]) -> ray.data.Da
     def each(batch: pa.Table) -> pa.Table:
         return function(batch["part"][0].as_py())
 
-    return dataset_of(parts).map_batches(each, batch_size=1, batch_format="pyarrow")
+    return dataset_of(parts, _task_blocks()).map_batches(each, batch_size=1, batch_format="pyarrow")
 
 
 def results(
@@ -47,8 +49,25 @@ def results(
     def each(row: dict[str, Any]) -> dict[str, Any]:
         return function(row["part"])
 
+    if not parts:
+        return
+    if waiting is None:
+        yield from dataset_of(parts, _task_blocks()).map(each).iter_rows()
+    else:
+        waiters: dict[str, Any] = {"num_cpus": 0, "concurrency": min(waiting, len(parts))}
+        yield from dataset_of(parts).map(each, **waiters).iter_rows()
+
+
+def sums(parts: list[str], function: Callable[[list[str]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One small row per task, which ``function`` makes of all parts that the task has."""
+
+    def each(batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([function(batch["part"].to_pylist())])
+
     if parts:
-        options: dict[str, Any] = (
-            {} if waiting is None else {"num_cpus": 0, "concurrency": min(waiting, len(parts))}
-        )
-        yield from dataset_of(parts).map(each, **options).iter_rows()
+        tasks = dataset_of(parts, _task_blocks())
+        yield from tasks.map_batches(each, batch_size=None, batch_format="pyarrow").iter_rows()
+
+
+def _task_blocks() -> int:
+    return max(1, int(BLOCKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))

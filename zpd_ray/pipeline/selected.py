@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +63,7 @@ class Buckets:
 
 
 def write_selected(store: Store, directory: str, buckets: Buckets, rows: pa.Table) -> pa.Table:
-    """Sort the rows of one file, rank them and write them."""
+    """Sort the rows of one file, rank them and write them; a row with the file's sums."""
     bucket = rows["bucket"][0].as_py()
     rows = rows.take(pc.sort_indices(rows, [("key", "ascending"), ("item_id", "ascending")]))
     rank = buckets.ranks[bucket] + np.arange(rows.num_rows)
@@ -69,33 +71,43 @@ def write_selected(store: Store, directory: str, buckets: Buckets, rows: pa.Tabl
     store.write_table(
         f"{directory}/{part_name(bucket)}", rows.select(schema.SELECTED.names).cast(schema.SELECTED)
     )
-    return pa.table({"rows": [rows.num_rows]})
+    return pa.Table.from_pylist([{"bucket": bucket, "sums": json.dumps(_sums(rows))}])
 
 
-def summarise(store: Store, directory: str) -> dict[str, Any]:
-    """What was selected from where: counts, tokens and means, file by file in order."""
+def _sums(rows: pa.Table) -> dict[str, Any]:
+    """What one file holds: counts, tokens and sums over its zone."""
+    zone = rows.filter(pc.equal(rows["reason"], "zone"))
+    p, b = zone["p"].to_numpy(), zone["b"].to_numpy()
+    groups = pc.value_counts(pc.fill_null(rows["group"], "")).to_pylist()
+    return {
+        "selected": rows.num_rows,
+        "zone": zone.num_rows,
+        "tokens": int(rows["response_tokens"].to_numpy().sum()),
+        "outside_zone": int(((p < ZONE_P[0]) | (p > ZONE_P[1])).sum()),
+        "groups": {count["values"]: count["counts"] for count in groups},
+        "b": float(b.sum()),
+        "p": float(p.sum()),
+    }
+
+
+def summarise(files: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What was selected from where: counts, tokens and means, from the files' sums in order of rank."""
     counts: Counter[str] = Counter()
     groups: Counter[str] = Counter()
-    sums = np.zeros(2)
-    columns = ["reason", "group", "response_tokens", "b", "p"]
-    for name in store.names(directory):
-        table = store.read_table(f"{directory}/{name}", columns)
-        zone = table.filter(pc.equal(table["reason"], "zone"))
-        p = zone["p"].to_numpy()
-        counts["selected"] += table.num_rows
-        counts["zone"] += zone.num_rows
-        counts["tokens"] += int(pc.sum(table["response_tokens"]).as_py())
-        counts["outside_zone"] += int(((p < ZONE_P[0]) | (p > ZONE_P[1])).sum())
-        groups.update(group or "" for group in table["group"].to_pylist())
-        sums += [zone["b"].to_numpy().sum(), p.sum()]
-    means = sums / max(1, counts["zone"])
+    b, p = 0.0, 0.0
+    for file in sorted(files, key=lambda file: file["bucket"]):
+        sums = json.loads(file["sums"])
+        groups.update(sums.pop("groups"))
+        b, p = b + sums.pop("b"), p + sums.pop("p")
+        counts.update(sums)
+    zone = max(1, counts["zone"])
     return {
         "selected": counts["selected"],
         "zone": counts["zone"],
         "replay": counts["selected"] - counts["zone"],
         "outside_zone": counts["outside_zone"],
         "tokens": counts["tokens"],
-        "mean_b": float(means[0]),
-        "mean_p": float(means[1]),
+        "mean_b": b / zone,
+        "mean_p": p / zone,
         "groups": dict(sorted(groups.items())),
     }

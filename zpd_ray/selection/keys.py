@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from zpd_ray.engines.randomness import item_keys, streams
 
 Keys = NDArray[np.uint64]
 
@@ -14,9 +15,13 @@ _SCORE_STEPS = float(2**32 - 1)
 
 
 def item_hash(item_id: pa.ChunkedArray, seed: int, stage: int, purpose: str) -> Keys:
-    """Seeded SipHash of each id: shape (n,). Another purpose, stage or seed gives an unrelated order."""
-    salt = pd.util.hash_array(np.array([f"{seed}/{stage}/{purpose}"], dtype=object))[0]
-    return pd.util.hash_array(item_id.to_pandas().to_numpy(dtype=object), hash_key=f"{int(salt):016x}")
+    """Seeded hash of each id: shape (n,). Another purpose, stage or seed gives an unrelated order."""
+    return shuffled(item_keys(item_id), seed, stage, purpose)
+
+
+def shuffled(keys: Keys, seed: int, stage: int, purpose: str) -> Keys:
+    """``item_hash`` of the items with these ``item_keys``."""
+    return streams(keys, seed, stage, int(item_keys(pa.array([purpose]))[0] >> np.uint64(1)))
 
 
 def sort_key(score: NDArray[np.float64], upper: float, hashes: Keys) -> Keys:

@@ -6,7 +6,7 @@ search descends into that digit until few enough rows are left to sort. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,11 +60,12 @@ class Threshold:
         """The first 16 bits of the key."""
         return self.key >> (64 - DIGIT_BITS)
 
-    def keeps(self, keys: Keys, item_ids: NDArray[np.object_]) -> NDArray[np.bool_]:
-        """Which items are chosen: keys (n,), ids (n,)."""
+    def keeps(self, keys: Keys, ids_of: Callable[[NDArray[np.int64]], Iterable[str]]) -> NDArray[np.bool_]:
+        """Which items are chosen: keys (n,). ``ids_of`` tells the ids of rows, asked for ties alone."""
         kept = keys < np.uint64(self.key)
         tied = np.flatnonzero(keys == np.uint64(self.key))
-        kept[tied] = [item_ids[i] <= self.item_id for i in tied]
+        if len(tied):
+            kept[tied] = [item_id <= self.item_id for item_id in ids_of(tied)]
         return kept
 
 

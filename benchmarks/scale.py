@@ -1,0 +1,267 @@
+"""Rates and memory by size of the pool: ingest, measure (simulated), fit, select, each size on its own Ray.
+
+    python benchmarks/scale.py --items 1e6 1e7 1e8 [--parts-of 100000] [--dir DIR] [--ingest-up-to 1e7]
+
+Pools beyond --ingest-up-to are not ingested: their parts are written as ingest would leave them. The last
+row of a size is its peer: the same scores for the same items by numpy and pyarrow in one process, which must
+choose the same items. Memory: driver = its largest resident set; other = the largest other process, without
+the memory that it shares. CPU counts all processes of the run. Files are deleted afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from zpd_ray import schema
+from zpd_ray.config import Config
+from zpd_ray.config_file import validate
+from zpd_ray.engines.randomness import mix
+from zpd_ray.pipeline.store import Store
+
+HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype="<u2")
+RESPONSE = "It is that many."
+SAMPLE_SECONDS = 0.5
+PEER = "peer"
+
+
+class Sampler(Thread):
+    """Memory and CPU of this process's children, by step."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.done, self.cpu, self.largest, self.whose = Event(), dict[int, float](), 0, ""
+
+    def run(self) -> None:
+        """Until told."""
+        while not self.done.wait(SAMPLE_SECONDS):
+            self.look()
+
+    def look(self) -> None:
+        """Once at every process."""
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                times, memory = process.cpu_times(), process.memory_info()
+                self.cpu[process.pid] = times.user + times.system
+                own = memory.rss - memory.shared
+                if own > self.largest:
+                    self.largest, self.whose = own, process.name()
+
+    def step(self, work: Any) -> dict[str, Any]:
+        """Do ``work``; what it took."""
+        self.look()
+        before, self.largest = sum(self.cpu.values()) + time.process_time(), 0
+        start = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - start
+        self.look()
+        return {
+            "seconds": seconds,
+            "cpu": sum(self.cpu.values()) + time.process_time() - before,
+            "driver": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "other": f"{self.largest >> 20} ({self.whose})",
+        }
+
+
+def rows_of(start: int, count: int) -> tuple[pa.Array, pa.Array]:
+    """Ids of 32 characters, as content hashes are, and short questions."""
+    number = np.arange(start, start + count, dtype=np.uint64)
+    digits = HEX[np.stack([mix(number), mix(~number)], axis=1).view(np.uint8)]
+    offsets = np.arange(count + 1, dtype=np.int32) * 32
+    ids = pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(digits.tobytes()))
+    return ids, pc.binary_join_element_wise("How much is twice ", pc.cast(pa.array(number), pa.string()), "")
+
+
+def write_source(directory: Path, items: int, rows_per_file: int) -> None:
+    """Parquet files of prompts and responses, for ingest."""
+    directory.mkdir()
+    for start in range(0, items, rows_per_file):
+        ids, prompts = rows_of(start, min(rows_per_file, items - start))
+        table = pa.table({"prompt": prompts, "response": pa.array([RESPONSE] * len(ids))})
+        pq.write_table(table, directory / f"{start:012d}.parquet")
+
+
+def write_part(store: Store, per_part: int, items: int, name: str) -> dict[str, Any]:
+    """One part of the pool as ingest leaves it."""
+    start = int(name[5:-8]) * per_part
+    ids, prompts = rows_of(start, min(per_part, items - start))
+    n = len(ids)
+    roles = pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), pa.array(["user"])).cast(pa.string())
+    message = pa.StructArray.from_arrays([roles, prompts], ["role", "content"])
+    columns = {
+        "item_id": ids,
+        "messages": pa.ListArray.from_arrays(np.arange(n + 1, dtype=np.int32), message),
+        "response": pa.array([RESPONSE] * n),
+        "source_row": pa.array(np.arange(start, start + n)),
+        "prompt_tokens": pa.array(np.ones(n, np.int32)),
+        "response_tokens": pa.array(np.full(n, 4, np.int32)),
+    }
+    arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in schema.ITEM]
+    table = pa.table(arrays, schema=schema.ITEM)
+    store.write_table(f"pool/{name}", table)
+    return {"rows": n}
+
+
+def write_pool(config: Config, store: Store, items: int, per_part: int) -> None:
+    """All parts, and pool.json."""
+    from zpd_ray.pipeline import parts
+    from zpd_ray.pipeline.open import record
+
+    names = [parts.part_name(index) for index in range(-(-items // per_part))]
+    written = sum(row["rows"] for row in parts.results(names, partial(write_part, store, per_part, items)))
+    store.write_json(
+        "pool.json", {"items": written, "prompt_tokens": written, "response_tokens": 4 * written}
+    )
+    record(config, store)
+
+
+def config_of(directory: Path, per_part: int) -> Config:
+    """One stage with the simulated engine and no training."""
+    return validate(
+        {
+            "output": str(directory / "out"),
+            "stages": 1,
+            "pool": {"path": str(directory / "source"), "items_per_part": per_part},
+            "model": {"path": "none"},
+            "engine": {"name": "simulated"},
+            "cluster": {"actors": 2},
+            "select": {"budget": {"fraction": 0.05}},
+            "train": {"method": "none"},
+        }
+    )
+
+
+def run_one(items: int, per_part: int, directory: Path, ingested: bool) -> None:
+    """All steps of one size; prints what each took as a line of JSON."""
+    from zpd_ray.pipeline import run
+    from zpd_ray.pipeline.session import ray_session
+
+    config = config_of(directory, per_part)
+    store = Store(config.output)
+    if ingested:
+        write_source(directory / "source", items, per_part)
+    make = partial(run.ingest_step, config, store)
+    steps = {
+        "ingest" if ingested else "pool written": make
+        if ingested
+        else partial(write_pool, config, store, items, per_part),
+        "measure": partial(run.measure_step, config, store, 0),
+        "fit": partial(run.fit_step, config, store, 0),
+        "select": partial(run.select_step, config, store, 0),
+    }
+    sampler = Sampler()
+    sampler.start()
+    with ray_session(config):
+        for name, work in steps.items():
+            print(json.dumps({"step": name} | sampler.step(work)), flush=True)
+
+
+def peer(directory: Path, per_part: int) -> None:
+    """Fit and select as a script of one's own would: everything in memory, one sort; checks the selection."""
+    from zpd_ray import matching
+    from zpd_ray.calibration import fit_stage
+    from zpd_ray.pipeline.ability import part_statistics
+    from zpd_ray.selection.keys import item_hash, sort_key
+
+    config = config_of(directory, per_part)
+    store = Store(config.output)
+
+    def work() -> None:
+        measured = pq.read_table(store.path("stages/00/measurements"))
+        counts = part_statistics(config, store, 0, "")
+        fit = fit_stage(counts, config.ability, 0, None)
+        nll, right, responses = (
+            measured[name].to_numpy().astype(float) for name in ("nll", "successes", "rollouts")
+        )
+        b, b_sd = fit.difficulty(nll, right.astype(int), responses.astype(int), np.zeros(len(nll)))
+        score = matching.zpd_score(fit.theta, b, b_sd)
+        key = sort_key(score, matching.MAX_SCORE, item_hash(measured["item_id"], config.seed, 0, "select"))
+        best = np.argsort(key, kind="stable")[: int(0.05 * len(key))]
+        chosen = pq.read_table(store.path("pool")).take(best).append_column("score", pa.array(score[best]))
+        pq.write_table(chosen, directory / "peer.parquet", compression="zstd")
+
+    print(json.dumps({"step": PEER} | Sampler().step(work)), flush=True)
+    ours = pq.read_table(store.path("stages/00/selected"), columns=["item_id"])["item_id"]
+    theirs = pq.read_table(directory / "peer.parquet", columns=["item_id"])["item_id"]
+    if ours.to_pylist() != theirs.to_pylist():
+        raise SystemExit("the peer chose other items")
+
+
+def rows_by_step(command: list[str]) -> list[dict[str, Any]]:
+    """The lines of JSON that a process prints."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def told(items: int, row: dict[str, Any], before: tuple[int, float] | None) -> str:
+    """A line of the table. Growth: the exponent of seconds in items since the size before."""
+    growth = ""
+    if before is not None:
+        growth = f"{math.log(row['seconds'] / before[1]) / math.log(items / before[0]):.2f}"
+    rate = items / row["seconds"]
+    cells = (row["step"], f"{items:,}", f"{row['seconds']:.1f}", f"{rate:,.0f}")
+    cells += (f"{row['cpu'] / items * 1e6:.2f}", str(row["driver"]), row["other"], growth)
+    return f"| {' | '.join(cells)} |"
+
+
+def measure_size(items: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All steps of one size, with fit and select together, and the peer."""
+    with tempfile.TemporaryDirectory(dir=options.dir) as directory:
+        common = ["--dir", directory, "--parts-of", str(options.parts_of)]
+        common += ["--ingest-up-to", str(options.ingest_up_to)]
+        rows = rows_by_step([sys.executable, __file__, "--one", str(items), *common])
+        last = rows[-2:]
+        both = {key: sum(row[key] for row in last) for key in ("seconds", "cpu")}
+        rows.append(last[-1] | both | {"step": "fit + select"})
+        if items <= options.peer_up_to:
+            rows += rows_by_step([sys.executable, __file__, "--peer", *common])
+    return rows
+
+
+def main() -> None:
+    """A table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--items", type=float, nargs="+", default=[1e5, 1e6])
+    parser.add_argument("--parts-of", type=int, default=100_000)
+    parser.add_argument("--dir", type=Path)
+    parser.add_argument("--ingest-up-to", type=float, default=1e7)
+    parser.add_argument("--peer-up-to", type=float, default=1e7)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        run_one(options.one, options.parts_of, options.dir, options.one <= options.ingest_up_to)
+        return
+    if options.peer:
+        peer(options.dir, options.parts_of)
+        return
+    print("| step | items | s | items / s | CPU us / item | driver MiB | other MiB | growth |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    before: dict[str, tuple[int, float]] = {}
+    for items in map(int, options.items):
+        for row in measure_size(items, options):
+            print(told(items, row, before.get(row["step"])), flush=True)
+            before[row["step"]] = (items, row["seconds"])
+
+
+if __name__ == "__main__":
+    main()
