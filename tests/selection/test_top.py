@@ -166,7 +166,9 @@ def test_a_budget_that_ends_with_the_first_item_too_large_buys_nothing() -> None
 def test_one_item_more_for_one_more_of_budget() -> None:
     rows = random_rows(300, seed=4, ties=30)
     rows = rows[0], rows[1], np.ones(300, np.int64)
-    kept = [find_top(budget, *blocked(rows, [])).threshold.keeps(rows[0], rows[1].take) for budget in range(301)]
+    kept = [
+        find_top(budget, *blocked(rows, [])).threshold.keeps(rows[0], rows[1].take) for budget in range(301)
+    ]
     assert [k.sum() for k in kept] == list(range(301))
     assert all((small <= large).all() for small, large in pairwise(kept))
 
