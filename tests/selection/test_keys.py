@@ -54,6 +54,20 @@ def test_no_ids_have_no_hashes() -> None:
     assert item_hash(ids([]), 0, 0, "select").shape == (0,)
 
 
+def test_hash_is_that_of_the_whole_string_wherever_it_lies_in_memory() -> None:
+    """Lengths around the eight bytes that are read at a time, in any order and in slices."""
+    rng = np.random.default_rng(3)
+    names = ["", "\0", "\0\0", *("x" * n for n in range(1, 26)), *("x" * n + "\0" for n in range(1, 26))]
+    names += ["x" * n + "y" for n in range(26)] + ["y" + "x" * n for n in range(1, 26)]
+    whole = dict(zip(names, item_hash(ids(names), 0, 0, "select").tolist(), strict=True))
+    assert len(set(whole.values())) == len(names)
+    for _ in range(20):
+        order = [names[i] for i in rng.permutation(len(names))]
+        start = int(rng.integers(0, len(order)))
+        found = item_hash(ids(order).slice(start), 0, 0, "select").tolist()
+        assert found == [whole[name] for name in order[start:]]
+
+
 def test_keys_sort_by_score_then_by_hash() -> None:
     rng = np.random.default_rng(0)
     score = rng.integers(0, 40, 5000) / 160  # many ties in [0, 1/4)

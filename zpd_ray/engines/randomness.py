@@ -28,7 +28,8 @@ def item_keys(item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 def _hashes(names: pa.Array) -> np.ndarray:
     """Length and 8-byte words of each string, mixed one after the other."""
-    _, offsets, data = names.cast(pa.large_string()).buffers()
+    names = names.cast(pa.large_string())  # one width of offsets, whatever came; a slice may stay one
+    _, offsets, data = names.buffers()
     ends = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]
     first, last = (int(ends[0]), int(ends[-1])) if len(names) else (0, 0)
     padding = np.zeros(8, np.uint8)
