@@ -55,9 +55,13 @@ def affordable(names: list[str], items: dict[str, tuple[bool, int]], budget: int
 
 
 @pytest.mark.parametrize(
-    "chosen", [{}, {"replay": 0.3, "budget": {"tokens": 900}}, {"replay": 0.2, "mastered_p": 0.6}]
+    ("chosen", "sortable"),
+    [
+        ({}, 50),
+        ({"replay": 0.3, "budget": {"tokens": 900}}, 50),
+        ({"replay": 0.2, "mastered_p": 0.6}, 100_000),
+    ],
 )
-@pytest.mark.parametrize("sortable", [100_000, 50])
 def test_selection_is_that_of_a_plain_sort(
     simulate: Run, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, object], sortable: int
 ) -> None:
