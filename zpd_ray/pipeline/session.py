@@ -55,8 +55,8 @@ def start(cluster: ClusterConfig, cpus: float) -> None:
         _check_reachable(cluster.address)
         ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
         return
-    # Ray ends workers that idle for a second: every step of a small machine would start its processes anew, at
-    # seconds of a core each (24 starts against 14 in a run of two stages).
+    # Ray ends workers that idle for a second: on a small machine every step would start its processes anew,
+    # at seconds of a core each (24 starts against 14 in a run of two stages).
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(IDLE_WORKER_MS))
     # On a machine of our own more logical CPUs than cores may be declared: actors and tasks take turns.
     ray.init(
