@@ -26,16 +26,18 @@ TITLES = {
 KINDS = ("driver", "raylet", *TITLES)
 MOST_DELAY = 1.5  # seconds after the moment
 PRESENT_SECONDS = 20.0  # in which what is to be struck appears
-# After which files something is at work that can be struck.
+# After which files something is at work that can be struck; after the last of a run nothing is.
+SCORING = "measurements/*.parquet|base/evaluation/*.parquet|00/evaluation/*.parquet"
+TRAINING = "selection.json|00/canary.parquet"
 WHILE = {
     "driver": "*",
     "raylet": "*",
-    "scoring actor": "evaluation/*.parquet|measurements/*.parquet",
-    "desk": "evaluation/*.parquet|measurements/*.parquet",
+    "scoring actor": SCORING,
+    "desk": SCORING,
     "ability actor": "fit.json|measured.json",
-    "stage controller": "selection.json|trainer.safetensors|canary.parquet",
-    "Ray Train's controller": "selection.json|trainer.safetensors|canary.parquet",
-    "train worker": "selection.json|trainer.safetensors|canary.parquet",
+    "stage controller": TRAINING,
+    "Ray Train's controller": TRAINING,
+    "train worker": TRAINING,
 }
 
 
