@@ -17,7 +17,8 @@ from tests.pipeline.conftest import simulated_values
 from tests.pipeline.processes import call
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.session import needed_cpus, ray_session
+from zpd_ray.pipeline.room import needed_cpus
+from zpd_ray.pipeline.session import ray_session
 
 AT_ONCE = 10.0  # seconds, on a machine that stalls; where Ray waits, it waits for ever
 
