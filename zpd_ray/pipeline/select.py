@@ -105,7 +105,7 @@ def _collect(
     rows = pa.concat_tables([KEYED.empty_table(), *(table for table in found if table.num_rows)])
     return (
         rows["key"].to_numpy(),
-        rows["item_id"].to_pandas().to_numpy(dtype=object),
+        rows["item_id"].to_numpy(),
         rows["weight"].to_numpy(),
     )
 

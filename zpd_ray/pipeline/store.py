@@ -7,6 +7,7 @@
     base/{evaluation/,metrics.json}      the model before any training
     ray_train/                           Ray Train's own: the last checkpoint inside a stage
     stages/NN/{measurements/,measured.json,fit.json,selected/,chosen/,selection.json,
+               scored/ while items are selected,
                adapter/ or model/,trainer/,canary.parquet,train.json,evaluation/,metrics.json}
 
 Every file appears whole or not at all, and the JSON file that closes a step is written last, so that its
