@@ -126,13 +126,18 @@ def test_a_run_is_submitted_left_alone_stopped_and_resumed(head: Head, world: Wo
     assert again.returncode == 2
     assert f"the job zpd-mine-1 is working on {world.output}" in again.stderr
 
+    assert process.stdout is not None
+    told = process.stdout.readline()
+    while "pool: 400 rows -> 400 items" not in told:  # the log comes some seconds late
+        assert process.poll() is None, told
+        told += process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    rest, stderr = process.communicate(timeout=60)
+    stdout = told + rest
     assert process.returncode == 130, stderr
     assert "zpd-mine-1 goes on without you" in stderr
     assert f"zpd-ray stop zpd-mine-1 --address {head.address}" in stderr
     assert "output, pool.path are file paths: every node must see the same files" in stderr
-    assert "pool: 400 rows -> 400 items" in stdout
     assert "running" in head.call("status", "zpd-mine-1").stdout
 
     stopped = head.call("stop", "zpd-mine-1")
