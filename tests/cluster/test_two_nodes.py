@@ -21,6 +21,8 @@ import psutil
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "cluster" / "two_nodes.sh"
+# The script calls `ray`, which lies beside the interpreter: nobody need have activated its environment.
+PATHS = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the script reads /proc")
 
@@ -54,7 +56,8 @@ class Cluster:
         return self.state / "token"
 
     def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"ZPD_RAY_STATE": str(self.state), "RAY_AUTH_TOKEN_PATH": str(self.token)}
+        environment = os.environ | {"PATH": PATHS, "ZPD_RAY_STATE": str(self.state)}
+        environment["RAY_AUTH_TOKEN_PATH"] = str(self.token)
         # No pipes: Ray's processes would hold them open.
         with (self.place / "said").open("w+") as said:
             done = subprocess.run(
