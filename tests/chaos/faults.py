@@ -8,6 +8,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 from ray.cluster_utils import Cluster
@@ -26,12 +27,10 @@ TITLES = {
 KINDS = ("driver", "raylet", *TITLES)
 MOST_DELAY = 1.5  # seconds after the moment
 PRESENT_SECONDS = 20.0  # in which what is to be struck appears
-# After which files something is at work that can be struck; after the last of a run nothing is.
+# After which files something is at work that can be struck; anything can be after others.
 SCORING = "measurements/*.parquet|base/evaluation/*.parquet|00/evaluation/*.parquet"
 TRAINING = "selection.json|00/canary.parquet"
 WHILE = {
-    "driver": "*",
-    "raylet": "*",
     "scoring actor": SCORING,
     "desk": SCORING,
     "ability actor": "fit.json|measured.json",
@@ -50,7 +49,7 @@ class Fault:
     delay: float
 
 
-def plan(reference: Path, seed: int, count: int) -> list[Fault]:
+def plan(reference: Path, seed: int, count: int, kinds: tuple[str, ...] = KINDS) -> list[Fault]:
     """``count`` faults in the order of their moments: a function of seed and files of the reference run."""
     rng = random.Random(seed)
     files = [path for path in reference.rglob("*") if path.is_file() and not path.name.startswith(".")]
@@ -58,20 +57,61 @@ def plan(reference: Path, seed: int, count: int) -> list[Fault]:
     order = {str(p.relative_to(reference)): p.stat().st_mtime_ns for p in sorted(files)}
     faults = []
     for index in range(count):
-        kind = KINDS[(seed * count + index) % len(KINDS)]  # every kind as often as any other
-        fitting = [name for name in order if any(Path(name).match(p) for p in WHILE[kind].split("|"))]
+        kind = kinds[(seed * count + index) % len(kinds)]  # every kind as often as any other
+        fitting = [
+            name for name in order if any(Path(name).match(p) for p in WHILE.get(kind, "*").split("|"))
+        ]
         faults.append(Fault(kind, rng.choice(fitting), round(rng.uniform(0, MOST_DELAY), 3)))
     return sorted(faults, key=lambda fault: (order[fault.moment], fault.delay))
 
 
-class Sufferer:
-    """A run on a cluster of a head and two nodes, started again whenever its driver dies."""
+class Nodes(Protocol):
+    """A cluster on which a run suffers."""
 
-    def __init__(self, quickstart: Quickstart, run: Path) -> None:
-        self.quickstart, self.run = quickstart, run
-        self.nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        self.others = [self.nodes.add_node(num_cpus=2) for _ in range(2)]
-        self.nodes.wait_for_nodes()
+    address: str
+
+    def command(self, command: list[str]) -> list[str]:
+        """The command as it is called to run on the head."""
+        ...
+
+    def strike(self, kind: str) -> bool:
+        """A fault of the cluster's own; False when there was nothing to strike."""
+        ...
+
+
+class LocalNodes:
+    """A head (1 CPU) and two nodes (2 CPUs each), by their raylets."""
+
+    def __enter__(self) -> LocalNodes:
+        # Idle processes stay for a minute, as in a local session: starting them is what small runs wait for.
+        head = {"num_cpus": 1, "_system_config": {"idle_worker_killing_time_threshold_ms": 60_000}}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.others = [self.cluster.add_node(num_cpus=2) for _ in range(2)]
+        self.cluster.wait_for_nodes()
+        self.address: str = self.cluster.address
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.shutdown()
+
+    def command(self, command: list[str]) -> list[str]:
+        """As it is."""
+        return command
+
+    def strike(self, kind: str) -> bool:
+        """A node dies with all that is on it, and another one joins; or a process of some title."""
+        if kind != "raylet":
+            return _kill(TITLES[kind])
+        self.cluster.remove_node(self.others.pop(0), allow_graceful=False)
+        self.others.append(self.cluster.add_node(num_cpus=2))
+        return True
+
+
+class Sufferer:
+    """A run on a cluster, started again whenever its driver dies."""
+
+    def __init__(self, quickstart: Quickstart, run: Path, nodes: Nodes) -> None:
+        self.quickstart, self.run, self.nodes = quickstart, run, nodes
         self.log = run.parent / f"{run.name}.log"
         self.driver = self._start()
 
@@ -79,7 +119,9 @@ class Sufferer:
         command = self.quickstart.command(self.run)
         address = ["--set", f"cluster.address={self.nodes.address}"]
         with self.log.open("a") as log:
-            return subprocess.Popen([*command, *address], stdout=log, stderr=subprocess.STDOUT, text=True)
+            return subprocess.Popen(
+                self.nodes.command([*command, *address]), stdout=log, stderr=subprocess.STDOUT, text=True
+            )
 
     def suffer(self, fault: Fault) -> bool:
         """Wait for the moment and strike; False when the run was over, or there was nothing to strike."""
@@ -97,21 +139,16 @@ class Sufferer:
             self.driver.wait()
             self.driver = self._start()
             return True
-        return self._lose_node() if fault.kind == "raylet" else _kill(TITLES[fault.kind])
-
-    def _lose_node(self) -> bool:
-        """A node dies with all that is on it; another one joins."""
-        self.nodes.remove_node(self.others.pop(0), allow_graceful=False)
-        self.others.append(self.nodes.add_node(num_cpus=2))
-        return True
+        return self.nodes.strike(fault.kind)
 
     def finish(self) -> None:
         """Wait for the end of the run, which has to be a good one."""
         assert self.driver.wait(RUN_SECONDS) == 0, self.log.read_text()
 
     def close(self) -> None:
+        """At an early end, too."""
         self.driver.kill()
-        self.nodes.shutdown()
+        self.driver.wait()
 
 
 def _kill(title: str) -> bool:

@@ -7,21 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import KINDS, Fault, Sufferer, plan
+from tests.chaos.faults import KINDS, Fault, LocalNodes, Sufferer, plan
+from tests.chaos.links import CUTS, LinkedNodes, permitted
 from tests.pipeline.processes import Quickstart
 from tests.pipeline.test_resume import assert_same_result
 
-RUNS, FAULTS = 20, 5
+RUNS, FAULTS, LINK_RUNS = 20, 5, 5
 
 
-def struck(quickstart: Quickstart, run: Path, faults: list[Fault]) -> list[Fault]:
+def struck(
+    quickstart: Quickstart, run: Path, faults: list[Fault], nodes: LocalNodes | LinkedNodes
+) -> list[Fault]:
     """Those of the faults that hit something, in a run that ended well."""
-    sufferer = Sufferer(quickstart, run)
-    try:
-        hit = [fault for fault in faults if sufferer.suffer(fault)]
-        sufferer.finish()
-    finally:
-        sufferer.close()
+    with nodes:
+        sufferer = Sufferer(quickstart, run, nodes)
+        try:
+            hit = [fault for fault in faults if sufferer.suffer(fault)]
+            sufferer.finish()
+        finally:
+            sufferer.close()
     return hit
 
 
@@ -41,7 +45,7 @@ def test_a_node_the_driver_and_both_controllers_die(quickstart: Quickstart, tmp_
         Fault("driver", "stages/01/measurements/part-000000.parquet", 0.0),
         Fault("Ray Train's controller", "stages/01/selection.json", 0.2),
     ]
-    assert struck(quickstart, tmp_path / "run", faults) == faults
+    assert struck(quickstart, tmp_path / "run", faults, LocalNodes()) == faults
     assert_same_result(tmp_path / "run", quickstart.output)
 
 
@@ -49,7 +53,18 @@ def test_a_node_the_driver_and_both_controllers_die(quickstart: Quickstart, tmp_
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_five_seeded_faults(quickstart: Quickstart, tmp_path: Path, seed: int) -> None:
     faults = plan(quickstart.output, seed, FAULTS)
-    hit = struck(quickstart, tmp_path / "run", faults)
+    hit = struck(quickstart, tmp_path / "run", faults, LocalNodes())
     print(f"seed {seed}: {len(hit)} of {len(faults)} hit:", *hit, sep="\n  ")
     assert len(hit) >= FAULTS - 2
+    assert_same_result(tmp_path / "run", quickstart.output)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not permitted(), reason="network namespaces are not permitted here")
+@pytest.mark.parametrize("seed", range(LINK_RUNS))
+def test_two_cuts_of_a_node_s_link(quickstart: Quickstart, tmp_path: Path, seed: int) -> None:
+    faults = plan(quickstart.output, seed, len(CUTS), tuple(CUTS))
+    hit = struck(quickstart, tmp_path / "run", faults, LinkedNodes())
+    print(f"seed {seed}: {len(hit)} of {len(faults)} hit:", *hit, sep="\n  ")
+    assert hit
     assert_same_result(tmp_path / "run", quickstart.output)

@@ -35,13 +35,20 @@ from zpd_ray.pipeline.session import ray_session
 from zpd_ray.pipeline.store import Store
 
 
-def test_the_desk_hands_out_the_least_busy_scorer_and_spares_one_that_died() -> None:
+def test_the_desk_hands_out_the_least_busy_scorer_and_spares_one_that_was_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     desk = Desk()
     assert [desk.take(3) for _ in range(4)] == [0, 1, 2, 0]
     desk.give_back(1, well=True)
     assert desk.take(3) == 1
     desk.give_back(2, well=False)
-    assert [desk.take(3) for _ in range(3)] == [1, 0, 1]
+    assert [desk.take(3) for _ in range(6)] == [1, 0, 1, 0, 1, 0]
+    for index in (0, 1):
+        desk.give_back(index, well=False)
+    assert desk.take(3) == 2  # all were away: the least busy
+    monkeypatch.setattr(scorers, "AWAY_SECONDS", 0.0)
+    assert [desk.take(3) for _ in range(3)] == [2, 2, 1]  # they are as good as any other after a while
     assert desk.take(1) == 0  # another pool, or a desk that was restarted
 
 

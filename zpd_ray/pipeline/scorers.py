@@ -7,6 +7,7 @@ least busy scorer and wait. A scorer has two parts in hand: one is computed, the
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from typing import Any
@@ -26,6 +27,7 @@ ATTEMPTS = 4  # at a part, by scorers that die or whose engine fails
 PAUSE_SECONDS = 3.0  # before the second attempt; twice that before the third, and so on
 PLACE_SECONDS = 600.0  # an autoscaler may be fetching machines
 ANSWER_SECONDS = 10.0
+AWAY_SECONDS = 30.0  # in which a scorer that was away is asked again only where all were
 
 
 class Desk:
@@ -34,18 +36,25 @@ class Desk:
     def __init__(self) -> None:
         """No scorers yet."""
         self._busy: list[int] = []
+        self._missed: list[float] = []  # when each was last found away
 
     def take(self, scorers: int) -> int:
-        """The index of one of so many scorers, which counts as busier from here on."""
+        """The index of one of so many scorers, which counts as busier from here on.
+
+        One that was found away is taken only when all were, until some seconds have passed.
+        """
         if len(self._busy) != scorers:  # the first call, or this actor was restarted
-            self._busy = [0] * scorers
-        index = self._busy.index(min(self._busy))
+            self._busy, self._missed = [0] * scorers, [-math.inf] * scorers
+        since = time.monotonic() - AWAY_SECONDS
+        index = min(range(scorers), key=lambda i: (self._missed[i] > since, self._busy[i]))
         self._busy[index] += 1
         return index
 
     def give_back(self, index: int, well: bool) -> None:
-        """The scorer is done with a part; one that died counts as busy until others are as much."""
-        self._busy[index] = max(0, self._busy[index] + (-1 if well else IN_HAND))
+        """A part is done with, or the scorer died or did not answer."""
+        self._busy[index] = max(0, self._busy[index] - 1)
+        if not well:
+            self._missed[index] = time.monotonic()
 
 
 class Scorers:
@@ -75,7 +84,7 @@ class Scorers:
         reason = ""
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE_SECONDS * attempt)  # a restarted actor is back in seconds
-            index: int = ray.get(self.desk.take.remote(len(self.actors)))
+            index = self._take()
             scorer, well = self.actors[index], True
             try:
                 counts: dict[str, Any] = ray.get(scorer.measure.remote(*arguments, name))
@@ -92,6 +101,24 @@ class Scorers:
         raise ZpdError(
             f"part {name} could not be measured in {ATTEMPTS} attempts: {reason}; parts that are done are "
             "kept: see the Ray logs of the scoring actors, mend the cause (often memory) and run again"
+        )
+
+    def _take(self) -> int:
+        """The index of the least busy scorer that answers.
+
+        A scorer waits for its place where an autoscaler fetches nodes or a node was lost: others go on.
+        """
+        deadline = time.monotonic() + PLACE_SECONDS
+        while time.monotonic() < deadline:
+            index: int = ray.get(self.desk.take.remote(len(self.actors)))
+            answered, _ = ray.wait([self.actors[index].__ray_ready__.remote()], timeout=ANSWER_SECONDS)
+            if answered:
+                return index
+            self.desk.give_back.remote(index, False)
+        raise ZpdError(
+            f"none of {len(self.actors)} scoring actors answered within {PLACE_SECONDS:g} s: they wait for a "
+            "node with room, or for a model that takes longer to load; parts that are done are kept: see "
+            "`ray status`, and run again"
         )
 
     def ask(self, method: str) -> dict[int, Any]:
@@ -111,9 +138,11 @@ class Scorers:
                 ray.kill(actor)
 
     def _wait_for_places(self, cluster: ClusterConfig) -> None:
+        """For all of them; where an autoscaler fetches nodes, for the first, the others join later."""
         ready = [actor.__ray_ready__.remote() for actor in self.actors]
-        placed, _ = ray.wait(ready, num_returns=len(ready), timeout=PLACE_SECONDS)
-        if len(placed) < len(ready):
+        needed = 1 if cluster.autoscaling else len(ready)
+        placed, _ = ray.wait(ready, num_returns=needed, timeout=PLACE_SECONDS)
+        if len(placed) < needed:
             self.close()
             free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
             raise ZpdError(
