@@ -137,6 +137,19 @@ def test_an_override_of_an_unknown_key_names_the_nearest(run_toml: Path) -> None
     assert "unknown key trian; did you mean train?" in refusal(run_toml, "trian.epochs=3")
 
 
+@pytest.mark.parametrize("setting", ["output", "pool.path", "evaluation.path"])
+@pytest.mark.parametrize("uri", ["s3://key:hunter2@bucket/x", "s3://bucket/x?secret_key=hunter2"])
+def test_credentials_in_a_uri_are_refused_and_not_shown(run_toml: Path, setting: str, uri: str) -> None:
+    with pytest.raises(ZpdError, match=rf"{setting} is a URI of s3 with credentials in it") as refused:
+        load_config(str(run_toml), [f"{setting}={uri}"])
+    assert "hunter2" not in str(refused.value)
+
+
+def test_credentials_in_one_of_several_paths_are_refused(run_toml: Path) -> None:
+    with pytest.raises(ZpdError, match=r"pool\.path is a URI"):
+        load_config(str(run_toml), ['pool.path=["a.jsonl", "s3://key:hunter2@bucket/x"]'])
+
+
 def test_a_file_that_is_not_there_or_is_a_directory_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.toml", tmp_path):
         message = refusal(path)

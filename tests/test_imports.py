@@ -26,7 +26,7 @@ MIDDLE = {
     "matching",
     "calibration",
 }
-BOTTOM = {"schema", "config", "config_file", "errors", "functions"}
+BOTTOM = {"schema", "config", "config_file", "errors", "functions", "uris"}
 HELP = """
 import sys
 sys.argv = ["zpd-ray", "--help"]

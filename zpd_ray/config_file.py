@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
+from zpd_ray.uris import check_secrets
 
 # What may change when a run is resumed: with what it is computed, and the limits at which it gives up.
 FREE = (
@@ -43,9 +44,12 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
 def validate(values: dict[str, Any]) -> Config:
     """A Config from plain values; ZpdError with every problem in one sentence each."""
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise ZpdError("; ".join(_explain(problem) for problem in error.errors())) from None
+    for setting, uri in _places(config):
+        check_secrets(setting, uri)
+    return config
 
 
 def to_toml(config: Config) -> str:
@@ -130,6 +134,16 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _places(config: Config) -> Iterator[tuple[str, str]]:
+    """Paths and URIs of a config, by setting."""
+    yield "output", config.output
+    sources = {"pool.path": config.pool, "evaluation.path": config.evaluation}
+    for setting, source in sources.items():
+        if source is not None:
+            paths = [source.path] if isinstance(source.path, str) else source.path
+            yield from ((setting, path) for path in paths)
 
 
 def _with_absolute_paths(config: Config, directory: Path) -> Config:

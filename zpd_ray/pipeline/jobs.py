@@ -25,7 +25,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.job_client import OUTPUT_KEY, VERSION_KEY, Cluster
 from zpd_ray.pipeline.job_package import CONFIG, local_paths, package, variables
 from zpd_ray.pipeline.progress import say
-from zpd_ray.pipeline.store import check_secrets, without_options
+from zpd_ray.uris import without_options
 
 ENTRYPOINT = f"zpd-ray run {CONFIG}"
 # What shells answer for a command that is not there, and for processes that SIGINT and SIGTERM ended.
@@ -43,7 +43,6 @@ def submit(
     code: a directory to take along. env: names of variables to take along. Raises ZpdError when the cluster
     cannot be reached, or a job works on the same output.
     """
-    check_secrets(config.output)
     passed, output = variables(env), _place(config.output)
     cluster = Cluster(address)
     _refuse_second(cluster, output)

@@ -8,14 +8,14 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import ray
 
 from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.room import TASK_CPUS, check_resources, scoring_cpus, training_cpus
+from zpd_ray.pipeline.room import check_resources, scoring_cpus, training_cpus
 
 IDLE_WORKER_MS = 60_000
 
@@ -25,10 +25,10 @@ def ray_session(config: Config) -> Iterator[None]:
     """Ray for the length of a command; a cluster that was running before is left running."""
     already = ray.is_initialized()
     if not already:
-        start(config.cluster, TASK_CPUS + scoring_cpus(config) + training_cpus(config))
+        start(config.cluster, scoring_cpus(config) + training_cpus(config))
     quiet()
-    check_resources(config)
     try:
+        check_resources(config)
         yield
     finally:
         while _at_end:
@@ -46,7 +46,7 @@ _at_end: list[Callable[[], None]] = []
 
 
 def start(cluster: ClusterConfig, cpus: float) -> None:
-    """Start a Ray on this machine with at least ``cpus`` logical CPUs, or join the one at the address."""
+    """Join the Ray at the address, or start one here: ``cpus`` for actors, and this machine's for tasks."""
     # Ray switches its usage reports on by default; a user who did not ask sends nothing.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data and Ray Train print their own progress; ours is the one on the screen.
@@ -58,14 +58,18 @@ def start(cluster: ClusterConfig, cpus: float) -> None:
     # Ray ends workers that idle for a second: on a small machine every step would start its processes anew,
     # at seconds of a core each (24 starts against 14 in a run of two stages).
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(IDLE_WORKER_MS))
-    # On a machine of our own more logical CPUs than cores may be declared: actors and tasks take turns.
+    # Actors that wait and tasks that compute take turns, so all cores are for tasks, too, and no more.
+    cores = os.cpu_count() or 1
     ray.init(
         address="local",
-        num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+        num_cpus=cores + math.ceil(cpus),
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
+    options = ray.data.DataContext.get_current().execution_options
+    at_end(partial(setattr, options, "resource_limits", options.resource_limits))
+    options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=cores)
 
 
 def quiet() -> None:

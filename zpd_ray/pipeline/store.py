@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -31,24 +30,9 @@ import pyarrow.parquet as pq
 
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
+from zpd_ray.uris import check_secrets, without_options
 
 _EVENTS = Lock()  # measuring and training may both have something to tell
-# user:password@ before the host, and options that hold a secret.
-_SECRETS = re.compile(r"//[^/@?]*:[^/@?]*@|[?&][^=&]*(?:secret|password|token|key)[^=&]*=", re.IGNORECASE)
-
-
-def without_options(uri: str) -> str:
-    """A URI without the options after its ?, which say how to reach the place; a path as it is."""
-    return uri.partition("?")[0] if "://" in uri else uri
-
-
-def check_secrets(uri: str) -> None:
-    """Refuse a URI with credentials: it is recorded with the run. Raises ZpdError that does not show them."""
-    if "://" in uri and _SECRETS.search(uri):
-        raise ZpdError(
-            f"output is a URI of {uri.partition('://')[0]} with credentials in it, which would be recorded "
-            "with the run; give them in the environment of all nodes (AWS_ACCESS_KEY_ID, ...) or as a role"
-        )
 
 
 class Store:
@@ -62,7 +46,7 @@ class Store:
 
     def _open(self) -> None:
         if "://" in self.uri:
-            check_secrets(self.uri)
+            check_secrets("output", self.uri)
             try:
                 self.fs, self.base = pafs.FileSystem.from_uri(self.uri)
             except (OSError, ValueError) as problem:
