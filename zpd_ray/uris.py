@@ -20,5 +20,6 @@ def check_secrets(setting: str, uri: str) -> None:
     if "://" in uri and _SECRETS.search(uri):
         raise ZpdError(
             f"{setting} is a URI of {uri.partition('://')[0]} with credentials in it, which would be "
-            "recorded with the run; give them in the environment of all nodes (AWS_ACCESS_KEY_ID, ...) or as a role"
+            "recorded with the run; give them in the environment of all nodes (AWS_ACCESS_KEY_ID, ...) or as "
+            "a role"
         )
