@@ -61,7 +61,7 @@ def test_share_of_right_responses_is_that_of_the_rasch_model(
     matched = scores.n_greedy == scores.n_tokens
     # The sum of Bernoulli variables with these p has this standard deviation.
     assert abs(matched.sum() - p.sum()) < 4 * np.sqrt((p * (1 - p)).sum())
-    answers = engine.generate(table, 1, stage)
+    answers = engine.generate(table, 1, stage).texts
     assert [row == ["42"] for row in answers] == matched.tolist()
 
 
@@ -81,16 +81,16 @@ def test_results_follow_ids_whatever_the_order_and_the_batch(
     whole, part = engine.score(table), engine.score(table.take(some))
     np.testing.assert_array_equal(whole.nll[some], part.nll)
     np.testing.assert_array_equal(whole.n_greedy[some], part.n_greedy)
-    completions = engine.generate(table, 3, 0)
-    assert [completions[i] for i in some] == engine.generate(table.take(some), 3, 0)
+    completions = engine.generate(table, 3, 0).texts
+    assert [completions[i] for i in some] == engine.generate(table.take(some), 3, 0).texts
 
 
 def test_seed_stage_and_rollout_each_change_the_responses(engine_at: Callable[..., SimulatedEngine]) -> None:
     table = items(500)
-    first = np.array(engine_at().generate(table, 2, 0))
+    first = np.array(engine_at().generate(table, 2, 0).texts)
     assert (first[:, 0] != first[:, 1]).any()
-    assert (first != np.array(engine_at(seed=1).generate(table, 2, 0))).any()
-    assert (first != np.array(engine_at().generate(table, 2, 1))).any()
+    assert (first != np.array(engine_at(seed=1).generate(table, 2, 0).texts)).any()
+    assert (first != np.array(engine_at().generate(table, 2, 1).texts)).any()
 
 
 @pytest.mark.parametrize(

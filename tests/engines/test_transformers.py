@@ -106,7 +106,7 @@ def test_all_first_choices_if_and_only_if_greedy_decoding_reproduces_the_referen
         optimizer.zero_grad()
     model.save_pretrained(path)
     engine = make_engine(path, measure={"max_new_tokens": 200})
-    scores, completions = engine.score(items), engine.generate(items, 1, 0)
+    scores, completions = engine.score(items), engine.generate(items, 1, 0).texts
     matched = (scores.n_greedy == scores.n_tokens).tolist()
     reproduced = [row == [text] for row, text in zip(completions, items["response"].to_pylist(), strict=True)]
     assert matched == reproduced
@@ -125,7 +125,7 @@ def test_adapter_is_that_of_peft_and_changes_the_nll(
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_dir), adapter_dir).eval()
     np.testing.assert_allclose(with_adapter, plain_nlls(peft, engine, items), atol=1e-4)
     assert np.abs(with_adapter - base).min() > 1e-3
-    assert engine.generate(items, 1, 0) != make_engine(model_dir).generate(items, 1, 0)
+    assert engine.generate(items, 1, 0).texts != make_engine(model_dir).generate(items, 1, 0).texts
 
 
 def test_adapter_that_is_not_one_is_refused(
@@ -167,13 +167,15 @@ def test_bad_rows_get_an_error_and_leave_the_others_alone(
     assert scores.n_tokens[[1, 2]].tolist() == scores.n_greedy[[1, 2]].tolist() == [0, 0]
     np.testing.assert_allclose(scores.nll[0], alone.nll[0], atol=1e-5)
     completions = engine.generate(items, 2, 0)
-    assert [len(row) for row in completions] == [2, 0, 2, 2]
+    assert [len(row) for row in completions.texts] == [2, 0, 2, 2]
+    assert [error is None for error in completions.error] == [True, False, True, True]
+    assert "the model takes 50" in str(completions.error[1])
 
 
 def test_no_rows(model_dir: Path, make_engine: MakeEngine, make_items: MakeItems) -> None:
     engine, items = make_engine(model_dir), make_items([])
     assert engine.score(items).nll.shape == (0,)
-    assert engine.generate(items, 2, 0) == []
+    assert engine.generate(items, 2, 0).texts == []
 
 
 def test_non_finite_row_is_an_error_and_a_broken_model_stops(
@@ -199,12 +201,12 @@ def test_samples_depend_on_seed_stage_item_and_rollout_alone(
 ) -> None:
     sections = {"measure": {"max_new_tokens": 12}}
     engine, items = make_engine(model_dir, **sections), make_items()
-    first = engine.generate(items, 3, 0)
-    assert engine.generate(items.take([4, 1]), 3, 0) == [first[4], first[1]]
+    first = engine.generate(items, 3, 0).texts
+    assert engine.generate(items.take([4, 1]), 3, 0).texts == [first[4], first[1]]
     assert all(len(set(row)) > 1 for row in first)
-    assert engine.generate(items, 3, 1) != first
-    assert make_engine(model_dir, seed=1, **sections).generate(items, 3, 0) != first
-    assert [row[:2] for row in first] == engine.generate(items, 2, 0)
+    assert engine.generate(items, 3, 1).texts != first
+    assert make_engine(model_dir, seed=1, **sections).generate(items, 3, 0).texts != first
+    assert [row[:2] for row in first] == engine.generate(items, 2, 0).texts
 
 
 def test_low_temperature_samples_are_greedy(
@@ -212,8 +214,8 @@ def test_low_temperature_samples_are_greedy(
 ) -> None:
     engine = make_engine(model_dir, measure={"max_new_tokens": 12, "temperature": 1e-6})
     items = make_items()
-    greedy = engine.generate(items, 1, 0)
-    assert engine.generate(items, 2, 0) == [row * 2 for row in greedy]
+    greedy = engine.generate(items, 1, 0).texts
+    assert engine.generate(items, 2, 0).texts == [row * 2 for row in greedy]
 
 
 def test_a_gpu_that_is_not_there_is_named(make_config: Callable[..., Config], model_dir: Path) -> None:
@@ -228,4 +230,4 @@ def test_gpu_agrees_with_cpu(model_dir: Path, make_engine: MakeEngine, make_item
     items, gpu = make_items(), {"cluster": {"gpus_per_actor": 1}, "model": {"dtype": "float32"}}
     on_gpu = make_engine(model_dir, **gpu)
     np.testing.assert_allclose(on_gpu.score(items).nll, make_engine(model_dir).score(items).nll, atol=1e-3)
-    assert [len(row) for row in on_gpu.generate(items, 2, 0)] == [2] * items.num_rows
+    assert [len(row) for row in on_gpu.generate(items, 2, 0).texts] == [2] * items.num_rows

@@ -159,7 +159,7 @@ def test_greedy_completions_are_those_of_transformers_and_rows_may_come_in_any_o
     measure = {"max_new_tokens": 24}
     engine, items = start(model_dir, measure=measure), make_items()
     theirs = reference(model_dir, measure=measure)
-    assert engine.generate(items, 1, 0) == theirs.generate(items, 1, 0)
+    assert engine.generate(items, 1, 0).texts == theirs.generate(items, 1, 0).texts
     whole = engine.score(items)
     order = np.random.default_rng(0).permutation(items.num_rows)
     assert engine.score(items.take(order)).nll.tobytes() == whole.nll[order].tobytes()
@@ -170,12 +170,12 @@ def test_samples_depend_on_seed_stage_and_item_alone(
 ) -> None:
     measure = {"max_new_tokens": 12, "rollouts": 3}
     engine, items = start(model_dir, measure=measure), make_items()
-    first = engine.generate(items, 3, 0)
+    first = engine.generate(items, 3, 0).texts
     assert [len(row) for row in first] == [3] * items.num_rows
     assert all(len(set(row)) > 1 for row in first)
-    assert engine.generate(items.take([4, 1]), 3, 0) == [first[4], first[1]]
-    assert engine.generate(items, 3, 1) != first
-    assert start(model_dir, measure=measure, seed=1).generate(items, 3, 0) != first
+    assert engine.generate(items.take([4, 1]), 3, 0).texts == [first[4], first[1]]
+    assert engine.generate(items, 3, 1).texts != first
+    assert start(model_dir, measure=measure, seed=1).generate(items, 3, 0).texts != first
 
 
 def test_prompts_are_computed_once_for_all_rollouts_and_scores_do_not_come_from_the_cache(
@@ -223,7 +223,7 @@ def test_a_row_as_long_as_the_model_takes(
 def test_no_rows_and_usage(model_dir: Path, start: Start, make_items: MakeItems) -> None:
     engine = start(model_dir)
     assert engine.score(make_items([])).nll.shape == (0,)
-    assert engine.generate(make_items([]), 1, 0) == []
+    assert engine.generate(make_items([]), 1, 0).texts == []
     engine.usage()
     scores = engine.score(make_items())
     used = engine.usage()

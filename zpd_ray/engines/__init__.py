@@ -44,6 +44,17 @@ class Scores:
     error: list[str | None]
 
 
+@dataclass(frozen=True)
+class Completions:
+    """What a model answers to n prompts.
+
+    texts: per item its rollouts, none where the prompt was refused; error: per item why, or None.
+    """
+
+    texts: list[list[str]]
+    error: list[str | None]
+
+
 class EngineError(Exception):
     """The engine failed as only a fresh process mends: it is restarted, and the part done again."""
 
@@ -61,7 +72,7 @@ class Engine(Protocol):
     def score(self, items: pa.Table) -> Scores:
         """NLL and greedy matches of each reference response."""
 
-    def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:
+    def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
         """``rollouts`` completions of each prompt; greedy when one, sampled per (seed, stage, item) else."""
 
     def usage(self) -> dict[str, float]:

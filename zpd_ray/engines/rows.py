@@ -79,8 +79,8 @@ class Encoder:
         length = np.array([len(row) for row in ids], dtype=np.int64)
         limits = np.minimum(self.config.measure.max_new_tokens, self.max_length - length)
         error = [
-            why or (None if row and room > 0 else "no room") or self._foreign(row)
-            for why, row, room in zip(error, ids, limits, strict=True)
+            why or self._full(row, room) or self._foreign(row)
+            for why, row, room in zip(error, ids, limits.tolist(), strict=True)
         ]
         return Prompts(ids, limits, error)
 
@@ -90,6 +90,13 @@ class Encoder:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return list(decoded)
+
+    def _full(self, row: Ids, room: int) -> str | None:
+        if not row:
+            return "the prompt has no tokens"
+        if room < 1:
+            return f"{len(row)} tokens of prompt and none of a response; the model takes {self.max_length}"
+        return None
 
     def _misfit(self, row: Ids) -> str | None:
         if len(row) > self.max_length:

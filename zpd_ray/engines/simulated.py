@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import expit, ndtri
 
-from zpd_ray.engines import ModelRef, Scores
+from zpd_ray.engines import Completions, ModelRef, Scores
 from zpd_ray.engines.randomness import item_keys, streams, uniforms
 
 if TYPE_CHECKING:
@@ -73,17 +73,18 @@ class SimulatedEngine:
             nll[i], error[i] = np.nan, "the response has no tokens"
         return Scores(nll, n_tokens, n_greedy, error)
 
-    def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:
+    def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
         """The gold answer (the reference where there is none) when right, a wrong one otherwise."""
         keys = item_keys(items["item_id"])
         b = normals(keys, DIFFICULTY)
         right = np.stack([self._right(keys, b, stage, r) for r in range(rollouts)], axis=1)
         gold = pc.coalesce(items["answer"], items["response"]).to_pylist()
         choices = items["choices"].to_pylist()
-        return [
+        texts = [
             [answer if r else wrong_answer(answer, options) for r in row]
             for answer, options, row in zip(gold, choices, right.tolist(), strict=True)
         ]
+        return Completions(texts, [None] * len(texts))
 
     def _right(self, keys: np.ndarray, b: np.ndarray, stage: int, rollout: int) -> np.ndarray:
         return uniforms(streams(keys, self.seed, stage, rollout)) < expit(self.theta - b)

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from zpd_ray.engines import Meter, ModelRef, Scores, tokens
+from zpd_ray.engines import Completions, Meter, ModelRef, Scores, tokens
 from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.batching import in_halves, plan
 from zpd_ray.engines.randomness import item_keys, streams
@@ -88,31 +88,31 @@ class TransformersEngine:
         self.meter.count(prefill_tokens=int(lengths[good].sum()))
         return to_scores(rows, nll, n_greedy, str(self.model.dtype))
 
-    def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:
+    def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
         """``rollouts`` completions of each prompt, special tokens left out; greedy when one, else sampled.
 
-        A prompt that the template refuses, or that leaves no room for a new token, gets an empty list.
+        A prompt that the template refuses, or that leaves no room for a new token, gets none and the reason.
         """
         with self.encoding:
             prompts = self.encoder.prompts(items)
         keys = item_keys(items["item_id"])
-        completions: list[list[str]] = [[] for _ in prompts.ids]
+        texts: list[list[str]] = [[] for _ in prompts.ids]
 
         def compute(part: np.ndarray) -> None:
             pick = self._pick(keys[part], rollouts, stage)
             ids = [prompts.ids[i] for i in part]
             done = complete(self.model, ids, rollouts, prompts.limits[part], self.encoder.stops, pick)
             self.meter.count(decode_tokens=sum(map(len, done)))
-            texts = self.encoder.texts(done)
+            said = self.encoder.texts(done)
             for at, i in enumerate(part):
-                completions[i] = texts[at * rollouts : (at + 1) * rollouts]
+                texts[i] = said[at * rollouts : (at + 1) * rollouts]
 
         lengths = np.array([len(row) for row in prompts.ids], dtype=np.int64)
         lengths += self.config.measure.max_new_tokens
         budget = GENERATION_FACTOR * self.config.engine.batch_tokens // rollouts
         with self.computing, self.meter.timing("decode"):
             self._run(items, lengths, prompts.error, budget, compute)
-        return completions
+        return Completions(texts, prompts.error)
 
     def usage(self) -> dict[str, float]:
         """Tokens and seconds of prefill and decode since the last call."""

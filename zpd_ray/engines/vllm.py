@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from zpd_ray.engines import EngineError, Meter, ModelRef, Scores, tokens
+from zpd_ray.engines import Completions, EngineError, Meter, ModelRef, Scores, tokens
 from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.batching import longest_first
 from zpd_ray.engines.randomness import item_keys, streams
@@ -94,11 +94,11 @@ class VllmEngine:
             n_greedy[:] = -1
         return to_scores(rows, nll, n_greedy, self.arguments["dtype"])
 
-    def generate(self, items: pa.Table, rollouts: int, stage: int) -> list[list[str]]:
+    def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
         """``rollouts`` completions of each prompt, special tokens left out; greedy when one, else sampled.
 
         Samples are drawn by vLLM from a seed of (run seed, stage, item). A prompt that the template or vLLM
-        refuses, or that leaves no room for a new token, gets an empty list.
+        refuses, or that leaves no room for a new token, gets none and the reason.
         """
         from vllm import SamplingParams
 
@@ -118,12 +118,12 @@ class VllmEngine:
             )
 
         done, outputs = self._run("decode", items, prompts.ids, params, prompts.error)
-        completions: list[list[str]] = [[] for _ in prompts.ids]
+        texts: list[list[str]] = [[] for _ in prompts.ids]
         for i, output in zip(done, outputs, strict=True):
             drawn = sorted(output.outputs, key=lambda completion: completion.index)
             self.meter.count(decode_tokens=sum(len(completion.token_ids) for completion in drawn))
-            completions[i] = self.encoder.texts([_until(completion.token_ids, stops) for completion in drawn])
-        return completions
+            texts[i] = self.encoder.texts([_until(completion.token_ids, stops) for completion in drawn])
+        return Completions(texts, prompts.error)
 
     def usage(self) -> dict[str, float]:
         """Amounts since the last call: of prefill and decode, and what vLLM counts of steps and requests."""

@@ -13,8 +13,6 @@ from zpd_ray.engines import Engine, Scores
 from zpd_ray.graders import Grader
 from zpd_ray.graders.greedy_match import matches
 
-NO_COMPLETION = "the engine refused to complete the prompt"
-
 
 def measure_items(
     engine: Engine, grader: Grader, items: pa.Table, measure: MeasureConfig, stage: int
@@ -24,9 +22,9 @@ def measure_items(
     failed = np.array([error is not None for error in scores.error], dtype=bool)
     if grader.needs_completion:
         completions = engine.generate(items, measure.rollouts, stage)
-        successes, rollouts, unparsed = _grade(grader, items, completions)
+        successes, rollouts, unparsed = _grade(grader, items, completions.texts)
         for i in np.flatnonzero(~failed & (rollouts == 0)):
-            failed[i], scores.error[i] = True, NO_COMPLETION
+            failed[i], scores.error[i] = True, f"prompt refused: {completions.error[i]}"
     else:
         successes = matches(scores.n_greedy, scores.n_tokens).astype(np.int32)
         rollouts, unparsed = np.ones_like(successes), np.zeros_like(successes)
