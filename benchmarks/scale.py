@@ -248,6 +248,8 @@ def main() -> None:
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.dir:
+        options.dir.mkdir(parents=True, exist_ok=True)
     if options.one:
         run_one(options.one, options.parts_of, options.dir, options.one <= options.ingest_up_to)
         return
