@@ -82,15 +82,14 @@ def _record_usage(store: Store, pool: Scorers, model: ModelRef, into: str, last:
     end = max(last.values())
     rows = [
         {name: round(value, 4) for name, value in usage.items()} | {"idle_at_end": round(end - last[i], 3)}
-        for i, usage in sorted(pool.ask("usage").items())
-        if i in last
+        for i, usage in sorted(pool.ask("usage", last).items())
     ]
     store.append_event(
         {"at": time.time(), "step": "scored", "stage": model.stage, "into": into, "scorers": rows}
     )
     if store.exists("manifest.json"):
         manifest = store.read_json("manifest.json")
-        settings = next(filter(None, pool.ask("settings").values()), None)
+        settings = next(filter(None, pool.ask("settings", last).values()), None)
         if settings and "engine" not in manifest:
             store.write_json("manifest.json", manifest | {"engine": settings})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -121,9 +122,9 @@ class Scorers:
             "`ray status`, and run again"
         )
 
-    def ask(self, method: str) -> dict[int, Any]:
-        """What each scorer answers to a method without arguments; one that is away is left out."""
-        asked = {getattr(actor, method).remote(): i for i, actor in enumerate(self.actors)}
+    def ask(self, method: str, which: Iterable[int]) -> dict[int, Any]:
+        """What each of these scorers answers to a method without arguments; one that is away is left out."""
+        asked = {getattr(self.actors[index], method).remote(): index for index in which}
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
         answers = {}
         for reference in ready:

@@ -66,12 +66,18 @@ class TrainJob:
     def close(self) -> None:
         """Let the workers go. Those that wait leave at once, and their place in the cluster is free."""
         self._closed = True
-        with suppress(RayError):  # a cluster that is gone has ended them
-            ray.get(self._controller.close.remote())
+        self._tell_to_leave()
         if self._idle:
-            self._thread.join(CLOSE_SECONDS)
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while self._thread.is_alive() and time.monotonic() < deadline:
+                self._tell_to_leave()  # again: a controller that was restarted does not know
+                self._thread.join(BEAT_SECONDS)
         if self._idle and self._served:
             self.store.remove(DIRECTORY)  # checkpoints inside a stage are of no more use
+
+    def _tell_to_leave(self) -> None:
+        with suppress(RayError):  # a cluster that is gone has ended them
+            ray.get(self._controller.close.remote())
 
     def _start(self) -> None:
         self._attempts += 1
