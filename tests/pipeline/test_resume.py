@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from safetensors.numpy import load_file
 
 from tests.pipeline.processes import RUN_SECONDS, Quickstart, call
 from zpd_ray.pipeline.store import Store
@@ -28,6 +27,7 @@ EXACT = (
     "stages/*/chosen/*.parquet",
     "stages/*/selected/*.parquet",
     "stages/*/selection.json",
+    "stages/*/adapter/*",
 )
 
 
@@ -44,11 +44,6 @@ def assert_same_result(run: Path, reference: Path) -> None:
         assert ours.keys() == theirs.keys(), pattern
         for name in theirs:
             assert ours[name].read_bytes() == theirs[name].read_bytes(), name
-    for stage in ("00", "01"):
-        adapter = f"stages/{stage}/adapter/adapter_model.safetensors"
-        ours, theirs = load_file(run / adapter), load_file(reference / adapter)  # type: ignore[assignment]
-        assert ours.keys() == theirs.keys()
-        assert all((ours[name] == theirs[name]).all() for name in theirs)  # type: ignore[attr-defined]
     for name in ("base/metrics.json", "stages/00/metrics.json", "stages/01/metrics.json"):
         ours, theirs = Store(str(run)).read_json(name), Store(str(reference)).read_json(name)
         assert ours.pop("groups") == pytest.approx(theirs["groups"], rel=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_a_saved_adapter_is_safetensors_and_loads_as_it_was(make_config: MakeCon
     train_a_little(model)
     save_model(config, model, load_tokenizer(config.model.path), tmp_path)
     assert (tmp_path / "adapter_model.safetensors").is_file()
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert written["target_modules"] == sorted(config.train.lora.targets)  # the same bytes from every process
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
     assert not [p for p in tmp_path.iterdir() if p.name.startswith("model")]
     again = load(config, tmp_path)

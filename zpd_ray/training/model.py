@@ -71,6 +71,9 @@ def _check_targets(base: nn.Module, targets: list[str]) -> None:
 
 def save_model(config: Config, model: nn.Module, tokenizer: Any, directory: Path) -> None:
     """The adapter, or for full fine-tuning the whole model with its tokenizer, as safetensors."""
+    if isinstance(model, PeftModel):
+        adapter: Any = model.peft_config["default"]
+        adapter.target_modules = sorted(adapter.target_modules)  # a set, in another order in every process
     model.save_pretrained(directory)  # type: ignore[operator]
     if config.train.method == "full":
         tokenizer.save_pretrained(directory)
