@@ -12,6 +12,7 @@ from functools import cache, partial
 from typing import Any
 
 import ray
+from ray.data.context import ShuffleStrategy
 
 from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.errors import ZpdError
@@ -26,7 +27,7 @@ def ray_session(config: Config) -> Iterator[None]:
     already = ray.is_initialized()
     if not already:
         start(config.cluster, scoring_cpus(config) + training_cpus(config))
-    quiet()
+    set_up_data()
     try:
         check_resources(config)
         yield
@@ -72,11 +73,13 @@ def start(cluster: ClusterConfig, cpus: float) -> None:
     options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=cores)
 
 
-def quiet() -> None:
-    """Our own progress is the one on the screen; errors of tasks come as they were raised."""
+def set_up_data() -> None:
+    """Our own progress on the screen, errors of tasks as they were raised, shuffles by tasks."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # The default shuffles through actors that are started anew each time, at seconds of a core each.
+    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
     # A ZpdError of a task must reach the user as it is; its traceback is in Ray's own logs.
     context.raise_original_map_exception = True
     for name in ("ray.data", "ray.train"):
