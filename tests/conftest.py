@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,8 @@ def local_ray() -> Iterator[None]:
     from zpd_ray.config import ClusterConfig
     from zpd_ray.pipeline.session import start
 
-    start(ClusterConfig(), cpus=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 2)
+        start(ClusterConfig(), cpus=2)
     yield
     ray.shutdown()

@@ -44,12 +44,14 @@ def test_the_desk_hands_out_the_least_busy_scorer_and_spares_one_that_was_away(
     desk.give_back(1, well=True)
     assert desk.take(3) == 1
     desk.give_back(2, well=False)
-    assert [desk.take(3) for _ in range(6)] == [1, 0, 1, 0, 1, 0]
-    for index in (0, 1):
-        desk.give_back(index, well=False)
-    assert desk.take(3) == 2  # all were away: the least busy
+    assert [desk.take(3) for _ in range(3)] == [1, 2, 2]  # it is asked when the others have enough in hand
+    desk.give_back(2, well=False)
+    desk.give_back(0, well=True)
+    assert desk.take(3) == 0
     monkeypatch.setattr(scorers, "AWAY_SECONDS", 0.0)
-    assert [desk.take(3) for _ in range(3)] == [2, 2, 1]  # they are as good as any other after a while
+    desk.give_back(2, well=False)
+    desk.give_back(0, well=True)
+    assert desk.take(3) == 2  # after a while it is as good as any other
     assert desk.take(1) == 0  # another pool, or a desk that was restarted
 
 

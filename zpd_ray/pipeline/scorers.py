@@ -24,6 +24,7 @@ from zpd_ray.pipeline.session import at_end
 from zpd_ray.pipeline.store import Store
 
 IN_HAND = 2  # parts that a scorer has at a time
+WORD = "word"  # what is asked of a scorer beside them
 ATTEMPTS = 4  # at a part, by scorers that die or whose engine fails
 PAUSE_SECONDS = 3.0  # before the second attempt; twice that before the third, and so on
 PLACE_SECONDS = 600.0  # an autoscaler may be fetching machines
@@ -42,12 +43,14 @@ class Desk:
     def take(self, scorers: int) -> int:
         """The index of one of so many scorers, which counts as busier from here on.
 
-        One that was found away is taken only when all were, until some seconds have passed.
+        One that was found away is named for some time only when the others have enough in hand: to see
+        whether it is back.
         """
         if len(self._busy) != scorers:  # the first call, or this actor was restarted
             self._busy, self._missed = [0] * scorers, [-math.inf] * scorers
         since = time.monotonic() - AWAY_SECONDS
-        index = min(range(scorers), key=lambda i: (self._missed[i] > since, self._busy[i]))
+        free = [i for i in range(scorers) if self._busy[i] < IN_HAND] or range(scorers)
+        index = min(free, key=lambda i: (self._missed[i] > since, self._busy[i]))
         self._busy[index] += 1
         return index
 
@@ -64,10 +67,11 @@ class Scorers:
     def __init__(self, config: Config, store: Store) -> None:
         """Start the actors. Raises ZpdError when the cluster gives them no place."""
         cluster = config.cluster
-        actor = ray.remote(Scorer).options(
+        remote: Any = ray.remote(concurrency_groups={WORD: 1})  # type: ignore[call-overload]
+        actor = remote(Scorer).options(
             num_cpus=cluster.cpus_per_actor,
             num_gpus=cluster.gpus_per_actor,
-            max_concurrency=IN_HAND + 1,  # and a word from outside
+            max_concurrency=IN_HAND,
             max_restarts=-1,
             scheduling_strategy="SPREAD",
             label_selector=score_nodes(cluster) or None,
@@ -96,7 +100,7 @@ class Scorers:
                 if not isinstance(error.cause, EngineFailureError):
                     raise
                 reason, well = str(error.cause), False
-                scorer.end.remote(error.cause.life)
+                scorer.end.options(concurrency_group=WORD).remote(error.cause.life)
             finally:
                 self.desk.give_back.remote(index, well)
         raise ZpdError(
@@ -110,10 +114,9 @@ class Scorers:
         A scorer waits for its place where an autoscaler fetches nodes or a node was lost: others go on.
         """
         deadline = time.monotonic() + PLACE_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline or self._answers(self.actors):
             index: int = ray.get(self.desk.take.remote(len(self.actors)))
-            answered, _ = ray.wait([self.actors[index].__ray_ready__.remote()], timeout=ANSWER_SECONDS)
-            if answered:
+            if self._answers([self.actors[index]]):
                 return index
             self.desk.give_back.remote(index, False)
         raise ZpdError(
@@ -122,9 +125,18 @@ class Scorers:
             "`ray status`, and run again"
         )
 
+    def _answers(self, actors: list[Any]) -> bool:
+        """Whether one of them does, whatever it has in hand."""
+        asked = [actor.__ray_ready__.options(concurrency_group=WORD).remote() for actor in actors]
+        answered, _ = ray.wait(asked, timeout=ANSWER_SECONDS)
+        return bool(answered)
+
     def ask(self, method: str, which: Iterable[int]) -> dict[int, Any]:
         """What each of these scorers answers to a method without arguments; one that is away is left out."""
-        asked = {getattr(self.actors[index], method).remote(): index for index in which}
+        asked = {
+            getattr(self.actors[index], method).options(concurrency_group=WORD).remote(): index
+            for index in which
+        }
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
         answers = {}
         for reference in ready:
