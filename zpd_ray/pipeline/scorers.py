@@ -29,7 +29,7 @@ ATTEMPTS = 4  # at a part, by scorers that die or whose engine fails
 PAUSE_SECONDS = 3.0  # before the second attempt; twice that before the third, and so on
 PLACE_SECONDS = 600.0  # an autoscaler may be fetching machines
 ANSWER_SECONDS = 10.0
-AWAY_SECONDS = 30.0  # in which a scorer that was away is asked again only where all were
+AWAY_SECONDS = 30.0  # in which a scorer that was away is the last to be asked
 
 
 class Desk:
