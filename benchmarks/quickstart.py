@@ -44,7 +44,7 @@ def run(method: str, seed: int, world: Path, work: Path) -> Path:
         "seed": seed,
     }
     settings = [word for key, value in places.items() for word in ("--set", f"{key}={value}")]
-    command = [Path(sys.executable).with_name("zpd-ray"), "run", EXAMPLE / "run.toml"]
+    command = [str(Path(sys.executable).with_name("zpd-ray")), "run", str(EXAMPLE / "run.toml")]
     subprocess.run(
         [*command, *settings, *METHODS[method]],
         check=True,

@@ -216,8 +216,8 @@ def told(items: int, row: dict[str, Any], before: tuple[int, float] | None) -> s
     if before is not None:
         growth = f"{math.log(row['seconds'] / before[1]) / math.log(items / before[0]):.2f}"
     rate = items / row["seconds"]
-    cells = (row["step"], f"{items:,}", f"{row['seconds']:.1f}", f"{rate:,.0f}")
-    cells += (f"{row['cpu'] / items * 1e6:.2f}", str(row["driver"]), row["other"], growth)
+    cells = [row["step"], f"{items:,}", f"{row['seconds']:.1f}", f"{rate:,.0f}"]
+    cells += [f"{row['cpu'] / items * 1e6:.2f}", str(row["driver"]), row["other"], growth]
     return f"| {' | '.join(cells)} |"
 
 

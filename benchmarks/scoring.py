@@ -217,8 +217,8 @@ def compare(config: Config, pairs: list[tuple[str, str]], seconds: float, rounds
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
-    session.start(ClusterConfig(), cpus=CORES + 1)
-    session.quiet()
+    session.start(ClusterConfig(), cpus=CORES)
+    session.set_up_data()
     pairs = read(args.data)
     with tempfile.TemporaryDirectory() as directory:
         texts = [text for pair in pairs for text in pair]

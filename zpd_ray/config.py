@@ -35,6 +35,11 @@ class SourceConfig(Section):
     )
     max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
 
+    @property
+    def paths(self) -> list[str]:
+        """One or several, as a list."""
+        return [self.path] if isinstance(self.path, str) else self.path
+
 
 class PoolConfig(SourceConfig):
     """The pool that samples are selected from."""

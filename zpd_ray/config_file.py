@@ -47,7 +47,7 @@ def validate(values: dict[str, Any]) -> Config:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ZpdError("; ".join(_explain(problem) for problem in error.errors())) from None
-    for setting, uri in _places(config):
+    for setting, uri in places(config):
         check_secrets(setting, uri)
     return config
 
@@ -65,6 +65,14 @@ def differences(old: Config, new: Config) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not key.startswith(FREE)
     ]
+
+
+def places(config: Config) -> list[tuple[str, str]]:
+    """Paths and URIs of the output and of the sources, each with the key that gives it."""
+    found = [("output", config.output), *(("pool.path", path) for path in config.pool.paths)]
+    if config.evaluation is not None:
+        found += [("evaluation.path", path) for path in config.evaluation.paths]
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -134,16 +142,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _places(config: Config) -> Iterator[tuple[str, str]]:
-    """Paths and URIs of a config, by setting."""
-    yield "output", config.output
-    sources = {"pool.path": config.pool, "evaluation.path": config.evaluation}
-    for setting, source in sources.items():
-        if source is not None:
-            paths = [source.path] if isinstance(source.path, str) else source.path
-            yield from ((setting, path) for path in paths)
 
 
 def _with_absolute_paths(config: Config, directory: Path) -> Config:

@@ -159,7 +159,7 @@ def _kill(title: str) -> bool:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
-                continue
+                continue  # it ended since it was listed: the next one, or the next try
             return True
         time.sleep(0.05)
     return False

@@ -58,8 +58,8 @@ class LinkedNodes:
     def __exit__(self, *_: object) -> None:
         """Ends everything that was started, and the namespaces."""
         for node in (*NODES, HEAD):
-            self._sweep(node)
             with suppress(subprocess.CalledProcessError):  # it was not made
+                self._sweep(node)
                 _ip("netns", "delete", self._space(node))
         shutil.rmtree(self.place, ignore_errors=True)
 
@@ -116,9 +116,7 @@ class LinkedNodes:
         return f"zpd-{os.getpid()}-{node}"
 
     def _pids(self, node: int) -> list[int]:
-        with suppress(subprocess.CalledProcessError):
-            return [int(pid) for pid in _ip("netns", "pids", self._space(node)).split()]
-        return []
+        return [int(pid) for pid in _ip("netns", "pids", self._space(node)).split()]
 
     def _join(self, node: int) -> None:
         space, head = self._space(node), self._space(HEAD)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zpd_ray.config import Config
-from zpd_ray.config_file import to_toml
+from zpd_ray.config_file import places, to_toml
 from zpd_ray.errors import ZpdError
 
 CONFIG = "run.toml"
@@ -68,10 +68,7 @@ def variables(names: Sequence[str]) -> dict[str, str]:
 
 def local_paths(config: Config) -> list[str]:
     """Keys of the config whose path is a file path: every node has to see it."""
-    sources = {"pool.path": config.pool.path, "output": config.output}
-    if config.evaluation is not None:
-        sources["evaluation.path"] = config.evaluation.path
+    keys = {key for key, path in places(config) if "://" not in path}
     if os.path.isabs(config.model.path):  # else it is a hub id
-        sources["model.path"] = config.model.path
-    each = {key: [path] if isinstance(path, str) else path for key, path in sources.items()}
-    return sorted(key for key, paths in each.items() if any("://" not in path for path in paths))
+        keys.add("model.path")
+    return sorted(keys)

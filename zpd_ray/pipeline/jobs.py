@@ -162,7 +162,7 @@ def _printed(cluster: Cluster, job_id: str, skip: int) -> int:
     def work() -> None:
         try:
             told.set_result(asyncio.run(_print_log(cluster, job_id, skip)))
-        except Exception as problem:
+        except BaseException as problem:  # whoever waits must hear of it, whatever it was
             told.set_exception(problem)
 
     Thread(target=work, daemon=True).start()

@@ -121,8 +121,8 @@ class Scorers:
             self.desk.give_back.remote(index, False)
         raise ZpdError(
             f"none of {len(self.actors)} scoring actors answered within {PLACE_SECONDS:g} s: they wait for a "
-            "node with room, or for a model that takes longer to load; parts that are done are kept: see "
-            "`ray status`, and run again"
+            "node with room, or die as soon as they have one; parts that are done are kept: see `ray status` "
+            "and the Ray logs of the scoring actors, and run again"
         )
 
     def _answers(self, actors: list[Any]) -> bool:

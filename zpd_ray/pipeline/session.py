@@ -47,7 +47,7 @@ _at_end: list[Callable[[], None]] = []
 
 
 def start(cluster: ClusterConfig, cpus: float) -> None:
-    """Join the Ray at the address, or start one here: ``cpus`` for actors, and this machine's for tasks."""
+    """Join the Ray at the address, or start one here with ``cpus`` for actors beside this machine's cores."""
     # Ray switches its usage reports on by default; a user who did not ask sends nothing.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data and Ray Train print their own progress; ours is the one on the screen.
@@ -55,7 +55,11 @@ def start(cluster: ClusterConfig, cpus: float) -> None:
     if cluster.address != "local":
         _check_reachable(cluster.address)
         ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-        return
+    else:
+        _start_here(cpus)
+
+
+def _start_here(cpus: float) -> None:
     # Ray ends workers that idle for a second: on a small machine every step would start its processes anew,
     # at seconds of a core each (24 starts against 14 in a run of two stages).
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(IDLE_WORKER_MS))

@@ -73,7 +73,8 @@ def save_model(config: Config, model: nn.Module, tokenizer: Any, directory: Path
     """The adapter, or for full fine-tuning the whole model with its tokenizer, as safetensors."""
     if isinstance(model, PeftModel):
         adapter: Any = model.peft_config["default"]
-        adapter.target_modules = sorted(adapter.target_modules)  # a set, in another order in every process
+        if isinstance(adapter.target_modules, set):  # in another order in every process
+            adapter.target_modules = sorted(adapter.target_modules)
     model.save_pretrained(directory)  # type: ignore[operator]
     if config.train.method == "full":
         tokenizer.save_pretrained(directory)
