@@ -5,7 +5,8 @@ Rows of the table, for GSM8K-length items and for items under 64 tokens:
               a forward pass with labels, all logits, and a Python loop over the tokens that takes log-softmax
               and nll_loss of each; the faster of one thread and all cores
   bare N      as many processes as cores, each with a share of the items, nothing but the engine: for
-              transformers TransformersEngine.score, for vLLM LLM.generate on ids that were made before
+              transformers TransformersEngine.score, for vLLM LLM.generate on the texts
+  ids N       for vLLM, the same on token ids that were made before
   pipeline N  the pipeline's measuring (Ray Data, scoring actors, files in and out), between its first and its
               last finished part
   whole       the same from call to return, engines started before
@@ -26,10 +27,10 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM
@@ -114,52 +115,60 @@ def loop_seconds(model_path: str, items: pa.Table, threads: int) -> float:
 
 
 def bare(config: Config, items: pa.Table, barrier: Any, queue: Any) -> None:
-    """One of several processes: load, warm up, wait for the others, compute, say when it began and ended."""
+    """One of several processes: load, warm up, and each way when all are there; when they began and ended."""
     engine: Any = load(config, ModelRef(config.model.path))
     work = [items.slice(at, PART) for at in range(0, len(items), PART)]
     engine.score(work[0].slice(0, 200))
-    if config.engine.name == "vllm":
-        from vllm import SamplingParams, TokensPrompt
-
-        params = SamplingParams(
-            max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
-        )
-        prompts = [
-            [TokensPrompt(prompt_token_ids=ids) for ids in engine.encoder.rows(part).ids] for part in work
-        ]
-
-        def compute() -> None:
-            for part in prompts:
-                engine.llm.generate(part, params, use_tqdm=False)
-    else:
-
-        def compute() -> None:
-            for part in work:
-                engine.score(part)
-
-    barrier.wait()
-    start = time.time()
-    compute()
-    queue.put((start, time.time()))
+    ways = vllm_ways(engine, work) if config.engine.name == "vllm" else {"bare": (engine.score, work)}
+    spans = {}
+    for name, (compute, parts) in ways.items():
+        barrier.wait()
+        start = time.time()
+        for part in parts:
+            compute(part)
+        spans[name] = (start, time.time())
+    queue.put(spans)
 
 
-def bare_seconds(config: Config, items: pa.Table) -> float:
-    """Seconds from the first process's start to the last one's end."""
+def vllm_ways(engine: Any, work: list[pa.Table]) -> dict[str, tuple[Callable[[Any], object], list[Any]]]:
+    """What is called with each part: the same settings as ours, on texts as a user has them, and on ids."""
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    asked = SamplingParams(
+        max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
+    )
+    with_tokenizer = LLM(engine.base, **engine.arguments | {"skip_tokenizer_init": False})
+    texts = [
+        [turns[0]["content"] + "\n" + reply for turns, reply in zip(*columns, strict=True)]
+        for columns in ([part[name].to_pylist() for name in ("messages", "response")] for part in work)
+    ]
+    ids = [[TokensPrompt(prompt_token_ids=row) for row in engine.encoder.rows(part).ids] for part in work]
+    return {
+        "bare": (lambda part: with_tokenizer.generate(part, asked, use_tqdm=False), texts),
+        "ids": (lambda part: engine.llm.generate(part, asked, use_tqdm=False), ids),
+    }
+
+
+def bare_seconds(config: Config, items: pa.Table) -> dict[str, float]:
+    """Seconds of each way, from the first process's start to the last one's end."""
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(CORES), context.Queue()
     shares = [items.take(list(range(i, len(items), CORES))) for i in range(CORES)]
     workers = [context.Process(target=bare, args=(config, share, barrier, queue)) for share in shares]
     for worker in workers:
         worker.start()
-    spans = np.array([queue.get() for _ in workers])
+    spans = [queue.get() for _ in workers]
     for worker in workers:
         worker.join()
-    return float(spans[:, 1].max() - spans[:, 0].min())
+    return {
+        f"{name} {CORES}": max(span[name][1] for span in spans) - min(span[name][0] for span in spans)
+        for name in spans[0]
+    }
 
 
-def write_pool(store: Store, name: str, items: pa.Table) -> None:
-    for index, at in enumerate(range(0, len(items), PART)):
-        store.write_table(f"{name}/{part_name(index)}", items.slice(at, PART))
+def write_pool(store: Store, name: str, items: pa.Table, part: int = PART) -> None:
+    for index, at in enumerate(range(0, len(items), part)):
+        store.write_table(f"{name}/{part_name(index)}", items.slice(at, part))
     store.write_json(f"{name}.json", {"items": len(items)})
 
 
@@ -167,7 +176,7 @@ def pipeline_seconds(config: Config, items: pa.Table) -> dict[str, float]:
     """Seconds from call to return, those at the rate between the parts' ends, and the share of idling."""
     with tempfile.TemporaryDirectory() as directory:
         store, model = Store(directory), ModelRef(config.model.path)
-        write_pool(store, "warm", items.slice(0, 2 * CORES * 100))
+        write_pool(store, "warm", items.slice(0, 2 * CORES * 100), part=100)  # some for every actor
         write_pool(store, "pool", items)
         measure(config, store, model, "warm", "warmed")  # the engines start here
         start = time.perf_counter()
@@ -200,8 +209,7 @@ def compare(config: Config, pairs: list[tuple[str, str]], seconds: float, rounds
     for _ in range(rounds):
         took = {"loop": min(loop_seconds(config.model.path, few, n) for n in {1, CORES}) * count / LOOP_ITEMS}
         torch.set_num_threads(1)
-        took[f"bare {CORES}"] = bare_seconds(config, items)
-        took |= pipeline_seconds(config, items)
+        took |= bare_seconds(config, items) | pipeline_seconds(config, items)
         best = {name: min(value, best.get(name, value)) for name, value in took.items()}
     rows = encoder.rows(few)
     mean = (rows.prompt + rows.response).mean()

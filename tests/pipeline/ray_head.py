@@ -22,6 +22,14 @@ import psutil
 from tests.pipeline.processes import ROOT
 
 START_SECONDS = 120
+# Tests that a shell runs in the background inherit that Ctrl-C is ignored; a user at a terminal has it.
+MAIN = """
+import signal
+from zpd_ray.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 PORTS = (
     "port",
     "dashboard-port",
@@ -46,8 +54,7 @@ class Head:
 
     def command(self, *arguments: str) -> list[str]:
         """``zpd-ray ... --address`` of this cluster."""
-        main = [sys.executable, "-c", "from zpd_ray.cli import main; main()"]
-        return [*main, *arguments, "--address", self.address]
+        return [sys.executable, "-c", MAIN, *arguments, "--address", self.address]
 
     def call(self, *arguments: str, seconds: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
         """The command run to its end with the token, and ``env`` on top."""

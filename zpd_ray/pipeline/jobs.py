@@ -13,9 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Thread
 
 import aiohttp
 import requests
@@ -141,7 +139,7 @@ def _follow(cluster: Cluster, job_id: str) -> JobDetails:
     printed, heard = 0, time.monotonic()
     while True:
         try:
-            printed += _printed(cluster, job_id, printed)
+            printed += asyncio.run(_print_log(cluster, job_id, printed))
             job = cluster.client.get_job_info(job_id)
             heard = time.monotonic()
             if job.status.is_terminal():
@@ -153,20 +151,6 @@ def _follow(cluster: Cluster, job_id: str) -> JobDetails:
                     f"`zpd-ray logs {job_id} --follow` follows it"
                 ) from None
         time.sleep(POLL)
-
-
-def _printed(cluster: Cluster, job_id: str, skip: int) -> int:
-    """``_print_log`` in a thread: Ctrl-C then ends the waiting at once, whatever the connection does."""
-    told: Future[int] = Future()
-
-    def work() -> None:
-        try:
-            told.set_result(asyncio.run(_print_log(cluster, job_id, skip)))
-        except BaseException as problem:  # whoever waits must hear of it, whatever it was
-            told.set_exception(problem)
-
-    Thread(target=work, daemon=True).start()
-    return told.result()
 
 
 async def _print_log(cluster: Cluster, job_id: str, skip: int) -> int:
