@@ -51,7 +51,7 @@ from zpd_ray.pipeline.store import Store  # noqa: E402
 
 SHORT = 64  # tokens; items "under 64 tokens"
 PART = 2000  # items, the default of pool.items_per_part
-LOOP_ITEMS = 200
+LOOP_ITEMS = 1000
 CORES = os.cpu_count() or 1
 
 
@@ -131,13 +131,14 @@ def bare(config: Config, items: pa.Table, barrier: Any, queue: Any) -> None:
 
 
 def vllm_ways(engine: Any, work: list[pa.Table]) -> dict[str, tuple[Callable[[Any], object], list[Any]]]:
-    """What is called with each part: the same settings as ours, on texts as a user has them, and on ids."""
+    """What is called with each part: on texts as a user has them, without our statistics; and on ids."""
     from vllm import LLM, SamplingParams, TokensPrompt
 
     asked = SamplingParams(
         max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
     )
-    with_tokenizer = LLM(engine.base, **engine.arguments | {"skip_tokenizer_init": False})
+    theirs = {"skip_tokenizer_init": False, "disable_log_stats": True}  # the defaults
+    with_tokenizer = LLM(engine.base, **engine.arguments | theirs)
     texts = [
         [turns[0]["content"] + "\n" + reply for turns, reply in zip(*columns, strict=True)]
         for columns in ([part[name].to_pylist() for name in ("messages", "response")] for part in work)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tests import tiny
 from zpd_ray.config import ModelConfig
@@ -47,6 +47,25 @@ def test_any_text_comes_back_and_prompts_are_those_of_generation(
     assert encoded.prompt_ids == prompts
     assert encoded.response_ids[0][-1] == tokens.end_id(tokenizer)
     assert tokenizer.decode(encoded.response_ids[0][:-1]) == response
+
+
+@settings(max_examples=30, deadline=None)
+@given(texts=st.lists(st.text(max_size=60), max_size=5))
+def test_truncation_and_padding_that_a_tokenizer_was_saved_with_are_not_used(texts: list[str]) -> None:
+    saved = tiny.build_tokenizer()
+    saved.backend_tokenizer.enable_truncation(4)
+    saved.backend_tokenizer.enable_padding(length=8)
+    found = tokens.encode_prompts(saved, [ask(text) for text in texts], "\n")
+    assert found == tokens.encode_prompts(PLAIN, [ask(text) for text in texts], "\n")
+    assert found[0] == [PLAIN(f"{text}\n", add_special_tokens=False).input_ids for text in texts]
+
+
+def test_a_tokenizer_in_plain_python_does_as_well() -> None:
+    tokenizer = ByT5Tokenizer()  # bytes, three ids up; end-of-text is 1
+    encoded = tokens.encode(tokenizer, [ask("2+2"), ask("?")], ["4", "né"], "=")
+    assert encoded.prompt_ids == [[b + 3 for b in b"2+2="], [b + 3 for b in b"?="]]
+    assert encoded.response_ids == [[ord("4") + 3, 1], [*(b + 3 for b in "né".encode()), 1]]
+    assert tokens.encode(tokenizer, [], [], "=").prompt_ids == []
 
 
 def test_boundary_stays_where_the_tokenizer_merges_across_it() -> None:

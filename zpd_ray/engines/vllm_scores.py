@@ -12,7 +12,13 @@ from zpd_ray.engines.rows import Rows, TokenScores
 from zpd_ray.engines.tokens import Ids
 from zpd_ray.errors import ZpdError
 
-ONE_PREFILL: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+# skip_clone: vLLM need not copy the parameters deeply for every request, nobody changes them.
+ONE_PREFILL: dict[str, Any] = {
+    "max_tokens": 1,
+    "temperature": 0.0,
+    "detokenize": False,
+    "skip_clone": True,
+}
 
 
 def scoring_params(rows: Rows, response_only: bool) -> Callable[[int], SamplingParams]:
