@@ -203,7 +203,8 @@ def test_every_value_of_the_defaults_passes_its_own_checks() -> None:
     [
         ({"cluster": {"gpus_per_actor": 1.5}}, "gpus_per_actor = 1.5; vLLM splits a model over whole GPUs"),
         ({"train": {"lora": {"rank": 1000}}}, "rank = 1000; vLLM takes adapters of rank 512 at most"),
-        ({"measure": {"rollouts": 2, "temperature": 3}}, "temperature = 3; vLLM takes 2 at most"),
+        ({"measure": {"rollouts": 2, "temperature": 3}}, "temperature = 3; vLLM takes 0.01 to 2"),
+        ({"measure": {"rollouts": 2, "temperature": 0.001}}, "temperature = 0.001; vLLM takes 0.01 to 2"),
     ],
 )
 def test_what_vllm_cannot_do_is_refused_with_vllm_alone(sections: dict[str, Any], told: str) -> None:

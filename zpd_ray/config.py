@@ -15,7 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 VLLM_MAX_RANK = 512
-VLLM_MAX_TEMPERATURE = 2.0
+VLLM_TEMPERATURES = (0.01, 2.0)  # below, vLLM samples at 0.01 without a word
 
 
 class Section(BaseModel):
@@ -238,10 +238,11 @@ class Config(Section):
                 f"train.lora.rank = {rank}; vLLM takes adapters of rank {VLLM_MAX_RANK} at most: lower it, "
                 "or set engine.name = 'transformers'"
             )
-        if self.measure.rollouts > 1 and temperature > VLLM_MAX_TEMPERATURE:
+        least, most = VLLM_TEMPERATURES
+        if self.measure.rollouts > 1 and not least <= temperature <= most:
             raise ValueError(
-                f"measure.temperature = {temperature:g}; vLLM takes {VLLM_MAX_TEMPERATURE:g} at most: lower "
-                "it, or set engine.name = 'transformers'"
+                f"measure.temperature = {temperature:g}; vLLM takes {least:g} to {most:g}: change it, or set "
+                "engine.name = 'transformers'"
             )
         return self
 

@@ -83,6 +83,8 @@ def start(local_ray: None, device: dict[str, Any], make_config: Callable[..., Co
     def begin(path: Path, forced: dict[str, int] | None = None, **sections: Any) -> Remote:
         key = repr((path, forced, sections))
         if key not in started:
+            if device["cluster"]["gpus_per_actor"]:  # there may be one only
+                end()
             model = device["model"] | sections.pop("model", {})
             train = {"method": "lora", "lora": {"targets": list(TARGETS)}}
             engine = {"name": "vllm"} | sections.pop("engine", {})
@@ -91,9 +93,12 @@ def start(local_ray: None, device: dict[str, Any], make_config: Callable[..., Co
             started[key] = Remote(config, ModelRef(str(path)), forced or {})
         return started[key]
 
+    def end() -> None:
+        while started:
+            ray.kill(started.popitem()[1].actor)
+
     yield begin
-    for remote in started.values():
-        ray.kill(remote.actor)
+    end()
 
 
 @pytest.fixture
@@ -165,6 +170,30 @@ def test_greedy_completions_are_those_of_transformers_and_rows_may_come_in_any_o
     assert engine.score(items.take(order)).nll.tobytes() == whole.nll[order].tobytes()
 
 
+def test_both_engines_stop_where_the_models_generation_config_stops(
+    model_dir: Path,
+    tmp_path: Path,
+    start: Start,
+    reference: Callable[..., TransformersEngine],
+    make_items: MakeItems,
+) -> None:
+    measure = {"max_new_tokens": 24}
+    plain, items = reference(model_dir, measure=measure), make_items()
+    before = [texts[0] for texts in plain.generate(items, 1, 0).texts]
+    tokenizer = plain.encoder.tokenizer
+    said = tokenizer(before[0], add_special_tokens=False).input_ids
+    word = next(i for i in said if len(tokenizer.decode([i])) > 2)  # no byte of a broken character
+    stopping = shutil.copytree(model_dir, tmp_path / "stopping")
+    told = json.loads((stopping / "generation_config.json").read_text())
+    stops = [told["eos_token_id"], word]
+    (stopping / "generation_config.json").write_text(json.dumps(told | {"eos_token_id": stops}))
+    ours, theirs = start(stopping, measure=measure), reference(stopping, measure=measure)
+    after = [texts[0] for texts in theirs.generate(items, 1, 0).texts]
+    assert len(after[0]) < len(before[0])
+    assert before[0].startswith(after[0])
+    assert [texts[0] for texts in ours.generate(items, 1, 0).texts] == after
+
+
 def test_samples_depend_on_seed_stage_and_item_alone(
     model_dir: Path, start: Start, make_items: MakeItems
 ) -> None:
@@ -182,7 +211,7 @@ def test_prompts_are_computed_once_for_all_rollouts_and_scores_do_not_come_from_
     model_dir: Path, start: Start, reference: Callable[..., TransformersEngine], make_items: MakeItems
 ) -> None:
     long = "and then again " * 60  # several blocks of the cache
-    items = make_items([(f"{i} {long}", "yes") for i in range(4)])
+    items = make_items([(f"{long} {i}", "yes") for i in range(4)])
     engine = start(model_dir, measure={"max_new_tokens": 4, "rollouts": 8})
     engine.usage()
     engine.generate(items, 8, 0)
@@ -239,8 +268,17 @@ def test_adapters_that_vllm_would_drop_or_that_do_not_fit_are_refused(
 ) -> None:
     engine = start(model_dir)
     head = make_adapter(model_dir, tmp_path / "head", seed=1, targets=["q_proj", "lm_head"])
-    with pytest.raises(ZpdError, match=r"changes lm_head.*which vLLM drops"):
+    with pytest.raises(ZpdError, match=r"changes lm_head, which vLLM would drop"):
         engine.follow(ModelRef(str(model_dir), str(head)))
+    more = make_adapter(model_dir, tmp_path / "more", seed=1, targets=["q_proj", "k_proj", "o_proj"])
+    with pytest.raises(
+        ZpdError, match=r"changes k_proj, o_proj, which .* train.lora.targets = \['down_proj'"
+    ):
+        engine.follow(ModelRef(str(model_dir), str(more)))
+    weights = more / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ZpdError, match="cannot be read"):
+        engine.follow(ModelRef(str(model_dir), str(more)))
     wider = tiny.build_model(tmp_path / "wider", heads=3)
     foreign = make_adapter(wider, tmp_path / "foreign", seed=1)
     with pytest.raises(ZpdError, match="does not fit"):
@@ -252,10 +290,67 @@ def test_adapters_that_vllm_would_drop_or_that_do_not_fit_are_refused(
         engine.follow(ModelRef(str(tmp_path / "empty")))
 
 
+def test_of_two_tokens_that_tie_one_is_the_first_choice(
+    model_dir: Path,
+    tmp_path: Path,
+    start: Start,
+    reference: Callable[..., TransformersEngine],
+    make_items: MakeItems,
+) -> None:
+    """As greedy decoding takes one: in bfloat16 ties are common."""
+    twins = shutil.copytree(model_dir, tmp_path / "twins")
+    weights = load_file(twins / "model.safetensors")
+    head = weights["lm_head.weight"]
+    token = reference(model_dir).encoder.tokenizer("~", add_special_tokens=False).input_ids[0]
+    row = head[token].clone()
+    head.zero_()
+    head[token] = head[-1] = row  # where one of the two is the first choice, so is the other
+    save_file(weights, twins / "model.safetensors", metadata={"format": "pt"})
+    items = make_items([(f"{i}?", "~".join(str(i**7))) for i in range(20)])
+    scores, expected = start(twins).score(items), reference(twins).score(items)
+    assert expected.n_greedy.sum() > 20
+    assert scores.n_greedy.tolist() == expected.n_greedy.tolist()
+
+
+def bulk_and_vllms_own(width: int) -> list[Any]:
+    """The containers that vLLM and we make of a prompt that comes in two chunks; in another process."""
+    from vllm.logprobs import FlatLogprobs
+    from vllm.v1.engine.logprobs import LogprobsProcessor, create_prompt_logprobs
+    from vllm.v1.outputs import LogprobsTensors
+
+    from zpd_ray.engines.vllm_scores import append_in_bulk
+
+    append_in_bulk()
+    ours = LogprobsProcessor._update_prompt_logprobs
+    append_in_bulk()  # a second engine
+    assert LogprobsProcessor._update_prompt_logprobs is ours
+    own = ours.__wrapped__
+    made: list[Any] = []
+    for update in (own, ours):
+        flat = create_prompt_logprobs(True)
+        processor = LogprobsProcessor(None, None, flat, None, None, width - 1)
+        for seed, n in ((0, 5), (1, 3)):
+            draw = torch.Generator().manual_seed(seed)
+            ids, logp = (torch.rand((n, width), generator=draw) for _ in range(2))
+            ranks = torch.randint(1, 9, (n,), generator=draw)
+            update(processor, LogprobsTensors((1000 * ids).int(), logp, ranks))
+        assert isinstance(flat, FlatLogprobs)
+        assert len(flat) == 9  # nothing is known of the first token
+        made.append(vars(flat))
+    return made
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_lists_made_in_bulk_are_those_of_vllm(local_ray: None, width: int) -> None:
+    own, ours = ray.get(ray.remote(num_cpus=0)(bulk_and_vllms_own).remote(width))
+    assert own == ours
+    assert len(own["ranks"]) == 8 * width
+
+
 def test_a_start_that_fails_says_what_was_asked_for(model_dir: Path, start: Start) -> None:
-    engine = start(model_dir, engine={"vllm": {"kv_cache_gib": 1e-6}})
+    engine = start(model_dir, engine={"vllm": {"kv_cache_gib": 1e-6, "gpu_memory_share": 0.001}})
     with pytest.raises(
-        ray.exceptions.RayActorError, match=r"vLLM does not start with .*kv_cache_memory_bytes"
+        ray.exceptions.RayActorError, match=r"vLLM does not start with .*asked for .*'max_num_seqs'"
     ):
         engine.settings()
 

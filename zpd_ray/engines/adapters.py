@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from zpd_ray.errors import ZpdError
 
 
@@ -22,3 +24,17 @@ def check_adapter(directory: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise ZpdError(f"adapter {directory} is of type {config.get('peft_type')}; expected LORA")
     return config
+
+
+def changed_modules(directory: Path) -> set[str]:
+    """Names of the modules that an adapter has weights for, such as q_proj; whole modules it saves, too.
+
+    Raises ZpdError when its file is no safetensors, or cut short.
+    """
+    try:
+        with safe_open(directory / "adapter_model.safetensors", "numpy") as file:
+            keys = list(file.keys())
+    except SafetensorError as error:
+        raise ZpdError(f"adapter {directory} cannot be read ({error}); expected a whole file") from None
+    modules = (key.partition(".lora_")[0].removesuffix(".weight") for key in keys)
+    return {module.removesuffix(".base_layer").rpartition(".")[2] for module in modules}

@@ -58,7 +58,7 @@ class Encoder:
         model = config.model.model_copy(update={"path": base})
         self.max_length = tokens.max_length(model, self.tokenizer)
         self.vocabulary = int(tokens.text_config(base).vocab_size)
-        self.stops = tokens.stop_ids(self.tokenizer)
+        self.stops = tokens.stop_ids(self.tokenizer) | tokens.generation_stops(base)
 
     def rows(self, items: pa.Table) -> Rows:
         """Rows of the references; one that is too long or has foreign ids gets an error."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from zpd_ray.config import ModelConfig
 
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 UNLIMITED = 2**31 - 1
 # Some templates (Llama 3) print the day: a run resumed tomorrow must see the prompts that it saw today.
 TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
@@ -52,7 +52,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        # Where mistral_common is installed (vLLM brings it) transformers would take another tokenizer.
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, mistral_format=False)
     except Exception as error:  # the hub, json and tokenizer libraries each raise their own
         raise ZpdError(
             f"cannot load a tokenizer from {path!r} ({first_line(error)}); expected a directory with "
@@ -146,6 +147,17 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The ids at which generation stops: end of turn and end of text."""
     return {i for i in (end_id(tokenizer), tokenizer.eos_token_id) if i is not None}
+
+
+def generation_stops(path: str) -> set[int]:
+    """Further ids at which the generation config of a model stops, as that of Llama 3 does."""
+    from transformers import GenerationConfig
+
+    try:
+        ids = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:  # it has none
+        return set()
+    return set(ids) if isinstance(ids, list) else {ids} - {None}
 
 
 def leading_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:

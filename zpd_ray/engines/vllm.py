@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from zpd_ray.engines import Completions, EngineError, Meter, ModelRef, Scores, tokens
-from zpd_ray.engines.adapters import check_adapter
+from zpd_ray.engines.adapters import changed_modules, check_adapter
 from zpd_ray.engines.batching import longest_first
 from zpd_ray.engines.randomness import item_keys, streams
 from zpd_ray.engines.rows import Encoder, row_means, to_scores
 from zpd_ray.engines.tokens import Ids
-from zpd_ray.engines.vllm_scores import scoring_params, token_scores
+from zpd_ray.engines.vllm_scores import append_in_bulk, scoring_params, token_scores
 from zpd_ray.engines.vllm_start import start
 from zpd_ray.errors import ZpdError
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from zpd_ray.config import Config
 
     ParamsOf = Callable[[int], SamplingParams]
+    Take = Callable[[np.ndarray, list[RequestOutput]], None]
 
+HELD_TOKENS = 2**18  # whose outputs are in memory at a time
 SEEDS = np.uint64(2**62)  # vLLM takes signed integers, and counts up from a request's seed
 
 
@@ -53,11 +55,12 @@ class VllmEngine:
         # CUDA streams belong to threads: whatever thread calls, one alone talks to vLLM.
         self.thread = ThreadPoolExecutor(max_workers=1)
         length = min(self.encoder.max_length, longest or self.encoder.max_length)
+        append_in_bulk()
         self.llm, self.arguments = self.thread.submit(start, config, model.base, length).result()
         v2 = self.llm.llm_engine.vllm_config.use_v2_model_runner
         # Version 2 of the runner can leave the prompt's logits out, but does not say which token comes first.
         self.response_only = v2 and config.measure.grader != "greedy_match"
-        self.swaps = 0
+        self.swaps, self.failed = 0, ""
         self.counted = self._counters()
         self.follow(model)
 
@@ -84,12 +87,14 @@ class VllmEngine:
         nll, n_greedy = np.full(len(rows.ids), np.nan, dtype=np.float32), np.zeros_like(rows.response)
         lengths = rows.prompt + rows.response
         params = scoring_params(rows, self.response_only)
-        done, outputs = self._run("prefill", items, rows.ids, params, rows.error)
-        self.meter.count(prefill_tokens=int(lengths[done].sum()))
-        if len(done):
+
+        def take(done: np.ndarray, outputs: list[RequestOutput]) -> None:
+            self.meter.count(prefill_tokens=int(lengths[done].sum()))
             responses = [rows.ids[i][rows.prompt[i] :] for i in done]
             scores = token_scores(outputs, responses, self.response_only)
             nll[done], n_greedy[done] = row_means(scores, rows.response[done])
+
+        self._run("prefill", items, rows.ids, params, rows.error, take)
         if self.response_only:
             n_greedy[:] = -1
         return to_scores(rows, nll, n_greedy, self.arguments["dtype"])
@@ -114,15 +119,19 @@ class VllmEngine:
                 seed=None if greedy else int(seeds[i]),
                 max_tokens=int(prompts.limits[i]),
                 stop_token_ids=sorted(stops),
+                ignore_eos=True,  # these are all there are, the same for every engine
                 detokenize=False,
             )
 
-        done, outputs = self._run("decode", items, prompts.ids, params, prompts.error)
         texts: list[list[str]] = [[] for _ in prompts.ids]
-        for i, output in zip(done, outputs, strict=True):
-            drawn = sorted(output.outputs, key=lambda completion: completion.index)
-            self.meter.count(decode_tokens=sum(len(completion.token_ids) for completion in drawn))
-            texts[i] = self.encoder.texts([_until(completion.token_ids, stops) for completion in drawn])
+
+        def take(done: np.ndarray, outputs: list[RequestOutput]) -> None:
+            for i, output in zip(done, outputs, strict=True):
+                drawn = sorted(output.outputs, key=lambda completion: completion.index)
+                self.meter.count(decode_tokens=sum(len(completion.token_ids) for completion in drawn))
+                texts[i] = self.encoder.texts([_until(completion.token_ids, stops) for completion in drawn])
+
+        self._run("decode", items, prompts.ids, params, prompts.error, take)
         return Completions(texts, prompts.error)
 
     def usage(self) -> dict[str, float]:
@@ -140,22 +149,35 @@ class VllmEngine:
         return self.arguments | {"reads": reads, "vllm": vllm.__version__}
 
     def _run(
-        self, kind: str, items: pa.Table, ids: list[Ids], params: ParamsOf, error: list[str | None]
-    ) -> tuple[np.ndarray, list[RequestOutput]]:
-        """Rows that vLLM took, int64 (m,), and their outputs; what it refuses gets an error."""
+        self,
+        kind: str,
+        items: pa.Table,
+        ids: list[Ids],
+        params: ParamsOf,
+        error: list[str | None],
+        take: Take,
+    ) -> None:
+        """``take`` is given the rows that vLLM took, int64 (m,), and their outputs; others get an error.
+
+        Some rows at a time: what vLLM tells of a token takes some 300 bytes.
+        """
         good = np.array([i for i, why in enumerate(error) if why is None], dtype=np.int64)
         lengths = np.array([len(ids[i]) for i in good], dtype=np.int64)
         # Long requests first: a short one then fills the last steps.
-        order = good[longest_first(lengths, items["item_id"].to_numpy()[good])]
+        order = longest_first(lengths, items["item_id"].to_numpy()[good])
+        cuts = np.flatnonzero(np.diff(np.cumsum(lengths[order]) // HELD_TOKENS)) + 1
 
-        def compute() -> tuple[np.ndarray, list[RequestOutput]]:
+        def compute() -> None:
             with self.meter.timing(kind):
                 # What an earlier part left in the cache would change the steps of this one.
                 self.llm.reset_prefix_cache()
-                return self._outputs(order, ids, params, error)
+                for rows in np.split(good[order], cuts):
+                    done, outputs = self._outputs(rows, ids, params, error)
+                    if len(done):
+                        take(done, outputs)
 
         with self.computing:
-            return self.thread.submit(compute).result()
+            self.thread.submit(compute).result()
 
     def _outputs(
         self,
@@ -181,13 +203,16 @@ class VllmEngine:
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError
 
+        if self.failed:  # what it had in hand would come out among these
+            raise EngineError(self.failed)
         prompts = [TokensPrompt(prompt_token_ids=row) for row in ids]
         try:
             return self.llm.generate(prompts, params, lora_request=self.adapter, use_tqdm=False)
         except VLLMValidationError:
             raise
         except Exception as error:  # a dead engine process, a device in an undefined state
-            raise EngineError(f"vLLM failed: {type(error).__name__}: {tokens.first_line(error)}") from error
+            self.failed = f"vLLM failed: {type(error).__name__}: {tokens.first_line(error)}"
+            raise EngineError(self.failed) from error
 
     def _reload(self, base: str) -> None:
         try:
@@ -203,12 +228,13 @@ class VllmEngine:
     def _load_adapter(self, directory: Path) -> Any:
         from vllm.lora.request import LoRARequest
 
-        config = check_adapter(directory)
-        if "lm_head" in config.get("target_modules", ()) or config.get("modules_to_save"):
+        check_adapter(directory)
+        served = set(self.arguments.get("lora_target_modules", ())) - {"lm_head"}
+        if dropped := sorted(changed_modules(directory) - served):
             raise ZpdError(
-                f"adapter {directory} changes lm_head or saves whole modules (target_modules = "
-                f"{config['target_modules']}, modules_to_save = {config.get('modules_to_save')}), which vLLM "
-                "drops without a word; expected LoRA on linear layers of the decoder alone"
+                f"adapter {directory} changes {', '.join(dropped)}, which vLLM would drop without a word: it "
+                f"was started for train.lora.targets = {sorted(served)}; name all modules there that are "
+                "trained, as LoRA on linear layers of the decoder (never lm_head, no modules_to_save)"
             )
         self.swaps += 1
         request = LoRARequest(f"adapter-{self.swaps}", self.swaps, str(directory))

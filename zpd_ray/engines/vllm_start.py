@@ -69,7 +69,7 @@ def _alone_on_the_gpu() -> Iterator[None]:
     if not gpus:
         yield
         return
-    with (Path(tempfile.gettempdir()) / f"zpd-ray-gpu-{gpus}.lock").open("a") as file:
+    with (Path(tempfile.gettempdir()) / f"zpd-ray-gpu-{gpus}-{os.getuid()}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
