@@ -159,7 +159,7 @@ class VllmEngine:
     ) -> None:
         """``take`` is given the rows that vLLM took, int64 (m,), and their outputs; others get an error.
 
-        Some rows at a time: what vLLM tells of a token takes some 300 bytes.
+        Some rows at a time: what vLLM tells of a token takes hundreds of bytes.
         """
         good = np.array([i for i, why in enumerate(error) if why is None], dtype=np.int64)
         lengths = np.array([len(ids[i]) for i in good], dtype=np.int64)
