@@ -165,6 +165,17 @@ def test_directory_without_tokenizer_says_what_is_there(tmp_path: Path) -> None:
         tokens.load_tokenizer(str(tmp_path))
 
 
+def test_stops_of_a_generation_config(tmp_path: Path) -> None:
+    config = tmp_path / "generation_config.json"
+    assert tokens.generation_stops(str(tmp_path)) == set()
+    for told, stops in (("{}", set()), ('{"eos_token_id": 7}', {7}), ('{"eos_token_id": [7, 9]}', {7, 9})):
+        config.write_text(told)
+        assert tokens.generation_stops(str(tmp_path)) == stops
+    config.write_text('{"eos_token_id": ')
+    with pytest.raises(ZpdError, match=r"cannot read generation_config.json in"):
+        tokens.generation_stops(str(tmp_path))
+
+
 def test_max_length_is_the_models_unless_given(model_dir: Path, tmp_path: Path) -> None:
     tokenizer = tokens.load_tokenizer(str(model_dir))
     assert tokens.max_length(ModelConfig(path=str(model_dir)), tokenizer) == 512

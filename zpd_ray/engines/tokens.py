@@ -150,13 +150,21 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def generation_stops(path: str) -> set[int]:
-    """Further ids at which the generation config of a model stops, as that of Llama 3 does."""
+    """Further ids at which the generation config of a model stops, as that of Llama 3 does.
+
+    ``path``: directory or hub id. Raises ZpdError when a directory has one that cannot be read.
+    """
     from transformers import GenerationConfig
 
+    here = Path(path).is_dir()
+    if here and not (Path(path) / "generation_config.json").exists():
+        return set()
     try:
         ids = GenerationConfig.from_pretrained(path).eos_token_id
-    except OSError:  # it has none
-        return set()
+    except OSError as error:
+        if here:
+            raise ZpdError(f"cannot read generation_config.json in {path}: {first_line(error)}") from None
+        return set()  # a model of the hub that has none
     return set(ids) if isinstance(ids, list) else {ids} - {None}
 
 
