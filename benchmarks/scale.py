@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 from zpd_ray import schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
-from zpd_ray.engines.randomness import mix
-from zpd_ray.pipeline.store import Store
+from zpd_ray.hashing import mix
+from zpd_ray.rundir.store import Store
 
 HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype="<u2")
 RESPONSE = "It is that many."
@@ -121,8 +121,8 @@ def write_part(store: Store, per_part: int, items: int, name: str) -> dict[str, 
 
 def write_pool(config: Config, store: Store, items: int, per_part: int) -> None:
     """All parts, and pool.json."""
-    from zpd_ray.pipeline import parts
-    from zpd_ray.pipeline.open import record
+    from zpd_ray.pipeline.cluster import parts
+    from zpd_ray.rundir.begin import record
 
     names = [parts.part_name(index) for index in range(-(-items // per_part))]
     written = sum(row["rows"] for row in parts.results(names, partial(write_part, store, per_part, items)))
@@ -151,7 +151,7 @@ def config_of(directory: Path, per_part: int) -> Config:
 def run_one(items: int, per_part: int, directory: Path, ingested: bool) -> None:
     """All steps of one size; prints what each took as a line of JSON."""
     from zpd_ray.pipeline import run
-    from zpd_ray.pipeline.session import ray_session
+    from zpd_ray.pipeline.cluster.session import ray_session
 
     config = config_of(directory, per_part)
     store = Store(config.output)
@@ -177,7 +177,7 @@ def peer(directory: Path, per_part: int) -> None:
     """Fit and select as a script of one's own would: everything in memory, one sort; checks the selection."""
     from zpd_ray import matching
     from zpd_ray.calibration import fit_stage
-    from zpd_ray.pipeline.ability import part_statistics
+    from zpd_ray.pipeline.fit.ability import part_statistics
     from zpd_ray.selection.keys import item_hash, sort_key
 
     config = config_of(directory, per_part)

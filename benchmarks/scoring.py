@@ -42,12 +42,12 @@ sys.path.insert(0, str(ROOT))
 from tests import tiny  # noqa: E402
 from zpd_ray.config import ClusterConfig, Config  # noqa: E402
 from zpd_ray.engines import ModelRef, load, tokens  # noqa: E402
-from zpd_ray.engines.rows import Encoder  # noqa: E402
-from zpd_ray.pipeline import session  # noqa: E402
-from zpd_ray.pipeline.measure import measure  # noqa: E402
-from zpd_ray.pipeline.parts import part_name  # noqa: E402
-from zpd_ray.pipeline.scorers import close_scorers  # noqa: E402
-from zpd_ray.pipeline.store import Store  # noqa: E402
+from zpd_ray.engines.encoding import Encoder  # noqa: E402
+from zpd_ray.pipeline.cluster import session  # noqa: E402
+from zpd_ray.pipeline.cluster.parts import part_name  # noqa: E402
+from zpd_ray.pipeline.measure.measure import measure  # noqa: E402
+from zpd_ray.pipeline.measure.scorers import close_scorers  # noqa: E402
+from zpd_ray.rundir.store import Store  # noqa: E402
 
 SHORT = 64  # tokens; items "under 64 tokens"
 PART = 2000  # items, the default of pool.items_per_part

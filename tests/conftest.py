@@ -17,7 +17,7 @@ def local_ray() -> Iterator[None]:
     import ray
 
     from zpd_ray.config import ClusterConfig
-    from zpd_ray.pipeline.session import start
+    from zpd_ray.pipeline.cluster.session import start
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "cpu_count", lambda: 2)

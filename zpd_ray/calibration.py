@@ -31,7 +31,7 @@ from zpd_ray.difficulty import (
     standardise,
 )
 from zpd_ray.errors import ZpdError
-from zpd_ray.irt.posterior import smooth_posterior
+from zpd_ray.irt.pool.posterior import smooth_posterior
 from zpd_ray.matching import probability
 
 Floats = NDArray[np.float64]

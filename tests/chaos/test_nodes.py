@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from tests.pipeline.conftest import simulated_values
 from tests.pipeline.processes import RUN_SECONDS
-from zpd_ray.pipeline.store import Store
+from zpd_ray.rundir.store import Store
 
 pytestmark = pytest.mark.slow
 

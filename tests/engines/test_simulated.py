@@ -12,8 +12,8 @@ from scipy.stats import kstest
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, load
-from zpd_ray.engines.randomness import item_keys, streams, uniforms
 from zpd_ray.engines.simulated import SimulatedEngine, true_difficulty, wrong_answer
+from zpd_ray.hashing import item_keys, streams, uniforms
 
 N = 20_000
 

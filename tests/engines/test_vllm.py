@@ -38,7 +38,7 @@ class EngineActor:
     """vLLM patches the process it starts in, so it starts in one of its own."""
 
     def __init__(self, config: Config, model: ModelRef, forced: dict[str, int]) -> None:
-        from zpd_ray.engines.vllm import VllmEngine
+        from zpd_ray.engines.vllm.engine import VllmEngine
 
         self.engine = VllmEngine(config, model)
         for name, value in forced.items():

@@ -19,7 +19,7 @@ def bulk_and_vllms_own(width: int) -> list[Any]:
     from vllm.v1.engine.logprobs import LogprobsProcessor, create_prompt_logprobs
     from vllm.v1.outputs import LogprobsTensors
 
-    from zpd_ray.engines.vllm_scores import append_in_bulk
+    from zpd_ray.engines.vllm.scores import append_in_bulk
 
     append_in_bulk()
     ours = LogprobsProcessor._update_prompt_logprobs

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from zpd_ray.config import Config
-from zpd_ray.engines.vllm_settings import (
+from zpd_ray.engines.vllm.settings import (
     BLOCK,
     CPU_KV_CACHE,
     CPU_LOGITS,

@@ -30,7 +30,7 @@ def main(path: str, grader: str) -> None:
     from tests.engines.conftest import items_of
     from zpd_ray.config import Config
     from zpd_ray.engines import ModelRef
-    from zpd_ray.engines.vllm import VllmEngine
+    from zpd_ray.engines.vllm.engine import VllmEngine
 
     values = {
         "output": "unused",

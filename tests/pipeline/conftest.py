@@ -13,7 +13,7 @@ import pytest
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.pipeline.commands import perform
-from zpd_ray.pipeline.store import Store
+from zpd_ray.rundir.store import Store
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any] | str]) -> Path:

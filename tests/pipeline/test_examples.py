@@ -16,8 +16,8 @@ from tests import tiny
 from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import table_of
 from tests.pipeline.processes import EXAMPLES, ROOT, Quickstart, call, command
-from zpd_ray.pipeline.ability import load_fit
-from zpd_ray.pipeline.store import Store
+from zpd_ray.pipeline.fit.ability import load_fit
+from zpd_ray.rundir.store import Store
 
 GSM8K = ROOT.parent / "shared/data/gsm8k"
 needs_gsm8k = pytest.mark.skipif(not GSM8K.is_dir(), reason=f"needs {GSM8K}")

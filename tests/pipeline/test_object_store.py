@@ -26,8 +26,8 @@ from tests.pipeline.ray_head import free_ports
 from tests.pipeline.test_resume import EXACT, files_of
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.open import check_inputs
-from zpd_ray.pipeline.store import Store
+from zpd_ray.rundir.begin import check_inputs
+from zpd_ray.rundir.store import Store
 
 # Not any moto_server of the PATH: some versions answer what pyarrow does not take.
 SERVER = Path(os.environ.get("ZPD_MOTO_SERVER", ROOT / ".venv/s3/bin/moto_server"))

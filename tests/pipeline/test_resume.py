@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.pipeline.processes import RUN_SECONDS, Quickstart, call
-from zpd_ray.pipeline.store import Store
+from zpd_ray.rundir.store import Store
 
 # A moment: when a file of this pattern is there (or a function says so), and so many seconds later.
 Moment = tuple[str | Callable[[Path], bool], float]

@@ -12,9 +12,9 @@ from tests.pipeline.conftest import Run, questions, simulated_values, table_of, 
 from zpd_ray.config_file import validate
 from zpd_ray.engines.simulated import true_difficulty
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.ability import load_fit
 from zpd_ray.pipeline.commands import perform
-from zpd_ray.pipeline.store import Store
+from zpd_ray.pipeline.fit.ability import load_fit
+from zpd_ray.rundir.store import Store
 
 
 def files_of(store: Store, *directories: str) -> dict[str, bytes]:

@@ -12,10 +12,10 @@ from tests.pipeline.conftest import simulated_values, table_of
 from tests.pipeline.processes import Quickstart, call
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.ability import load_fit
-from zpd_ray.pipeline.room import check_resources
-from zpd_ray.pipeline.store import Store
-from zpd_ray.pipeline.summary import idle_share
+from zpd_ray.pipeline.cluster.resources import check_resources
+from zpd_ray.pipeline.fit.ability import load_fit
+from zpd_ray.report.summary import idle_share
+from zpd_ray.rundir.store import Store
 
 CODE = """
 import sys

@@ -136,7 +136,7 @@ def load(config: Config, model: ModelRef, longest: int | None = None) -> Engine:
 
         return SimulatedEngine(config, model)
     if config.engine.name == "vllm":
-        from zpd_ray.engines.vllm import VllmEngine
+        from zpd_ray.engines.vllm.engine import VllmEngine
 
         return VllmEngine(config, model, longest)
     from zpd_ray.engines.transformers import TransformersEngine

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from scipy.special import expit, ndtri
 
 from zpd_ray.engines import Completions, ModelRef, Scores
-from zpd_ray.engines.randomness import item_keys, streams, uniforms
+from zpd_ray.hashing import item_keys, streams, uniforms
 
 if TYPE_CHECKING:
     from zpd_ray.config import Config

@@ -17,11 +17,11 @@ from transformers.utils.logging import disable_progress_bar
 from zpd_ray.engines import Completions, Meter, ModelRef, Scores, tokens
 from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.batching import in_halves, plan
-from zpd_ray.engines.randomness import item_keys, streams
-from zpd_ray.engines.rows import Encoder, row_means, to_scores
-from zpd_ray.engines.sampling import Pick, complete, pick_first, picker
-from zpd_ray.engines.scoring import find_finish, score_tokens
+from zpd_ray.engines.decoding import Pick, complete, pick_first, picker
+from zpd_ray.engines.encoding import Encoder, row_means, to_scores
+from zpd_ray.engines.logprobs import find_finish, score_tokens
 from zpd_ray.errors import ZpdError
+from zpd_ray.hashing import item_keys, streams
 
 if TYPE_CHECKING:
     from zpd_ray.config import Config

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.functions import load_function
 from zpd_ray.graders.base import Verdict
+from zpd_ray.user_code import load_function
 
 
 class PythonGrader:

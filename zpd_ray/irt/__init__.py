@@ -19,18 +19,18 @@ Few respondents on very many items (stages and models against a pool), difficult
 (True, (5000,))
 """
 
-from zpd_ray.irt.ability import Ability, ability
-from zpd_ray.irt.counts import Counts
-from zpd_ray.irt.explanatory import ExplanatoryFit, fit_explanatory, posterior_difficulty
-from zpd_ray.irt.fit_statistics import Comparison, FitStatistics, MeanSquares, compare, fit_statistics
-from zpd_ray.irt.groups import GroupAbility, group_abilities
-from zpd_ray.irt.items import ItemFit, fit
-from zpd_ray.irt.linking import GroupDrift, Link, ResponseDrift, link, response_drift
+from zpd_ray.irt.matrix.ability import Ability, ability
+from zpd_ray.irt.matrix.fit_statistics import Comparison, FitStatistics, MeanSquares, compare, fit_statistics
+from zpd_ray.irt.matrix.items import ItemFit, fit
+from zpd_ray.irt.matrix.regression import LLTMFit, PersonFit, fit_lltm, fit_persons
 from zpd_ray.irt.models import information, probability
+from zpd_ray.irt.pool.counts import Counts
+from zpd_ray.irt.pool.explanatory import ExplanatoryFit, fit_explanatory, posterior_difficulty
 from zpd_ray.irt.prior import Prior
-from zpd_ray.irt.probes import ProbeBank, enough
-from zpd_ray.irt.regression import LLTMFit, PersonFit, fit_lltm, fit_persons
 from zpd_ray.irt.simulate import Simulation, simulate
+from zpd_ray.irt.stages.groups import GroupAbility, group_abilities
+from zpd_ray.irt.stages.linking import GroupDrift, Link, ResponseDrift, link, response_drift
+from zpd_ray.irt.stages.probes import ProbeBank, enough
 
 __all__ = [
     "Ability",

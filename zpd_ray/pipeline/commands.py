@@ -9,11 +9,11 @@ from ray.exceptions import RayError
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline import run as steps
-from zpd_ray.pipeline.failures import user_error
-from zpd_ray.pipeline.open import check_run, locked
-from zpd_ray.pipeline.session import ray_session
-from zpd_ray.pipeline.store import Store
-from zpd_ray.pipeline.summary import print_summary
+from zpd_ray.pipeline.cluster.failures import user_error
+from zpd_ray.pipeline.cluster.session import ray_session
+from zpd_ray.report.summary import print_summary
+from zpd_ray.rundir.begin import check_run, locked
+from zpd_ray.rundir.store import Store
 
 StageStep = Callable[[Config, Store, int], None]
 

@@ -14,18 +14,18 @@ from typing import Any
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
-from zpd_ray.pipeline.ability import fit_ability, load_fit
-from zpd_ray.pipeline.controller import Work
-from zpd_ray.pipeline.evaluate import evaluate
-from zpd_ray.pipeline.ingest import ingest
-from zpd_ray.pipeline.measure import measure
-from zpd_ray.pipeline.open import record
-from zpd_ray.pipeline.progress import say
-from zpd_ray.pipeline.room import room_for_both
-from zpd_ray.pipeline.scorers import close_scorers, has_scorers
-from zpd_ray.pipeline.select import select
-from zpd_ray.pipeline.store import Store
+from zpd_ray.pipeline.cluster.resources import room_for_both
+from zpd_ray.pipeline.fit.ability import fit_ability, load_fit
+from zpd_ray.pipeline.ingest.ingest import ingest
+from zpd_ray.pipeline.measure.evaluate import evaluate
+from zpd_ray.pipeline.measure.measure import measure
+from zpd_ray.pipeline.measure.scorers import close_scorers, has_scorers
+from zpd_ray.pipeline.select.select import select
+from zpd_ray.pipeline.train.controller import Work
+from zpd_ray.rundir.begin import record
+from zpd_ray.rundir.store import Store
 from zpd_ray.selection.budget import check_anchors_left, resolve_budget
+from zpd_ray.terminal import say
 
 
 def run(config: Config, store: Store) -> None:
@@ -134,8 +134,8 @@ def prepare_step(config: Config, store: Store, stage: int) -> Work | None:
     if config.train.method == "none" or store.exists(f"{name}/train.json"):
         return None
     # torch: not for runs that do not train
-    from zpd_ray.pipeline.train import prepare
-    from zpd_ray.pipeline.train_job import has_train_job
+    from zpd_ray.pipeline.train.job import has_train_job
+    from zpd_ray.pipeline.train.train import prepare
 
     if not has_train_job() and not room_for_both(config, has_scorers()):
         close_scorers()
@@ -146,8 +146,8 @@ def train_step(config: Config, store: Store, stage: int, work: Work | None) -> N
     """Train on what was prepared."""
     if work is None:
         return
-    from zpd_ray.pipeline.train import train
-    from zpd_ray.pipeline.train_job import close_train_job
+    from zpd_ray.pipeline.train.job import close_train_job
+    from zpd_ray.pipeline.train.train import train
 
     with timed(store, "train", stage) as event:
         event |= train(config, store, work)

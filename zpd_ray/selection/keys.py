@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zpd_ray.engines.randomness import item_keys, streams
+from zpd_ray.hashing import item_keys, streams
 
 Keys = NDArray[np.uint64]
 

@@ -1,0 +1,153 @@
+"""Starting and joining Ray: refused at once what the cluster cannot give; left running where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from tests.pipeline.conftest import simulated_values
+from tests.pipeline.processes import call
+from zpd_ray.config_file import validate
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.cluster.session import ray_session
+
+AT_ONCE = 10.0  # seconds, on a machine that stalls; where Ray waits, it waits for ever
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"cluster": {"actors": 400}}, "not enough CPUs: the run asks for 401"),
+        ({"cluster": {"cpus_per_actor": 64.5}}, "not enough CPUs: the run asks for 65.5"),
+        ({"cluster": {"gpus_per_actor": 40}}, "not enough GPUs: the run asks for 40"),
+        (
+            {
+                "engine": {"name": "transformers"},
+                "train": {"method": "lora", "workers": 96, "batch_size": 96},
+            },
+            "not enough CPUs: the run asks for 97",
+        ),
+        (
+            {
+                "engine": {"name": "transformers"},
+                "train": {"method": "full"},
+                "cluster": {"gpus_per_train_worker": 40},
+            },
+            "not enough GPUs: the run asks for 40",
+        ),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused_at_once(
+    local_ray: None, tmp_path: Path, sections: dict[str, Any], told: str
+) -> None:
+    config = validate(simulated_values(tmp_path, n=1, **sections))
+    started = time.monotonic()
+    with pytest.raises(ZpdError, match=rf"^{told}.*the cluster has .*lower cluster.actors"):
+        ray_session(config).__enter__()
+    assert time.monotonic() - started < AT_ONCE
+    assert ray.is_initialized()  # it was there before
+
+
+def test_an_autoscaler_may_add_what_is_missing(local_ray: None, tmp_path: Path) -> None:
+    asked = {"actors": 400, "autoscaling": True}
+    with ray_session(validate(simulated_values(tmp_path, n=1, cluster=asked))):
+        assert ray.is_initialized()
+
+
+def test_a_local_ray_is_started_with_what_the_run_needs(tmp_path: Path) -> None:
+    """More logical CPUs than cores on a machine of our own: actors and tasks take turns."""
+    values = simulated_values(tmp_path, n=1, cluster={"actors": 40})
+    code = f"""
+import ray
+from zpd_ray.config_file import validate
+from zpd_ray.pipeline.cluster.session import ray_session
+with ray_session(validate({values!r})):
+    print(ray.cluster_resources()["CPU"])
+print(ray.is_initialized())
+"""
+    done = call([sys.executable, "-c", code])
+    assert done.stdout.split() == [f"{40 + (os.cpu_count() or 1)}.0", "False"], done.stderr
+
+
+CLUSTER = """
+import ray, sys
+info = ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+print(info.address_info["gcs_address"], flush=True)
+for line in sys.stdin:  # a sign of life for every line, until the pipe is closed
+    print(ray.get(ray.remote(lambda: len(ray.nodes())).remote()), flush=True)
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[subprocess.Popen[str]]:
+    """A Ray that belongs to another process; the first line that it prints is its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    yield process
+    process.communicate(timeout=60)
+
+
+def test_a_ray_that_was_there_is_joined_and_left_running(
+    cluster: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert cluster.stdout is not None
+    assert cluster.stdin is not None
+    address = cluster.stdout.readline().strip()
+    values = simulated_values(tmp_path, n=300, stages=1, cluster={"address": address, "actors": 2})
+    code = f"""
+import json
+from zpd_ray.config_file import validate
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.commands import perform
+perform("run", validate({values!r}))
+more = {values | {"output": str(tmp_path / "more"), "cluster": {"address": address, "actors": 3}}!r}
+try:
+    perform("run", validate(more))
+except ZpdError as error:
+    print(json.dumps(str(error)))
+"""
+    done = call([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/stages/00/metrics.json").exists()
+    refused = json.loads(done.stdout.splitlines()[-1])
+    assert "asks for 4" in refused  # a cluster of others is not told to have more CPUs than it has
+    assert "the cluster has 3" in refused
+    cluster.stdin.write("still there?\n")
+    cluster.stdin.flush()
+    assert cluster.stdout.readline().strip() == "1"
+
+
+def test_an_actor_that_fits_on_no_node_is_refused_though_the_sum_is_enough(tmp_path: Path) -> None:
+    values = simulated_values(tmp_path, n=1, cluster={"cpus_per_actor": 3})
+    code = f"""
+import ray
+from ray.cluster_utils import Cluster
+from zpd_ray.config_file import validate
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.cluster.session import ray_session
+nodes = Cluster(initialize_head=True, connect=True, head_node_args={{"num_cpus": 2}})
+nodes.add_node(num_cpus=2)
+nodes.wait_for_nodes()
+assert ray.cluster_resources()["CPU"] == 4
+try:
+    with ray_session(validate({values!r})):
+        print("let in")
+except ZpdError as error:
+    print(error)
+ray.shutdown()
+nodes.shutdown()
+"""
+    done = call([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert "asks for 1 with 3 CPUs and 0 GPUs each, on one node" in done.stdout
+    assert "room for 0" in done.stdout

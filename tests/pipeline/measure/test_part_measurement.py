@@ -1,0 +1,51 @@
+"""One part without Ray: what an engine cannot answer is an error of its own row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.pipeline.conftest import simulated_values
+from zpd_ray import graders, schema
+from zpd_ray.config_file import validate
+from zpd_ray.engines import Completions, ModelRef
+from zpd_ray.engines.simulated import SimulatedEngine
+from zpd_ray.pipeline.measure.part import count, measure_items
+
+N, ROLLOUTS = 50, 4
+REFUSED = 7  # a row
+
+
+class RefusingEngine(SimulatedEngine):
+    """Refuses one prompt, as an engine does whose context the prompt and its completion exceed."""
+
+    def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
+        """Without that prompt's rollouts."""
+        completions = super().generate(items, rollouts, stage)
+        completions.texts[REFUSED], completions.error[REFUSED] = [], "too long"
+        return completions
+
+
+@pytest.mark.parametrize("already", [False, True], ids=["scored", "not scored either"])
+def test_a_refused_prompt_is_an_error_of_its_row_alone(tmp_path: Path, already: bool) -> None:
+    measuring = {"grader": "numeric", "rollouts": ROLLOUTS}
+    config = validate(simulated_values(tmp_path, n=1, measure=measuring))
+    tokens = [0 if already and i == REFUSED else 20 for i in range(N)]
+    values = {"response": ["#### 42"] * N, "answer": ["42"] * N, "response_tokens": tokens}
+    rows = {"item_id": [f"item-{i}" for i in range(N)]} | values
+    items = pa.table([rows.get(f.name, [None] * N) for f in schema.ITEM], schema=schema.ITEM)
+    grader, reference = graders.load("numeric"), ModelRef("unused", stage=0)
+
+    refused = measure_items(RefusingEngine(config, reference), grader, items, config.measure, 0)
+    answered = measure_items(SimulatedEngine(config, reference), grader, items, config.measure, 0)
+
+    others = [i for i in range(N) if i != REFUSED]
+    assert refused.take(others).equals(answered.take(others))
+    row = refused.slice(REFUSED, 1).to_pylist()[0]
+    reason = "the response has no tokens" if already else "prompt refused: too long"
+    empty = {"n_tokens": 0, "successes": 0, "rollouts": 0, "unparsed": 0}
+    assert {key: row[key] for key in ("nll", "error", *empty)} == {"nll": None, "error": reason} | empty
+    counted = count(refused)
+    assert (counted["failed"], counted["responses"]) == (1, ROLLOUTS * (N - 1))

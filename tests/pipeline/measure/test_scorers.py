@@ -1,0 +1,206 @@
+"""Scoring actors over a whole run: a damaged adapter, and an engine whose own process is killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+from ray.exceptions import RayError
+from safetensors.numpy import load_file, save_file
+
+from tests.engines.real_vllm import needs_vllm
+from tests.pipeline.conftest import simulated_values, table_of
+from tests.pipeline.processes import RUN_SECONDS, Quickstart, call, descendants
+from zpd_ray.config import Config
+from zpd_ray.config_file import validate
+from zpd_ray.engines import Engine, EngineError, ModelRef
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.cluster.failures import user_error
+from zpd_ray.pipeline.cluster.resources import room_for_both
+from zpd_ray.pipeline.cluster.session import ray_session
+from zpd_ray.pipeline.ingest.ingest import ingest
+from zpd_ray.pipeline.measure import scorers
+from zpd_ray.pipeline.measure.measure import measure
+from zpd_ray.pipeline.measure.scorer import Scorer
+from zpd_ray.pipeline.measure.scorers import Desk
+from zpd_ray.rundir.store import Store
+
+
+def test_the_desk_hands_out_the_least_busy_scorer_and_spares_one_that_was_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk()
+    assert [desk.take(3) for _ in range(4)] == [0, 1, 2, 0]
+    desk.give_back(1, well=True)
+    assert desk.take(3) == 1
+    desk.give_back(2, well=False)
+    assert [desk.take(3) for _ in range(3)] == [1, 2, 2]  # it is asked when the others have enough in hand
+    desk.give_back(2, well=False)
+    desk.give_back(0, well=True)
+    assert desk.take(3) == 0
+    monkeypatch.setattr(scorers, "AWAY_SECONDS", 0.0)
+    desk.give_back(2, well=False)
+    desk.give_back(0, well=True)
+    assert desk.take(3) == 2  # after a while it is as good as any other
+    assert desk.take(1) == 0  # another pool, or a desk that was restarted
+
+
+VLLM = pytest.param("vllm_quickstart", marks=[needs_vllm, pytest.mark.slow])
+
+
+@pytest.mark.parametrize("runs", ["quickstart", VLLM])
+def test_an_adapter_that_was_damaged_after_training_stops_the_run(
+    runs: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    done: Quickstart = request.getfixturevalue(runs)
+    run = tmp_path / "run"
+    shutil.copytree(done.output, run)
+    shutil.rmtree(run / "stages/01")
+    shutil.rmtree(run / "stages/00/evaluation")
+    (run / "stages/00/metrics.json").unlink()
+    file = run / "stages/00/adapter/adapter_model.safetensors"
+    weights = load_file(file)
+    name = sorted(name for name in weights if "lora_B" in name)[0]
+    save_file(weights | {name: np.zeros_like(weights[name])}, file)
+    again = call(done.command(run))
+    assert again.returncode == 2, again.stderr
+    assert "the engine does not serve what was trained" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert not (run / "stages/00/metrics.json").exists()
+
+
+class Flaky(Scorer):
+    """A scorer whose engine fails as often as files named "fail" are left to take."""
+
+    def _engine_of(self, model: ModelRef) -> Engine:
+        for file in sorted(Path(self._store.path("fail")).glob("*")):
+            with suppress(FileNotFoundError):
+                file.unlink()
+                raise EngineError("the device is in an undefined state")
+        return super()._engine_of(model)
+
+
+@pytest.fixture
+def open_flaky(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenFlaky:
+    """A pool to measure with engines that fail so many times."""
+    monkeypatch.setattr(scorers, "Scorer", Flaky)
+    monkeypatch.setattr(scorers, "PAUSE_SECONDS", 0.5)
+
+    def begin(failures: int, actors: int) -> tuple[Config, Store]:
+        values = simulated_values(tmp_path, n=60, output=str(tmp_path / f"out{failures}"))
+        config = validate(values | {"cluster": {"actors": actors}})
+        store = Store(config.output)
+        with ray_session(config):
+            ingest(config, store)
+        for i in range(failures):
+            store.write_bytes(f"fail/{i}", b"")
+        return config, store
+
+    return begin
+
+
+OpenFlaky = Callable[[int, int], tuple[Config, Store]]
+
+
+def run(config: Config, store: Store) -> dict[str, Any]:
+    with ray_session(config):
+        return measure(config, store, ModelRef("none"), "pool", "measured")
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_an_engine_that_fails_gets_a_fresh_process_and_the_part_is_done_again(
+    open_flaky: OpenFlaky, actors: int
+) -> None:
+    config, store = open_flaky(2, actors)
+    totals = run(config, store)
+    assert totals["items"] == 60
+    assert not store.names("fail")
+    assert table_of(store, "measured").num_rows == 60
+
+
+def test_an_engine_that_always_fails_stops_the_run_with_its_reason(open_flaky: OpenFlaky) -> None:
+    config, store = open_flaky(50, 1)
+    with pytest.raises(RayError) as told:
+        run(config, store)
+    error = user_error(told.value)
+    assert error is not None
+    assert "could not be measured in 4 attempts: the device is in an undefined state" in str(error)
+    assert len(store.names("fail")) <= 46
+
+
+def test_a_scorer_that_finds_no_place_holds_nobody_up(local_ray: None, tmp_path: Path) -> None:
+    most = 0.6 * ray.cluster_resources()["CPU"]  # room for one of two
+    place = {"actors": 2, "cpus_per_actor": most, "autoscaling": True}
+    config = validate(simulated_values(tmp_path, cluster=place))
+    store = Store(config.output)
+    with ray_session(config):
+        ingest(config, store)
+    assert run(config, store)["items"] == table_of(store, "measured").num_rows == 1500
+    (event,) = store.events()
+    assert len(event["scorers"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("cpus", "scoring", "room"), [(1.5, True, True), (1.5, False, False), (64, True, False)]
+)
+def test_room_to_train_beside_the_scorers_is_asked_of_ray(
+    local_ray: None, tmp_path: Path, cpus: float, scoring: bool, room: bool
+) -> None:
+    """Four CPUs: 1.5 for the worker, 1 for a task, and 2 for scorers that have no place yet."""
+    values = simulated_values(tmp_path, n=1, engine={"name": "transformers"}, train={"method": "lora"})
+    cluster = {"cpus_per_train_worker": cpus, "actors": 2}
+    assert room_for_both(validate(values | {"cluster": cluster}), scoring) is room
+
+
+def test_a_scorer_that_finds_no_place_is_told_with_what_there_is(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorers, "PLACE_SECONDS", 10.0)
+    config = validate(simulated_values(tmp_path, n=1) | {"cluster": {"actors": 2, "cpus_per_actor": 3}})
+    with pytest.raises(ZpdError, match=r"1 of 2 scoring actors found a place.*each asks for 3 CPUs"):
+        scorers.Scorers(config, Store(config.output))
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_a_killed_engine_process_is_replaced_and_nothing_is_missing(
+    vllm_quickstart: Quickstart, tmp_path: Path
+) -> None:
+    """vLLM's engine in a process beside its actor, as it is with several GPUs."""
+    run = tmp_path / "run"
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    command = subprocess.Popen(
+        vllm_quickstart.command(run, "measure"), stderr=subprocess.PIPE, text=True, env=environment
+    )
+    store, deadline = Store(str(run)), time.monotonic() + RUN_SECONDS
+    while not store.names("stages/00/measurements"):
+        assert command.poll() is None, command.stderr and command.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    engines = descendants(command.pid, "EngineCore")
+    for process in engines:
+        process.kill()
+    assert engines, "no engine process to kill"
+    assert not store.exists("stages/00/measured.json"), "killed too late to say anything"
+    _, told = command.communicate(timeout=RUN_SECONDS)
+    assert command.returncode == 0, told
+    measured = table_of(store, "stages/00/measurements")
+    undisturbed = table_of(Store(str(vllm_quickstart.output)), "stages/00/measurements")
+    exact = [name for name in measured.column_names if name != "nll"]
+    assert measured.select(exact).equals(undisturbed.select(exact))
+    assert_close(measured["nll"], undisturbed["nll"])
+
+
+def assert_close(ours: pa.ChunkedArray, theirs: pa.ChunkedArray) -> None:
+    """Requests reach an engine process one by one, so its batches, and the last digit, depend on timing."""
+    np.testing.assert_allclose(ours.to_numpy(), theirs.to_numpy(), atol=1e-5)

@@ -1,0 +1,120 @@
+"""Selection over a run's parts: what a plain sort of everything chooses, also after a kill."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from tests.pipeline.conftest import Run, simulated_values, table_of
+from tests.pipeline.processes import RUN_SECONDS, call, command
+from tests.pipeline.test_run import files_of
+from zpd_ray.config import Config
+from zpd_ray.config_file import to_toml, validate
+from zpd_ray.irt.pool.posterior import item_posterior
+from zpd_ray.matching import MAX_SCORE, probability, zpd_score
+from zpd_ray.pipeline.fit.ability import load_fit
+from zpd_ray.pipeline.select.select import select
+from zpd_ray.rundir.store import Store
+from zpd_ray.selection import top
+from zpd_ray.selection.budget import replay_share, resolve_budget
+from zpd_ray.selection.keys import item_hash, sort_key
+
+
+def plain(config: Config, store: Store, stage: int) -> dict[str, list[str]]:
+    """Ids by reason in order of rank, from whole columns, posteriors item by item and Python's own sort."""
+    rows = table_of(store, f"stages/{stage:02d}/measurements")
+    fit, ids = load_fit(store, stage), rows["item_id"]
+    nll, s, k = (rows[name].to_numpy().astype(float) for name in ("nll", "successes", "rollouts"))
+    b, sd = item_posterior(fit.theta, fit.gamma * (fit.z(nll) - fit.origin) + fit.shift, fit.sigma, s, k)
+    key = sort_key(zpd_score(fit.theta, b, sd), MAX_SCORE, item_hash(ids, config.seed, stage, "select"))
+    amount = resolve_budget(config.select.budget, len(ids), int(rows["n_tokens"].to_numpy().sum()))
+    weight = rows["n_tokens"].to_pylist() if amount.unit == "tokens" else [1] * len(ids)
+    mastered = (probability(fit.theta, b) >= config.select.mastered_p) & (s == k)
+    again = sorted(zip(item_hash(ids, config.seed, stage, "replay").tolist(), ids.to_pylist(), strict=True))
+    mine = dict(zip(ids.to_pylist(), zip(mastered, weight, strict=True), strict=True))
+    left = replay_share(amount, config.select.replay)
+    replay = affordable([name for _, name in again if mine[name][0]], mine, left)
+    before = set[str]().union(
+        *(table_of(store, f"stages/{t:02d}/chosen")["item_id"].to_pylist() for t in range(stage))
+    )
+    order = [name for _, name in sorted(zip(key.tolist(), ids.to_pylist(), strict=True))]
+    spent = sum(mine[name][1] for name in replay)
+    fresh = [name for name in order if name not in before and name not in replay]
+    return {"zone": affordable(fresh, mine, amount.value - spent), "replay": replay}
+
+
+def affordable(names: list[str], items: dict[str, tuple[bool, int]], budget: int) -> list[str]:
+    spent = np.cumsum([items[name][1] for name in names])
+    return names[: int(np.searchsorted(spent, budget, side="right"))]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sortable"),
+    [
+        ({}, 50),
+        ({"replay": 0.3, "budget": {"tokens": 900}}, 50),
+        ({"replay": 0.2, "mastered_p": 0.6}, 100_000),
+    ],
+)
+def test_selection_is_that_of_a_plain_sort(
+    simulate: Run, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, object], sortable: int
+) -> None:
+    monkeypatch.setattr(select, "SORTABLE_ROWS", sortable)
+    monkeypatch.setattr(top, "SORTABLE_ROWS", sortable)
+    config, store = simulate(n=600, pool={"items_per_part": 60}, select=chosen)
+    for stage in (0, 1):
+        rows = table_of(store, f"stages/{stage:02d}/selected").sort_by("rank")
+        found = {
+            reason: rows.filter(pc.equal(rows["reason"], reason))["item_id"].to_pylist()
+            for reason in ("zone", "replay")
+        }
+        assert found == plain(config, store, stage)
+        assert not store.exists(f"stages/{stage:02d}/scored")
+
+
+def test_rows_of_the_chosen_are_those_of_their_ids(simulate: Run) -> None:
+    _, store = simulate(n=600, stages=1, select={"replay": 0.3})
+    for name in store.names("pool"):
+        chosen, items = store.read_table(f"stages/00/chosen/{name}"), store.read_table(f"pool/{name}")
+        assert items["item_id"].take(chosen["row"]).to_pylist() == chosen["item_id"].to_pylist()
+
+
+def killed_while_scoring(arguments: list[str], run: Path) -> None:
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + RUN_SECONDS
+    while not list(run.glob("stages/00/scored/*.arrow")):
+        assert process.poll() is None, "it ended without scoring"
+        assert time.monotonic() < deadline, "nothing was scored"
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (run / "stages/00/selection.json").exists(), "killed too late to say anything"
+
+
+def test_killed_while_scoring_and_resumed_gives_the_same_bytes(simulate: Run, tmp_path: Path) -> None:
+    """What the killed attempt has kept is not trusted: here it is damaged, and another key would show."""
+    sections = {"pool": {"items_per_part": 20}, "stages": 1, "select": {"replay": 0.2}}
+    _, whole = simulate(output="whole", **sections)
+    config = validate(simulated_values(tmp_path, output=str(tmp_path / "killed"), **sections))
+    (tmp_path / "run.toml").write_text(to_toml(config))
+    arguments = command("run", tmp_path / "run.toml")
+    killed_while_scoring(arguments, tmp_path / "killed")
+    killed = Store(config.output)
+    kept = pa.table({name: pa.array(np.zeros(20, np.uint64)) for name in ("zone", "replay")})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, kept.schema) as file:
+        file.write_table(kept)
+    killed.write_bytes("stages/00/scored/part-000000.parquet.arrow", sink.getvalue())
+    killed.write_bytes("stages/00/scored/.part-000001.parquet.arrow.0123", b"half a file")
+    done = call(arguments)
+    assert done.returncode == 0, done.stderr
+    directories = ("stages/00/selected", "stages/00/chosen")
+    assert files_of(killed, *directories) == files_of(whole, *directories)
+    assert killed.read_json("stages/00/selection.json") == whole.read_json("stages/00/selection.json")
+    assert not killed.exists("stages/00/scored")

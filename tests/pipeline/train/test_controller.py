@@ -1,0 +1,84 @@
+"""The stage controller without Ray: what workers and driver are told, whatever was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from zpd_ray.config_file import validate
+from zpd_ray.engines import ModelRef
+from zpd_ray.pipeline.train.controller import WORKER_FAILURES, Controller, Heard, Work
+from zpd_ray.rundir.store import Store
+
+
+def work(stage: int) -> Work:
+    config = validate(
+        {"output": "x", "pool": {"path": "x"}, "model": {"path": "x"}, "select": {"budget": {"items": 1}}}
+    )
+    return Work(config, Store("x"), ModelRef("x", None, stage), f"stages/{stage:02d}", 1, [1], [None])
+
+
+def play(*calls: tuple[str, Any]) -> list[Any]:
+    """The answers of one controller to calls in turn."""
+
+    async def talk() -> list[Any]:
+        controller = Controller()
+        return [await getattr(controller, name)(*arguments) for name, *arguments in calls]
+
+    return asyncio.run(talk())
+
+
+def test_every_worker_gets_the_stage_that_is_open_and_none_at_the_end() -> None:
+    first = work(0)
+    answers = play(("publish", first), ("next", 0, -1), ("next", 1, -1), ("close",), ("next", 1, 0))
+    assert answers == [None, first, first, None, None]
+
+
+def test_workers_wait_for_the_next_stage_and_that_is_counted() -> None:
+    async def talk() -> tuple[Work | None, Heard]:
+        controller = Controller()
+        await controller.publish(work(0))
+        await controller.next(0, -1)
+        waiting = asyncio.create_task(controller.next(0, 0))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        assert (await controller.hear(0)).finished
+        await controller.publish(work(1))
+        return await waiting, await controller.hear(1)
+
+    got, heard = asyncio.run(talk())
+    assert got is not None
+    assert got.model.stage == 1
+    assert heard.known
+    assert not heard.finished
+    assert heard.waited is not None
+    assert 0.2 <= heard.waited < 5
+
+
+def test_a_restarted_controller_asks_for_the_stage_and_learns_from_the_worker_that_it_is_finished() -> None:
+    assert play(("hear", 3))[0].known is False
+    answers = play(("publish", work(4)), ("next", 0, 3), ("hear", 3), ("hear", 4))
+    assert answers[2].finished
+    assert not answers[3].finished
+
+
+def test_telling_it_twice_changes_nothing() -> None:
+    answers = play(("publish", work(0)), ("tell", 7), ("publish", work(0)), ("hear", 0))
+    assert answers[-1].rows == 7
+
+
+def test_a_stage_whose_workers_keep_dying_fails_with_their_last_words() -> None:
+    tries = [("next", 0, -1)] * (1 + WORKER_FAILURES)
+    answers = play(
+        ("publish", work(0)), *tries, ("hear", 0), ("note", "KeyError: 'x'"), ("next", 0, -1), ("hear", 0)
+    )
+    assert all(answers[1 : 2 + WORKER_FAILURES])
+    assert answers[2 + WORKER_FAILURES].failure == ""
+    assert answers[-2] is None
+    assert answers[-1].failure == f"its workers died {1 + WORKER_FAILURES} times; one said: KeyError: 'x'"
+
+
+def test_failures_are_counted_stage_by_stage() -> None:
+    tries = [("next", 0, -1)] * (1 + WORKER_FAILURES)
+    answers = play(("publish", work(0)), *tries, ("publish", work(1)), *tries, ("hear", 1))
+    assert answers[-1].failure == ""

@@ -1,0 +1,245 @@
+"""Training on a real Ray Train, with a tiny real model: order, workers, accumulation, interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+from safetensors.torch import load_file
+
+from tests import tiny
+from tests.pipeline.conftest import table_of
+from zpd_ray import engines, schema
+from zpd_ray.config import Config
+from zpd_ray.config_file import validate
+from zpd_ray.engines import ModelRef
+from zpd_ray.pipeline.train.job import DIRECTORY, close_train_job
+from zpd_ray.pipeline.train.shards import ordered_shards, share_of
+from zpd_ray.pipeline.train.train import prepare, train
+from zpd_ray.rundir.store import Store
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+STAGE = "stages/00"
+ITEMS = 24
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build_model(tmp_path_factory.mktemp("llama"), layers=1, sharpness=1.0)
+
+
+def write_selection(store: Store, n: int, files: int = 2) -> None:
+    """A selection of ``n`` items in ``files`` files, as ``select`` leaves it."""
+    rows = [
+        {
+            "item_id": f"item {i}",
+            "messages": [{"role": "user", "content": f"Weng sold {i} clips."}],
+            "response": f"{i * 7 % 5} clips in May" + " and then" * (i % 3),
+            "rank": i,
+        }
+        for i in range(n)
+    ]
+    table = pa.Table.from_pylist(rows, schema=schema.SELECTED)
+    for index, ranks in enumerate(np.array_split(np.arange(n), files)):
+        store.write_table(f"{STAGE}/selected/part-{index:06d}.parquet", table.take(ranks))
+    store.write_json(f"{STAGE}/selection.json", {"selected": n})
+
+
+Make = Callable[..., tuple[Config, Store]]
+
+
+@pytest.fixture(scope="module")
+def make(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Config and store of a stage that is ready to train; keyword arguments are the train section."""
+
+    def make(n: int = ITEMS, **section: Any) -> tuple[Config, Store]:
+        values = {
+            "output": str(tmp_path_factory.mktemp("run")),
+            "stages": 1,
+            "pool": {"path": "unused"},
+            "model": {"path": str(model_dir)},
+            "select": {"budget": {"items": n}},
+            "train": {"batch_size": n, "micro_batch_size": n, "epochs": 4, "learning_rate": 1e-2} | section,
+        }
+        config = validate(values)
+        store = Store(config.output)
+        write_selection(store, n)
+        return config, store
+
+    return make
+
+
+def fit(made: tuple[Config, Store]) -> Store:
+    config, store = made
+    train(config, store, prepare(config, store, ModelRef(config.model.path), STAGE))
+    close_train_job()
+    return store
+
+
+def adapter_of(store: Store) -> dict[str, np.ndarray]:
+    tensors = load_file(store.path(f"{STAGE}/adapter/adapter_model.safetensors"))
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def adapter_bytes(store: Store) -> bytes:
+    return store.read_bytes(f"{STAGE}/adapter/adapter_model.safetensors")
+
+
+def assert_close(one: Store, other: Store, most: float) -> None:
+    ours, theirs = adapter_of(one), adapter_of(other)
+    assert ours.keys() == theirs.keys()
+    apart = {name: float(np.abs(ours[name] - theirs[name]).max()) for name in ours}
+    assert max(apart.values()) < most, apart
+    assert one.read_json(f"{STAGE}/train.json") == pytest.approx(
+        other.read_json(f"{STAGE}/train.json"), rel=1e-5
+    )
+
+
+# --- the order of the rows ---
+
+
+def order_of(store: Store, workers: int, seed: int = 0, stage: int = 0, epochs: int = 3) -> list[list[str]]:
+    """Item ids of each worker's shard, in training order."""
+    n = store.read_json(f"{STAGE}/selection.json")["selected"]
+    rows = [epochs * share_of(n, worker, workers) for worker in range(workers)]
+    shards = ordered_shards(store, f"{STAGE}/selected", seed, stage, epochs, rows)
+    return [[row["item_id"] for row in shard.iter_rows()] for shard in shards]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_order_is_a_function_of_seed_and_workers_alone(workers: int, tmp_path: Path) -> None:
+    """The same for any number of files; every item once per epoch; shares that differ by one item at most."""
+    n, epochs = 50, 3
+    one, many = Store(str(tmp_path / "one")), Store(str(tmp_path / "many"))
+    write_selection(one, n, files=1)
+    write_selection(many, n, files=7)
+    order = order_of(one, workers)
+    assert order_of(many, workers) == order
+    assert Counter(item for shard in order for item in shard) == {f"item {i}": epochs for i in range(n)}
+    shares = [len(shard) // epochs for shard in order]
+    assert max(shares) - min(shares) <= 1
+    for share, shard in zip(shares, order, strict=True):
+        passes = [shard[epoch * share : (epoch + 1) * share] for epoch in range(epochs)]
+        assert len({frozenset(items) for items in passes}) == 1  # each epoch holds the whole share ...
+        assert len({tuple(items) for items in passes}) == epochs  # ... in an order of its own
+    assert order_of(one, workers, seed=1) != order
+    assert order_of(one, workers, stage=1) != order
+
+
+def test_more_workers_than_items_leaves_the_rest_empty(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    write_selection(store, 2, files=1)
+    assert [len(shard) for shard in order_of(store, workers=3)] == [3, 3, 0]
+
+
+# --- what training leaves ---
+
+
+@pytest.fixture(scope="module")
+def reference(local_ray: None, make: Make) -> tuple[Config, Store]:
+    """Four steps over the whole selection at once: the same batches for any number of workers."""
+    made = make()
+    fit(made)
+    return made
+
+
+def mean_nll(config: Config, model: ModelRef, store: Store) -> float:
+    items = table_of(store, f"{STAGE}/selected")
+    scores = engines.load(config, model).score(items)
+    assert scores.error == [None] * items.num_rows
+    return float(np.average(scores.nll, weights=scores.n_tokens))
+
+
+def test_the_engine_sees_lower_nll_with_the_adapter(reference: tuple[Config, Store]) -> None:
+    config, store = reference
+    before = mean_nll(config, ModelRef(config.model.path), store)
+    after = mean_nll(config, ModelRef(config.model.path, store.path(f"{STAGE}/adapter"), 1), store)
+    result = store.read_json(f"{STAGE}/train.json")
+    assert after < result["train_nll"] < before
+    assert result["steps"] == 4
+    items = table_of(store, f"{STAGE}/selected")
+    tokenizer = tiny.build_tokenizer()
+    tokens = sum(len(tokenizer(text).input_ids) + 1 for text in items["response"].to_pylist())
+    assert result["tokens"] == 4 * tokens
+    assert not store.exists(DIRECTORY)
+
+
+def test_gradient_accumulation_makes_no_difference(reference: tuple[Config, Store], make: Make) -> None:
+    """Responses differ in length: a mean of micro-batch means would not pass."""
+    assert_close(reference[1], fit(make(micro_batch_size=1)), 1e-5)
+
+
+def test_two_workers_equal_one_with_the_same_global_batches(
+    reference: tuple[Config, Store], make: Make
+) -> None:
+    assert_close(reference[1], fit(make(workers=2)), 1e-5)
+
+
+def test_full_fine_tuning_leaves_a_model_that_the_engine_loads(make: Make) -> None:
+    config, store = make(method="full", learning_rate=2e-3)
+    before = mean_nll(config, ModelRef(config.model.path), store)
+    fit((config, store))
+    assert mean_nll(config, ModelRef(store.path(f"{STAGE}/model"), None, 1), store) < before
+    assert not store.exists(f"{STAGE}/adapter")
+
+
+# --- interruption ---
+
+
+def train_workers() -> list[psutil.Process]:
+    """Train workers of this test's own Ray."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+class Killer(threading.Thread):
+    """Kills one train worker when checkpoint number ``at`` of a stage appears, and watches on."""
+
+    def __init__(self, store: Store, at: int) -> None:
+        super().__init__(daemon=True)
+        self.place, self.at = Path(store.path(DIRECTORY)), at
+        self.seen: set[Path] = set()
+        self.killed, self.over = 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.02):
+            self.seen |= {file.parent for file in self.place.glob("*/trainer.safetensors")}
+            if len(self.seen) >= self.at and not self.killed:
+                self.killed = train_workers()[-1].pid
+                os.kill(self.killed, signal.SIGKILL)
+
+
+def test_a_killed_train_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_run(make: Make) -> None:
+    """Two workers with uneven shares; the same bytes also prove that a run can be repeated."""
+    section = {"workers": 2, "batch_size": 4, "micro_batch_size": 2, "epochs": 6, "checkpoint_steps": 3}
+    steps = 6 * 13 // 2
+    checkpoints = (steps - 1) // 3
+    undisturbed = fit(make(n=25, **section))
+    config, store = make(n=25, **section)
+    killer = Killer(store, at=checkpoints // 2)
+    killer.start()
+    fit((config, store))
+    killer.over.set()
+    killer.join()
+    assert killer.killed, "the stage ended before a worker could be killed"
+    assert not psutil.pid_exists(killer.killed)
+    assert len(killer.seen) <= checkpoints + 2  # it went on from a checkpoint: not all were made again
+    assert adapter_bytes(store) == adapter_bytes(undisturbed)
+    name = f"{STAGE}/train.json"
+    assert store.read_json(name) == undisturbed.read_json(name)
+    assert store.read_json(name)["steps"] == steps

@@ -1,0 +1,121 @@
+"""The command line ``zpd-ray``: options and messages, no logic."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zpd_ray import __version__
+from zpd_ray.cli import jobs as cli_jobs
+from zpd_ray.cli.options import ConfigFile, Overrides, exit_code
+
+app = typer.Typer(
+    name="zpd-ray",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Pick the training samples that teach this model most, stage by stage: measure how hard each sample "
+    "is for the model, estimate the model's ability, train on what lies in between, measure again.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None) -> None:
+    """All stages, from the pool of samples to the tuned adapter. Running it again resumes.
+
+    Example: `zpd-ray run examples/quickstart/run.toml --set select.budget.fraction=0.05`
+    """
+    _step("run", config, overrides)
+
+
+@app.command()
+def ingest(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Read, check and de-duplicate the pool and the evaluation set; bad rows go to quarantine.
+
+    Example: `zpd-ray ingest run.toml --set pool.max_bad_share=0.2`
+    """
+    _step("ingest", config, overrides)
+
+
+@app.command()
+def measure(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Measure every item of the pool (NLL and responses) with the model of the stage that is next.
+
+    Example: `zpd-ray measure run.toml --set cluster.actors=4`
+    """
+    _step("measure", config, overrides)
+
+
+@app.command()
+def fit(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Calibrate difficulties and estimate the model's ability from what was measured.
+
+    Example: `zpd-ray fit run.toml`, then look at `stages/00/fit.json` in the run directory
+    """
+    _step("fit", config, overrides)
+
+
+@app.command()
+def select(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Choose the items of the stage: parquet files in order of rank, in `stages/NN/selected`.
+
+    Example: `zpd-ray select run.toml`, to train on the selection with a trainer of your own
+    """
+    _step("select", config, overrides)
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train the model of the stage on its selection (Ray Train).
+
+    Example: `zpd-ray train run.toml --set cluster.gpus_per_train_worker=1`
+    """
+    _step("train", config, overrides)
+
+
+@app.command()
+def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Evaluate the model that the stage leaves on the evaluation set; this closes the stage.
+
+    Example: `zpd-ray evaluate run.toml`
+    """
+    _step("evaluate", config, overrides)
+
+
+def _step(name: str, path: Path, overrides: list[str] | None) -> None:
+    """Import what a command needs only when it runs, so that --help answers at once."""
+
+    def work() -> None:
+        from zpd_ray.config_file import load_config
+        from zpd_ray.pipeline.commands import perform
+
+        perform(name, load_config(str(path), overrides or ()))
+
+    sys.exit(exit_code(work))
+
+
+app.add_typer(cli_jobs.app)
+
+
+def main() -> None:
+    """Entry point of the ``zpd-ray`` command."""
+    app()

@@ -1,0 +1,338 @@
+"""Item parameters of the Rasch, 1PL, 2PL and 3PL models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logit
+
+from zpd_ray.irt import checks
+from zpd_ray.irt.matrix import mml, score_curves
+from zpd_ray.irt.matrix.cml import fit_conditional
+from zpd_ray.irt.matrix.extremes import posterior_of_extremes
+from zpd_ray.irt.matrix.mml import Model, Responses
+from zpd_ray.irt.newton import Maximum, maximise
+from zpd_ray.irt.pool.design import column_sums
+
+Array = NDArray[np.float64]
+ModelName = Literal["rasch", "1pl", "2pl", "3pl"]
+
+MAX_PARAMETERS = 6000  # of one fit: its Hessian is kept whole
+WEAK = (
+    20.0  # logits (slopes: per logit); a larger standard error says the data do not determine the parameter
+)
+SD_ZERO = 0.02  # logits
+CONVENTIONS = {
+    "rasch": "logits; a = 1; theta ~ N(0, theta_sd^2)",
+    "1pl": "logits; one a for all items; theta ~ N(0, 1)",
+    "2pl": "logits; theta ~ N(0, 1)",
+    "3pl": "logits; theta ~ N(0, 1)",
+    "cml": "logits; a = 1; the estimable b sum to 0",
+}
+
+
+@dataclass(frozen=True)
+class ItemFit:
+    """Result of `fit`: P(right) = c + (1 - c) sigmoid(a (theta - b)).
+
+    a, b, c and standard errors: (n_items,), in logits; se_a is 0 where a is fixed. item_flags: (n_items,) "",
+    "all_right", "all_wrong": the maximum likelihood b of such an item is infinite, b and se_b are its
+    posterior mean and sd under a normal distribution with the mean and sd of the other items. loglik:
+    marginal (conditional for cml), without binomial coefficients and priors. grad_norm: largest element of
+    the gradient. flags: "not_converged", "negative_slope", "theta_sd_zero", "weakly_identified" (a
+    standard error over 20 logits: perfectly ordered data, or too few), "guess_prior", and those of the items.
+    """
+
+    model: str
+    estimator: str
+    a: Array
+    b: Array
+    c: Array
+    se_a: Array
+    se_b: Array
+    theta_sd: float
+    se_theta_sd: float
+    loglik: float
+    grad_norm: float
+    converged: bool
+    convention: str
+    flags: tuple[str, ...]
+    item_flags: tuple[str, ...]
+    n_parameters: int
+    n_respondents: int
+
+
+def fit(
+    responses: ArrayLike,
+    model: ModelName = "2pl",
+    freq: ArrayLike | None = None,
+    guess: ArrayLike | None = None,
+    estimator: Literal["mml", "cml"] = "mml",
+    *,
+    trials: ArrayLike | None = None,
+    guess_prior: tuple[float, float] = (5.0, 17.0),
+) -> ItemFit:
+    """Estimate item parameters.
+
+    responses: (n_respondents, n_items) of 0, 1 and NaN (-1 in integer arrays); with `trials` of that shape,
+    counts of successes, trials = 0 where missing. freq: (n_respondents,) how often each row occurred. guess:
+    floor c, a scalar or (n_items,); for model "3pl" without it, c is estimated with a Beta(guess_prior)
+    prior. estimator "cml" (Rasch only) conditions on the raw scores and assumes no distribution of theta.
+
+    Raises ValueError for values that are not responses, shapes that do not match, respondents or items
+    without responses, disconnected designs, and items that are all extreme.
+    """
+    s, k = checks.binary(responses) if trials is None else checks.counts(responses, trials)
+    if model not in CONVENTIONS or model == "cml":
+        raise ValueError(f"model must be 'rasch', '1pl', '2pl' or '3pl', got {model!r}.")
+    if estimator not in ("mml", "cml"):
+        raise ValueError(f"estimator must be 'mml' or 'cml', got {estimator!r}.")
+    weights = checks.frequencies(freq, s.shape[0])
+    if (weights == 0).any():
+        s, k, weights = s[weights > 0], k[weights > 0], weights[weights > 0]
+    checks.answered(k > 0)
+    if estimator == "cml":
+        if model != "rasch" or guess is not None:
+            raise ValueError(
+                "estimator 'cml' exists for model 'rasch' without guessing; use estimator='mml'."
+            )
+        return _conditional(s, k, weights, binary=trials is None)
+    c = checks.floor(guess, s.shape[1])
+    free_floor = model == "3pl" and guess is None
+    return _marginal(s, k, weights, model, c, guess_prior if free_floor else None)
+
+
+def _marginal(
+    s: checks.Numbers,
+    k: checks.Numbers,
+    weights: Array,
+    name: ModelName,
+    c: Array,
+    floor_prior: tuple[float, float] | None,
+) -> ItemFit:
+    flags = _item_flags(s, k)
+    inner = np.flatnonzero(flags == "")
+    if inner.size == 0:
+        raise ValueError(
+            "every item is all right or all wrong: no difficulty can be estimated; add responses."
+        )
+    common = name in ("rasch", "1pl")
+    scored = common and not c.any() and bool((k == 1).all())
+    data, classes, multiplicity = _reduce(s, k, weights, inner, scored)
+    shape = Model(data.n_items, common, c[inner] if not scored else np.zeros(data.n_items), floor_prior)
+    if (size := shape.n_items * (1 if common else 2 + shape.free_floor)) > MAX_PARAMETERS:
+        raise ValueError(
+            f"model {name!r} with {shape.n_items} items has {size} parameters, more than {MAX_PARAMETERS}; "
+            f"fit a "
+            "part of the items, use model='rasch' with complete responses, or fit_explanatory (random items)."
+        )
+    start = _start(shape, data)
+    likelihood = score_curves.objective if score_curves.pays(shape, data, start) else mml.objective
+    top = maximise(lambda phi, deep: likelihood(shape, data, phi, deep), start)
+    fitted = _report(name, shape, top, classes, multiplicity, data)
+    everything = _scatter(fitted, inner, flags, c)
+    if inner.size < flags.size:
+        everything = _with_extremes(everything, s, k, weights, flags)
+    return replace(everything, n_respondents=int(weights.sum()))
+
+
+def _item_flags(s: checks.Numbers, k: checks.Numbers) -> NDArray[np.str_]:
+    total, possible = column_sums(s), column_sums(k)
+    return np.where(total == possible, "all_right", np.where(total == 0, "all_wrong", ""))
+
+
+def _reduce(
+    s: checks.Numbers, k: checks.Numbers, weights: Array, inner: NDArray[np.intp], scored: bool
+) -> tuple[Responses, NDArray[np.intp], Array]:
+    """Sufficient statistics: scores and classes of items with one total, or distinct rows of responses.
+
+    Also the class of each inner item, and the number of items in each class.
+    """
+    whole = inner.size == s.shape[1]
+    s, k = (s, k) if whole else (s[:, inner], k[:, inner])
+    if scored:
+        score = s.sum(axis=1, dtype=np.int64)
+        by_score = np.bincount(score, weights=weights).astype(np.float64)
+        rows = np.flatnonzero(by_score)
+        totals, classes, size = _totals(s, weights)
+        data = Responses(None, size, by_score[rows], rows.astype(float), totals * size)
+        return data, classes, size
+    if inner.size <= 20 and int(k.max()) == 1:
+        code = (s + 2 * k).astype(np.int64) @ 4 ** np.arange(inner.size)
+        _, first, group = np.unique(code, return_index=True, return_inverse=True)
+        weights = np.bincount(group.reshape(-1), weights=weights).astype(np.float64)
+        s, k = s[first], k[first]
+    right, tried = s.astype(np.float64), k.astype(np.float64)
+    same = bool((tried == tried[0]).all())
+    data = Responses(right, tried[0] if same else tried, weights, right.sum(axis=1), weights @ right)
+    return data, np.arange(inner.size), np.ones(inner.size)
+
+
+def _totals(s: checks.Numbers, weights: Array) -> tuple[Array, NDArray[np.intp], Array]:
+    """Distinct item totals in ascending order, which of them each item has, and how many items have each."""
+    if (weights != 1.0).any():
+        totals, classes, size = np.unique(weights @ s, return_inverse=True, return_counts=True)
+        return totals, classes.reshape(-1), size.astype(np.float64)
+    total = column_sums(s).astype(np.int64)
+    size = np.bincount(total)
+    return (
+        np.flatnonzero(size).astype(np.float64),
+        (np.cumsum(size > 0) - 1)[total],
+        size[size > 0].astype(float),
+    )
+
+
+def _start(model: Model, data: Responses) -> Array:
+    """Intercepts from the share of right answers, slope 1."""
+    possible = data.freq.sum() * data.trials if data.trials.ndim == 1 else data.freq @ data.trials
+    c = np.full(model.n_items, 0.1) if model.free_floor else model.c
+    p = np.clip((data.totals + 0.5) / (possible + 1.0), c + 0.05 * (1.0 - c), None)
+    d = 1.2 * logit(np.clip((p - c) / (1.0 - c), 0.001, 0.999))
+    if model.common_slope:
+        return np.append(d, 1.0)
+    prior = model.floor_prior
+    parts = [d, np.ones(model.n_items)]
+    if prior is not None:
+        parts.append(np.full(model.n_items, logit(prior[0] / sum(prior))))
+    return np.concatenate(parts)
+
+
+def _report(
+    name: ModelName,
+    model: Model,
+    top: Maximum,
+    classes: NDArray[np.intp],
+    multiplicity: Array,
+    data: Responses,
+) -> ItemFit:
+    """Parameters of the inner items with standard errors (delta method for b = -d / a)."""
+    n = model.n_items
+    p = model.unpack(top.x)
+    if model.common_slope:  # the sign of one slope is that of the ability scale, which is symmetric
+        p = p._replace(a=np.abs(p.a))
+        top = replace(top, x=np.append(top.x[:-1], p.a[0]), hessian=_mirror(top))
+    covariance = top.covariance()
+    var_d = np.diag(covariance)[:n] + _within(model, data, top.x, multiplicity)
+    if model.common_slope:
+        var_a, cov = np.full(n, covariance[-1, -1]), covariance[-1, :n]
+    else:
+        var_a, cov = np.diag(covariance)[n : 2 * n], np.diag(covariance[:n, n : 2 * n])
+    rasch = name == "rasch"
+    b = -p.d if rasch else -p.d / p.a
+    var_b = var_d if rasch else (var_d + 2.0 * b * cov + b * b * var_a) / p.a**2
+    flags = [] if top.converged else ["not_converged"]
+    flags += ["negative_slope"] if (p.a < 0.0).any() else []
+    flags += ["theta_sd_zero"] if model.common_slope and abs(p.a[0]) < SD_ZERO else []
+    if not (np.sqrt(np.append(var_b, var_a)) < WEAK).all():
+        flags.append("weakly_identified")
+    value = top.value
+    if model.floor_prior is not None:
+        value -= mml._floor_prior(model.floor_prior, p.c, np.zeros(3 * n), None)
+        flags.append("guess_prior")
+    one = np.ones(n)
+    return ItemFit(
+        model=name,
+        estimator="mml",
+        a=(one if rasch else p.a)[classes],
+        b=b[classes],
+        c=p.c[classes],
+        se_a=(0.0 * one if rasch else np.sqrt(var_a))[classes],
+        se_b=np.sqrt(var_b)[classes],
+        theta_sd=float(p.a[0]) if rasch else 1.0,
+        se_theta_sd=float(np.sqrt(var_a[0])) if rasch else 0.0,
+        loglik=value,
+        grad_norm=top.grad_norm,
+        converged=top.converged,
+        convention=CONVENTIONS[name],
+        flags=tuple(flags),
+        item_flags=(),
+        n_parameters=classes.size * (1 if model.common_slope else 2 + model.free_floor) + model.common_slope,
+        n_respondents=0,
+    )
+
+
+def _mirror(top: Maximum) -> Array:
+    """The Hessian at the positive slope: its last row and column change sign with that parameter."""
+    sign = np.append(np.ones(top.x.size - 1), 1.0 if top.x[-1] >= 0.0 else -1.0)
+    return top.hessian * np.outer(sign, sign)
+
+
+def _within(model: Model, data: Responses, phi: Array, multiplicity: Array) -> Array:
+    """What the variance of one item adds to that of the mean of its class (items with the same total).
+
+    Contrasts within a class are untouched by theta: their information is that of complete data, D, so that
+    var(d_i) = var(class mean) + (1 - 1 / m) / D for a class of m.
+    """
+    if (multiplicity == 1.0).all():
+        return np.zeros(model.n_items)
+    curvature = np.zeros((6, model.n_items))
+    p = model.unpack(phi)
+    at, weights = mml._posterior(model, data, phi, p)
+    for chunk, w, _ in weights:
+        mml._add_gradient(model, chunk, w, at, p, np.zeros(2 * model.n_items), curvature)
+    return (1.0 - 1.0 / multiplicity) * multiplicity / -curvature[0]
+
+
+def _scatter(fitted: ItemFit, inner: NDArray[np.intp], flags: NDArray[np.str_], c: Array) -> ItemFit:
+    """Place the inner items among all, the others NaN."""
+
+    def place(values: Array, other: Array | float) -> Array:
+        full = np.array(np.broadcast_to(other, flags.shape), np.float64)
+        full[inner] = values
+        return full
+
+    noted = (*fitted.flags, *sorted(set(flags.tolist()) - {""}))
+    return replace(
+        fitted,
+        a=place(fitted.a, np.exp(np.mean(np.log(np.abs(fitted.a))))),
+        b=place(fitted.b, np.nan),
+        c=place(fitted.c, c),
+        se_a=place(fitted.se_a, np.nan),
+        se_b=place(fitted.se_b, np.nan),
+        flags=noted,
+        item_flags=tuple(flags.tolist()),
+    )
+
+
+def _with_extremes(
+    fitted: ItemFit, s: checks.Numbers, k: checks.Numbers, weights: Array, flags: NDArray[np.str_]
+) -> ItemFit:
+    mean, sd = posterior_of_extremes(fitted, s, k, weights, flags)
+    b, se = fitted.b.copy(), fitted.se_b.copy()
+    b[flags != ""], se[flags != ""] = mean, sd
+    return replace(fitted, b=b, se_b=se)
+
+
+def _conditional(s: checks.Numbers, k: checks.Numbers, weights: Array, *, binary: bool) -> ItemFit:
+    if not binary:
+        raise ValueError(
+            "estimator 'cml' takes single responses, not counts of rollouts; use estimator='mml'."
+        )
+    flags = _item_flags(s, k)
+    inner = np.flatnonzero(flags == "")
+    b, covariance, top = fit_conditional(s[:, inner], k[:, inner], weights)
+    one = np.ones(inner.size)
+    fitted = ItemFit(
+        model="rasch",
+        estimator="cml",
+        a=one,
+        b=b,
+        c=0.0 * one,
+        se_a=0.0 * one,
+        se_b=np.sqrt(np.diag(covariance)),
+        theta_sd=float("nan"),
+        se_theta_sd=float("nan"),
+        loglik=top.value,
+        grad_norm=top.grad_norm,
+        converged=top.converged,
+        convention=CONVENTIONS["cml"],
+        flags=() if top.converged else ("not_converged",),
+        item_flags=(),
+        n_parameters=inner.size - 1,
+        n_respondents=int(weights.sum()),
+    )
+    everything = _scatter(fitted, inner, flags, np.zeros(flags.size))
+    return _with_extremes(everything, s, k, weights, flags) if inner.size < flags.size else everything

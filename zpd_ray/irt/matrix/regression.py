@@ -1,0 +1,162 @@
+"""Explanatory models with the persons as the random side: the LLTM and latent regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from zpd_ray.irt import checks
+from zpd_ray.irt.matrix import mml
+from zpd_ray.irt.matrix.mml import Model, Responses
+from zpd_ray.irt.newton import maximise
+from zpd_ray.irt.pool.explanatory import fit_explanatory
+from zpd_ray.irt.prior import Prior
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LLTMFit:
+    """`fit_lltm`: b = gamma'(x - origin) without residual, theta ~ N(theta_mean, theta_sd^2). Logits."""
+
+    gamma: Array
+    gamma_se: Array
+    theta_mean: float
+    se_theta_mean: float
+    theta_sd: float
+    se_theta_sd: float
+    b: Array
+    loglik: float
+    grad_norm: float
+    converged: bool
+    origin: Array
+    convention: str
+    n_parameters: int
+
+
+def fit_lltm(
+    responses: ArrayLike,
+    covariates: ArrayLike,
+    freq: ArrayLike | None = None,
+    *,
+    trials: ArrayLike | None = None,
+    origin: ArrayLike | None = None,
+) -> LLTMFit:
+    """Linear logistic test model (Fischer 1973, Acta Psychologica 37, 359-374), random persons, by
+    marginal ML.
+
+    responses, trials, freq as in `fit`; covariates: (n_items, n_covariates), without intercept: the mean
+    ability takes its place. origin: covariate values of an item of difficulty 0, default their mean.
+    """
+    s, k = checks.binary(responses) if trials is None else checks.counts(responses, trials)
+    weights = checks.frequencies(freq, s.shape[0])
+    checks.answered(k[weights > 0] > 0)
+    x = checks.covariates(covariates, s.shape[1])
+    centre = x.mean(axis=0) if origin is None else checks.vector("origin", origin, x.shape[1])
+    x = x - centre
+    checks.identified(x, np.ones(s.shape[1]), np.zeros(x.shape[1]))
+    right, tried = s.astype(np.float64), k.astype(np.float64)
+    if (tried == tried[0]).all():  # scores are sufficient: d is fixed, so item totals only enter linearly
+        score, rows = np.unique(right.sum(axis=1), return_inverse=True)
+        by_score = np.bincount(rows.reshape(-1), weights).astype(np.float64)
+        data = Responses(None, tried[0], by_score, score, weights @ right)
+    else:
+        data = Responses(right, tried, weights, right.sum(axis=1), weights @ right)
+    model = Model(s.shape[1], True, np.zeros(s.shape[1]))
+    # (d, slope) = basis @ (mean, gamma, sd): d = mean - x gamma
+    basis = np.zeros((s.shape[1] + 1, x.shape[1] + 2))
+    basis[:-1, 0], basis[:-1, 1:-1], basis[-1, -1] = 1.0, -x, 1.0
+
+    def objective(rho: Array, deep: bool) -> tuple[float, Array, Array | None]:
+        value, gradient, hessian = mml.objective(model, data, basis @ rho, deep)
+        return value, basis.T @ gradient, None if hessian is None else basis.T @ hessian @ basis
+
+    start = np.zeros(basis.shape[1])
+    start[-1] = 1.0
+    top = maximise(objective, start)
+    se = np.sqrt(np.diag(top.covariance()))
+    return LLTMFit(
+        gamma=top.x[1:-1],
+        gamma_se=se[1:-1],
+        theta_mean=float(top.x[0]),
+        se_theta_mean=float(se[0]),
+        theta_sd=float(abs(top.x[-1])),
+        se_theta_sd=float(se[-1]),
+        b=x @ top.x[1:-1],
+        loglik=top.value,
+        grad_norm=top.grad_norm,
+        converged=top.converged,
+        origin=centre,
+        convention="logits; slope 1; b = gamma'(x - origin); theta ~ N(theta_mean, theta_sd^2)",
+        n_parameters=basis.shape[1],
+    )
+
+
+@dataclass(frozen=True)
+class PersonFit:
+    """`fit_persons`: theta_n ~ N(gamma'(w_n - origin), sigma^2), item difficulties fixed parameters. Logits.
+
+    b, b_se: (n_items,); theta_mean, theta_sd: (n_respondents,), posterior of each ability given the
+    estimates.
+    """
+
+    b: Array
+    b_se: Array
+    gamma: Array
+    gamma_se: Array
+    sigma: float
+    sigma_se: float
+    theta_mean: Array
+    theta_sd: Array
+    loglik: float
+    grad_norm: float
+    converged: bool
+    flags: tuple[str, ...]
+    origin: Array
+    convention: str
+    n_parameters: int
+
+
+MIRRORED = {"all_right": "item_all_wrong", "all_wrong": "item_all_right"}
+
+
+def fit_persons(
+    successes: ArrayLike,
+    trials: ArrayLike,
+    person_covariates: ArrayLike,
+    *,
+    freq: ArrayLike | None = None,
+    origin: ArrayLike | None = None,
+    prior: Prior | None = None,
+) -> PersonFit:
+    """Latent regression Rasch model: abilities explained by covariates of the respondents (Mislevy 1987,
+    Applied Psychological Measurement 11(1), 81-91).
+
+    The mirror image of `fit_explanatory`: wrong answers of items on respondents. successes, trials:
+    (n_respondents, n_items); person_covariates: (n_respondents, n_covariates); freq: (n_respondents,). In
+    `prior`, theta stands for b. Without covariates this is the Rasch model by marginal ML.
+    """
+    s, k = checks.counts(successes, trials)
+    wrong = np.ascontiguousarray((k.astype(np.int64) - s).T)
+    fit = fit_explanatory(
+        wrong, np.ascontiguousarray(k.T), person_covariates, freq=freq, origin=origin, prior=prior
+    )
+    return PersonFit(
+        b=fit.theta,
+        b_se=fit.theta_se,
+        gamma=fit.gamma,
+        gamma_se=fit.gamma_se,
+        sigma=fit.sigma,
+        sigma_se=fit.sigma_se,
+        theta_mean=fit.b_mean,
+        theta_sd=fit.b_sd,
+        loglik=fit.loglik,
+        grad_norm=fit.grad_norm,
+        converged=fit.converged,
+        flags=tuple(MIRRORED.get(flag, flag) for flag in fit.flags),
+        origin=fit.origin,
+        convention="logits; slope 1; theta ~ N(gamma'(w - origin), sigma^2), mean 0 at the origin; b fixed",
+        n_parameters=fit.n_parameters,
+    )

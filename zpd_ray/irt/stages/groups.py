@@ -1,0 +1,181 @@
+"""One ability for each group of items (a skill, a domain), shrunk to the common one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+
+from zpd_ray.irt import checks
+from zpd_ray.irt.newton import maximise
+from zpd_ray.irt.pool import marginal
+from zpd_ray.irt.pool.design import Design, build
+from zpd_ray.irt.pool.explanatory import SIGMA_MIN, ExplanatoryFit
+
+Array = NDArray[np.float64]
+
+TAU_MIN, TAU_MAX = 1e-3, 5.0  # logits; below TAU_MIN the groups are one
+ROUNDS = 25
+SETTLED = 1e-4  # logits
+
+
+@dataclass(frozen=True)
+class GroupAbility:
+    """`group_abilities`: theta, se (n_respondents, n_groups) in the order of `groups`; common, common_se
+    (n_respondents,) the mean they are shrunk to; tau the sd between groups; gamma, sigma refitted beside
+    them.
+
+    flags: "no_group_differences" where tau is at its lower bound.
+    """
+
+    groups: NDArray[Any]
+    theta: Array
+    se: Array
+    common: Array
+    common_se: Array
+    tau: float
+    gamma: Array
+    sigma: float
+    flags: tuple[str, ...]
+
+
+def group_abilities(
+    fit: ExplanatoryFit,
+    successes: ArrayLike,
+    trials: ArrayLike,
+    covariates: ArrayLike,
+    groups: ArrayLike,
+    guess: ArrayLike | None = None,
+    *,
+    freq: ArrayLike | None = None,
+    tau: float | None = None,
+) -> GroupAbility:
+    """Abilities theta_jg ~ N(theta_j, tau^2) of respondent j on the items of group g, starting from a fit.
+
+    Data arguments as in `fit_explanatory`; groups: (n_items,) labels. Difficulties are integrated out. In
+    turns until they settle: the groups' posterior modes; gamma and sigma (unless the fit held sigma),
+    which would be too wide were the groups one; theta_j and tau by maximum likelihood, each group's
+    likelihood taken as normal at its mode (empirical Bayes; Efron & Morris 1975, JASA 70, 311-319), or tau
+    as given. se is the posterior sd given theta_j and tau. A group without responses cannot be told from
+    theta_j and gets sd tau.
+    """
+    s, k = checks.counts(successes, trials)
+    x, labels = np.asarray(covariates, np.float64), np.asarray(groups)
+    if x.shape != (s.shape[1], fit.gamma.size) or labels.shape != (s.shape[1],):
+        raise ValueError(
+            f"covariates must have shape ({s.shape[1]}, {fit.gamma.size}) and groups ({s.shape[1]},), got "
+            f"{x.shape} and {labels.shape}."
+        )
+    if s.shape[0] != fit.theta.size or not np.isfinite(fit.theta).all():
+        raise ValueError(
+            "group_abilities needs the respondents of the fit, all finite; fit them with a prior."
+        )
+    if tau is not None and not 0.0 < tau < np.inf:
+        raise ValueError(f"tau must be finite and > 0, got {tau}; None estimates it.")
+    c, weights = checks.floor(guess, s.shape[1]), checks.frequencies(freq, s.shape[1])
+    names, member = np.unique(labels, return_inverse=True)
+    designs = []
+    for g in range(names.size):
+        part = np.flatnonzero(member == g)
+        designs.append(build(s[:, part], k[:, part], x[part] - fit.origin, c[part], weights[part]))
+    state = _State(
+        np.repeat(fit.theta[:, None], names.size, axis=1),
+        np.ones((fit.theta.size, names.size)),
+        fit.theta,
+        np.append(fit.gamma, np.log(fit.sigma)),
+        0.5 if tau is None else float(tau),
+    )
+    for _ in range(ROUNDS):
+        before = state
+        state = _round(state, designs, tau is None, np.isfinite(fit.sigma_se))
+        if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
+            break
+    flags = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
+    spread = 1.0 / np.sqrt(state.precision)
+    common_se = 1.0 / np.sqrt((1.0 / (state.tau**2 + _error(state))).sum(axis=1))
+    gamma, sigma = state.rest[:-1], float(np.exp(state.rest[-1]))
+    return GroupAbility(names, state.theta, spread, state.common, common_se, state.tau, gamma, sigma, flags)
+
+
+class _State(NamedTuple):
+    """theta, precision (n_respondents, n_groups); common (n_respondents,); rest = (gamma, log sigma); tau."""
+
+    theta: Array
+    precision: Array
+    common: Array
+    rest: Array
+    tau: float
+
+
+def _error(state: _State) -> Array:
+    """Sampling variance of each group's own estimate, the prior taken out of the posterior precision."""
+    return 1.0 / np.maximum(state.precision - state.tau**-2, 1e-9)
+
+
+def _round(state: _State, designs: list[Design], free_tau: bool, free_sigma: bool) -> _State:
+    theta, precision = _modes(state, designs)
+    state = state._replace(theta=theta, precision=precision)
+    state = state._replace(rest=_rest(state, designs, free_sigma))
+    error = _error(state)
+    estimate = state.common[:, None] + (theta - state.common[:, None]) * precision * error
+    if free_tau:
+        state = state._replace(tau=_between(estimate - state.common[:, None], error))
+    weight = 1.0 / (state.tau**2 + error)
+    return state._replace(common=(weight * estimate).sum(axis=1) / weight.sum(axis=1))
+
+
+def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
+    """Posterior modes and precisions given the common ability, tau, gamma and sigma."""
+    theta, precision = state.theta.copy(), np.empty_like(state.theta)
+    n = state.common.size
+    for g, design in enumerate(designs):
+
+        def objective(at: Array, deep: bool, design: Design = design) -> tuple[float, Array, Array | None]:
+            value, gradient, hessian = marginal.objective(design, np.append(at, state.rest), deep)
+            away = (at - state.common) / state.tau
+            value -= 0.5 * float(away @ away)
+            prior = None if hessian is None else hessian[:n, :n] - np.eye(n) / state.tau**2
+            return value, gradient[:n] - away / state.tau, prior
+
+        top = maximise(objective, theta[:, g])
+        theta[:, g] = top.x
+        precision[:, g] = 1.0 / np.diag(top.covariance())
+    return theta, precision
+
+
+def _rest(state: _State, designs: list[Design], free_sigma: bool) -> Array:
+    """gamma and log sigma by maximum likelihood given the abilities."""
+    n = state.common.size
+    size = state.rest.size if free_sigma else state.rest.size - 1
+
+    def objective(at: Array, deep: bool) -> tuple[float, Array, Array | None]:
+        full = np.append(at, state.rest[size:])
+        if full[-1] < np.log(SIGMA_MIN):
+            return -np.inf, np.zeros(size), None
+        value, gradient, hessian = 0.0, np.zeros(size), np.zeros((size, size)) if deep else None
+        for g, design in enumerate(designs):
+            own = marginal.objective(design, np.append(state.theta[:, g], full), deep)
+            value += own[0]
+            gradient += own[1][n : n + size]
+            if hessian is not None and own[2] is not None:
+                hessian += own[2][n : n + size, n : n + size]
+        return value, gradient, hessian
+
+    if size == 0:
+        return state.rest
+    return np.append(maximise(objective, state.rest[:size]).x, state.rest[size:])
+
+
+def _between(estimate: Array, error: Array) -> float:
+    """Maximum likelihood sd of the groups, each estimate being N(0, tau^2 + error)."""
+
+    def deviance(log_tau: float) -> float:
+        total = error + np.exp(2.0 * log_tau)
+        return float(np.sum(np.log(total) + estimate**2 / total))
+
+    found = minimize_scalar(deviance, bounds=(np.log(TAU_MIN), np.log(TAU_MAX)), method="bounded")
+    edge = deviance(np.log(TAU_MIN)) <= found.fun + 1e-9
+    return TAU_MIN if edge else float(np.exp(found.x))

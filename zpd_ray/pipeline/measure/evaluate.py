@@ -1,0 +1,52 @@
+"""Accuracy and NLL of a model on the evaluation set: measured as the pool is, with one greedy response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zpd_ray.config import Config
+from zpd_ray.engines import ModelRef
+from zpd_ray.pipeline.ingest.ingest import EVALUATION
+from zpd_ray.pipeline.measure.measure import measure
+from zpd_ray.rundir.store import Store
+
+
+def evaluate(config: Config, store: Store, model: ModelRef, directory: str) -> dict[str, Any]:
+    """Measure the evaluation set with ``model``; returns and writes ``directory``/metrics.json.
+
+    accuracy: right answers / items measured, overall and by group; failed: items that could not be measured;
+    nll: mean over items, nats per token. Empty when the run has no evaluation set.
+    """
+    metrics: dict[str, Any] = {}
+    if config.evaluation is not None:
+        into = f"{directory}/evaluation"
+        measure(config, store, model, EVALUATION, into, rollouts=1)
+        metrics = _metrics(store, into)
+    store.write_json(f"{directory}/metrics.json", metrics)
+    return metrics
+
+
+def _metrics(store: Store, into: str) -> dict[str, Any]:
+    measured = pa.concat_tables([_with_group(store, into, name) for name in store.names(into)])
+    total = measured.num_rows
+    measured = measured.filter(pc.is_valid(measured["nll"]))
+    groups = measured.group_by("group").aggregate([("successes", "mean"), ("successes", "count")])
+    return {
+        "items": measured.num_rows,
+        "failed": total - measured.num_rows,
+        "right": pc.sum(measured["successes"]).as_py() or 0,
+        "accuracy": pc.mean(measured["successes"]).as_py(),
+        "nll": pc.mean(pc.cast(measured["nll"], pa.float64())).as_py(),
+        "unparsed": pc.sum(measured["unparsed"]).as_py() or 0,
+        "groups": {row["group"]: row["successes_mean"] for row in groups.sort_by("group").to_pylist()},
+    }
+
+
+def _with_group(store: Store, into: str, name: str) -> pa.Table:
+    """Measured rows and the group of each; evaluation sets are small enough to hold."""
+    group = store.read_table(f"{EVALUATION}/{name}", ["group"])["group"]
+    measured = store.read_table(f"{into}/{name}", ["nll", "successes", "unparsed"])
+    return measured.append_column("group", pc.fill_null(group, ""))

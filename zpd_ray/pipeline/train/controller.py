@@ -1,0 +1,103 @@
+"""The actor between the driver, which has a stage to train, and the train workers, which wait for one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from zpd_ray.config import Config
+from zpd_ray.engines import ModelRef
+from zpd_ray.rundir.store import Store
+
+# A stage whose workers die (preempted, out of memory) is begun again from its last checkpoint, so many times.
+WORKER_FAILURES = 3
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Work:
+    """The training of one stage, as every worker is told of it."""
+
+    config: Config
+    store: Store
+    model: ModelRef  # that the stage begins with
+    directory: str  # of the stage, in the run directory
+    items: int
+    rows: list[int]  # of each worker's shard, over all epochs
+    shards: list[Any]  # one ray.data.DataIterator per worker
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the controller knows of a stage."""
+
+    known: bool  # False for an actor that was restarted: it has to be told again
+    rows: int  # that worker 0 has taken
+    finished: bool
+    failure: str  # a sentence, or empty
+    waited: float | None  # seconds in which worker 0 had no stage to train; None for its first
+
+
+class Controller:
+    """Holds nothing that the driver would not tell it again, so that Ray may restart it."""
+
+    def __init__(self) -> None:
+        """Nothing to train yet."""
+        self._stage = -1
+        self._work: Work | None = None
+        self._open = True
+        self._rows, self._starts, self._finished = 0, 0, -1
+        self._failure, self._last_words = "", ""
+        self._waited: float | None = None
+
+    # --- for the driver ---
+
+    async def publish(self, work: Work) -> None:
+        """Hand this stage to the workers."""
+        if work.model.stage != self._stage:
+            self._stage, self._work = work.model.stage, work
+            self._rows, self._starts, self._waited = 0, 0, None
+
+    async def close(self) -> None:
+        """There is no further stage."""
+        self._open = False
+
+    async def hear(self, stage: int) -> Heard:
+        """How the stage is going."""
+        known, finished = self._stage == stage, self._finished >= stage
+        return Heard(known, self._rows, finished, self._failure, self._waited)
+
+    # --- for the workers ---
+
+    async def next(self, rank: int, after: int) -> Work | None:
+        """The stage that follows ``after`` (-1: whichever is open), as soon as there is one; None at the end.
+
+        Asking for it says that ``after`` is finished. A stage that worker 0 asks for too often has failed.
+        """
+        asked = time.monotonic()
+        if rank == 0:
+            self._finished = max(self._finished, after)
+        while self._stage <= after and self._open and not self._failure:
+            await asyncio.sleep(POLL_SECONDS)
+        if rank == 0 and self._open:
+            self._starts += 1
+            self._waited = time.monotonic() - asked if after >= 0 else None
+            if self._starts > 1 + WORKER_FAILURES:
+                self._failure = (
+                    f"its workers died {self._starts - 1} times; {self._last_words or 'see the Ray logs'}"
+                )
+        return None if self._failure or not self._open else self._work
+
+    async def tell(self, rows: int) -> None:
+        """Worker 0 has taken so many rows."""
+        self._rows = rows
+
+    async def fail(self, reason: str) -> None:
+        """What no further attempt would mend."""
+        self._failure = reason
+
+    async def note(self, error: str) -> None:
+        """What a worker died of, as far as it could say."""
+        self._last_words = f"one said: {error}"

@@ -1,0 +1,205 @@
+"""What a train worker sees: ``for stage in zpd_ray.stages()``, and the batches of each stage.
+
+    def loop() -> None:                                   # train.function = "my.module:loop"
+        for stage in zpd_ray.stages():                    # waits until the next one is selected
+            for batch in stage.iter_torch_batches(batch_size=8):
+                loss = model(**batch).loss
+                ...
+            model.save_pretrained(directory)
+            stage.report(directory, {"loss": float(loss)})
+
+The loop runs once in every Ray Train worker and lives through all stages: model, optimiser and process group
+stay up. When a worker dies, Ray Train starts the loop anew in all of them, and the first stage that it gets
+is the one that was not finished.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.train
+from ray.exceptions import RayError
+from ray.train import Checkpoint
+from ray.train.torch import get_device
+from torch import Tensor
+
+from zpd_ray.config import TrainConfig
+from zpd_ray.engines.adapters import check_adapter
+from zpd_ray.engines.tokens import Encoded, encode, load_tokenizer
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.train.controller import Work
+from zpd_ray.training.loss import IGNORED, collate
+from zpd_ray.user_code import load_function
+
+_controller: Any = None  # of this worker's job, as long as its loop runs
+
+
+def stages() -> Iterator[Stage]:
+    """The stages of the run, one after the other; blocks until the driver has selected the next.
+
+    Raises ZpdError outside of a training job that zpd-ray started, and when the loop asks for a next stage
+    before it has reported the one it has.
+    """
+    if _controller is None:
+        raise ZpdError(
+            "zpd_ray.stages() works inside of a training job that zpd-ray has started; name this function in "
+            "the config, as train.function = 'my.module:loop', and start it with `zpd-ray run`"
+        )
+    rank, after = ray.train.get_context().get_world_rank(), -1
+    while (work := ray.get(_controller.next.remote(rank, after))) is not None:
+        # Rank 0 may have died between closing a stage and asking for the next.
+        if after < 0 and work.store.exists(f"{work.directory}/train.json"):
+            after = work.model.stage
+            continue
+        stage = Stage(work, _controller)
+        yield stage
+        stage._check_reported()
+        after = stage.number
+
+
+class Stage:
+    """One stage in a train worker.
+
+    number: of the stage, from 0. items: selected, over all workers. rows: of this worker, over all epochs.
+    base, adapter: local paths of the model that the stage begins with; adapter is None for the base model
+    itself and in full fine-tuning. train: the config's section.
+    """
+
+    def __init__(self, work: Work, controller: Any) -> None:
+        """For ``stages()``."""
+        context = ray.train.get_context()
+        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.work, self.number, self.items = work, work.model.stage, work.items
+        self.rows = work.rows[self.rank]
+        self.train: TrainConfig = work.config.train
+        self._controller, self._reported = controller, False
+        self._copies = tempfile.TemporaryDirectory(prefix="zpd-ray-")  # where the run directory is remote
+        model = work.store.fetched(work.model, self._copies.name)
+        self.base, self.adapter = model.base, model.adapter
+
+    def iter_batches(self, batch_size: int) -> Iterator[pa.Table]:
+        """This worker's rows in training order, epoch after epoch: tables of at most ``batch_size`` rows.
+
+        Columns: item_id, messages (list of role and content), response, rank (by score, from 0).
+        """
+        taken = 0
+        for batch in self.work.shards[self.rank].iter_batches(
+            batch_size=batch_size, batch_format="pyarrow", prefetch_batches=1
+        ):
+            yield batch
+            taken += batch.num_rows
+            if self.rank == 0:
+                self._controller.tell.remote(taken)
+
+    def iter_tokens(self) -> Iterator[dict[str, list[int]]]:
+        """The same row by row as ``input_ids`` and ``labels``: for trainers that batch for themselves.
+
+        The ids are those that were measured; labels are -100 outside of the response.
+        """
+        for ids in self._encoded(self.train.micro_batch_size):
+            for prompt, response in zip(ids.prompt_ids, ids.response_ids, strict=True):
+                yield {"input_ids": prompt + response, "labels": [IGNORED] * len(prompt) + response}
+
+    def iter_torch_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
+        """The same as tensors on this worker's device, all int64 of shape (rows, longest).
+
+        ``input_ids``, ``attention_mask`` and ``labels``: what a causal model of transformers takes. Every
+        worker gets as many batches.
+        """
+        device = get_device()
+        for ids in self._encoded(batch_size):
+            batch = collate(ids.prompt_ids, ids.response_ids)
+            yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+    def _encoded(self, batch_size: int) -> Iterator[Encoded]:
+        tokenizer, separator = load_tokenizer(self.base), self.work.config.model.separator
+        for rows in self.iter_batches(batch_size):
+            yield encode(tokenizer, rows["messages"], rows["response"], separator)
+
+    @contextmanager
+    def checkpoint(self) -> Iterator[Path | None]:
+        """The files of the last checkpoint made inside this stage; None where there is none.
+
+        A checkpoint of an earlier stage is not given: that stage's result is in ``adapter`` or ``base``.
+        """
+        found = ray.train.get_checkpoint()
+        if found is None or found.get_metadata().get("stage") != self.number:
+            yield None
+            return
+        with found.as_directory() as directory:
+            yield Path(directory)
+
+    def save_checkpoint(self, directory: Path | None) -> None:
+        """Keep the files in ``directory`` for an attempt that goes on from here; called by all workers.
+
+        Only rank 0 gives a directory; its files may go afterwards.
+        """
+        checkpoint = Checkpoint.from_directory(directory) if directory is not None else None
+        if checkpoint is not None:
+            checkpoint.set_metadata({"stage": self.number})
+        ray.train.report({"stage": self.number}, checkpoint=checkpoint)
+
+    def report(self, path: str | Path | None, metrics: dict[str, Any]) -> None:
+        """Close the stage; called by every worker, of which rank 0's arguments count.
+
+        path: local directory with the adapter (``train.method = "lora"``) or the whole model ("full"), as
+        ``save_pretrained`` leaves it. It goes to the run directory, and the next stage is measured with it.
+        metrics: into the stage's train.json. Raises ZpdError when the directory holds no such thing.
+        """
+        self._reported = True
+        if self.rank != 0:
+            return
+        if path is None:
+            raise ZpdError(
+                f"stage {self.number}: rank 0 has to report the directory that it trained, got None"
+            )
+        _check_result(self.train.method, Path(path))
+        self.work.store.upload(str(path), f"{self.work.directory}/{self.train.result}")
+        known = {"items": self.items, "rows": sum(self.work.rows)}
+        self.work.store.write_json(f"{self.work.directory}/train.json", known | metrics)
+
+    def _check_reported(self) -> None:
+        self._copies.cleanup()
+        if not self._reported:
+            raise ZpdError(
+                f"the training loop left stage {self.number} without a word; expected every worker to call "
+                "stage.report(directory, metrics) at the end of each stage"
+            )
+
+
+def _check_result(method: str, path: Path) -> None:
+    if method == "lora":
+        check_adapter(path)
+        return
+    found = sorted(file.name for file in path.glob("*"))
+    if "config.json" not in found or not any(name.endswith(".safetensors") for name in found):
+        raise ZpdError(
+            f"stage.report got {path}, which holds {', '.join(found) or 'nothing'}; expected config.json, "
+            "*.safetensors and the tokenizer, as save_pretrained leaves them"
+        )
+
+
+def serve(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: the loop, with what it says when it fails."""
+    global _controller
+    _controller = settings["controller"]
+    try:
+        load_function("the training loop", settings["function"], "function()")()
+    except ZpdError as error:
+        ray.get(_controller.fail.remote(str(error)))
+        raise
+    except Exception as error:
+        told = traceback.format_exception_only(error)[-1].strip()
+        # Where there are several workers it may be the echo of another one's death.
+        alone = ray.train.get_context().get_world_size() == 1 and not isinstance(error, RayError)
+        ray.get((_controller.fail if alone else _controller.note).remote(told))
+        raise
+    finally:
+        _controller = None

@@ -1,0 +1,134 @@
+"""Opening a run directory: new, or an earlier run's, for one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import platform
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TextIO
+
+from zpd_ray import graders
+from zpd_ray.config import Config
+from zpd_ray.config_file import differences, to_toml, validate
+from zpd_ray.engines.tokens import load_tokenizer, max_length
+from zpd_ray.errors import ZpdError
+from zpd_ray.readers.sources import expand
+from zpd_ray.rundir.store import Store
+from zpd_ray.user_code import load_function
+
+LOCK = ".zpd-ray.lock"
+PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
+
+
+def check_run(config: Config) -> Store:
+    """The store of a run, after everything that can be checked before work starts; writes nothing.
+
+    Raises ZpdError when the config differs from the one of an earlier attempt, the directory holds something
+    else, or an input is not there.
+    """
+    store = Store(config.output)
+    if store.exists("config.toml"):
+        _check_same(config, store)
+    else:
+        _check_ours(store)
+        check_inputs(config, store)
+    return store
+
+
+def record(config: Config, store: Store) -> None:
+    """Bind the run directory to the config: once the pool is there, so that a refused one can be mended."""
+    if not store.exists("config.toml"):
+        store.write_json("manifest.json", _manifest(config))
+        store.write_bytes("config.toml", to_toml(config).encode())
+
+
+def check_inputs(config: Config, store: Store) -> None:
+    """Sources outside the run directory, functions that load, a model with a tokenizer: ZpdError else."""
+    graders.load(config.measure.grader)
+    if config.train.function is not None:
+        load_function("the training loop", config.train.function, "function()")
+    for source in filter(None, (config.pool, config.evaluation)):
+        for file in expand(source.path, source.format):
+            if file.path.startswith(f"{store.root}/"):
+                raise ZpdError(
+                    f"{file.path} lies inside the run directory {store.root}, whose files are the "
+                    "run's to replace; give an output beside the data"
+                )
+    if config.engine.name == "vllm" and find_spec("vllm") is None:
+        raise ZpdError(
+            "engine.name = 'vllm', and no vllm is installed here; pip install 'zpd-ray[vllm]' on every node, "
+            "or set engine.name = 'transformers'"
+        )
+    if config.engine.name != "simulated":
+        max_length(config.model, load_tokenizer(config.model.path))
+        _check_weights(Path(config.model.path))
+
+
+def _check_weights(directory: Path) -> None:
+    if directory.is_dir() and not list(directory.glob("*.safetensors")):
+        names = sorted(path.name for path in directory.iterdir())
+        raise ZpdError(
+            f"no weights in {directory}, which holds {', '.join(names)}; expected *.safetensors: save the "
+            "model with save_pretrained (other formats are not read, since they can run code)"
+        )
+
+
+def _check_ours(store: Store) -> None:
+    """A run empties directories of its own name: not in a directory with somebody's files."""
+    found = store.entries("")
+    if found and LOCK not in found:
+        raise ZpdError(
+            f"the output directory {store.root} is not empty and holds no run (found "
+            f"{', '.join(found[:5])}); give a new or an empty directory"
+        )
+
+
+def _check_same(config: Config, store: Store) -> None:
+    before = validate(tomllib.loads(store.read_bytes("config.toml").decode()))
+    changed = differences(before, config)
+    if changed:
+        raise ZpdError(
+            f"the run directory {store.root} belongs to another config: {'; '.join(changed)}; take these "
+            "back to resume it, or give another output"
+        )
+
+
+def _manifest(config: Config) -> dict[str, object]:
+    versions = {package: version(package) for package in PACKAGES}
+    return {"seed": config.seed, "python": platform.python_version(), "versions": versions}
+
+
+@contextmanager
+def locked(store: Store) -> Iterator[None]:
+    """The run directory, begun if it is new, for one process at a time where the file system can say so.
+
+    A killed process leaves no lock behind. Raises ZpdError when another process has the run, or the directory
+    cannot be made.
+    """
+    if not store.is_local:
+        store.write_bytes(LOCK, b"")
+        yield
+        return
+    with _open_lock(store) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ZpdError(
+                f"another process is working on {store.root}; wait for it, or give another output"
+            ) from None
+        yield
+
+
+def _open_lock(store: Store) -> TextIO:
+    try:
+        Path(store.path()).mkdir(parents=True, exist_ok=True)  # the root may be a file:// URI
+        return Path(store.path(LOCK)).open("a")
+    except OSError as problem:
+        raise ZpdError(
+            f"cannot write to the run directory {store.root}: {problem}; set output to another place"
+        ) from None
