@@ -11,7 +11,8 @@ import typer
 from click import Context
 from typer.testing import CliRunner
 
-from zpd_ray import __version__, cli
+from zpd_ray import __version__
+from zpd_ray.cli import app as cli
 from zpd_ray.cli.options import exit_code
 from zpd_ray.errors import ZpdError
 
