@@ -64,7 +64,7 @@ def row(output: Path) -> dict[str, list[float]]:
     names = [f"stages/{stage.name}" for stage in stages]
     return {
         "accuracy": [read(f"{name}/metrics.json")["accuracy"] for name in ("base", *names)],
-        "theta": [read(f"{name}/fit.json")["theta"] for name in names],
+        "theta": [read(f"{name}/fit.json")["ability"]["theta"] for name in names],
         "b": [read(f"{name}/selection.json")["mean_b"] for name in names],
     }
 

@@ -28,7 +28,7 @@ KINDS = ("driver", "raylet", *TITLES)
 MOST_DELAY = 1.5  # seconds after the moment
 PRESENT_SECONDS = 20.0  # in which what is to be struck appears
 # After which files something is at work that can be struck; anything can be after others.
-SCORING = "measurements/*.parquet|base/evaluation/*.parquet|00/evaluation/*.parquet"
+SCORING = "answers/*.parquet|base/evaluation/*.parquet|00/evaluation/*.parquet"
 TRAINING = "selection.json|00/canary.parquet"
 WHILE = {
     "scoring actor": SCORING,

@@ -40,9 +40,9 @@ def test_the_plan_is_a_function_of_the_seed(quickstart: Quickstart) -> None:
 
 def test_a_node_the_driver_and_both_controllers_die(quickstart: Quickstart, tmp_path: Path) -> None:
     faults = [
-        Fault("raylet", "stages/00/measurements/part-000000.parquet", 0.1),
+        Fault("raylet", "stages/00/measurements/answers/part-000000.parquet", 0.1),
         Fault("stage controller", "stages/00/selection.json", 0.5),
-        Fault("driver", "stages/01/measurements/part-000000.parquet", 0.0),
+        Fault("driver", "stages/01/measurements/answers/part-000000.parquet", 0.0),
         Fault("Ray Train's controller", "stages/01/selection.json", 0.2),
     ]
     assert struck(quickstart, tmp_path / "run", faults, LocalNodes()) == faults

@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 
 from tests.pipeline.conftest import simulated_values
 from tests.pipeline.processes import RUN_SECONDS
+from zpd_ray.rundir.records import load_events
 from zpd_ray.rundir.store import Store
 
 pytestmark = pytest.mark.slow
@@ -58,7 +59,7 @@ def run(tmp_path: Path) -> Run:
                 command = [sys.executable, "-c", CODE, json.dumps(values)]
                 process = subprocess.Popen(command, stdout=log, stderr=log)
                 if change is not None:
-                    wait_for(output / "stages/00/measurements", process)
+                    wait_for(output / "stages/00/measurements/answers", process)
                     change(cluster)
                 assert process.wait(RUN_SECONDS) == 0, (tmp_path / f"{name}.log").read_text()
         finally:
@@ -82,7 +83,7 @@ def wait_for(directory: Path, process: subprocess.Popen[bytes]) -> None:
 
 def at_work(store: Store) -> list[int]:
     """How many scorers took part in each measuring."""
-    return [len(event["scorers"]) for event in store.events() if event["step"] == "scored"]
+    return [len(event.details["scorers"]) for event in load_events(store) if event.step == "scored"]
 
 
 def test_one_two_and_four_nodes_give_the_same_selection(run: Run) -> None:

@@ -13,7 +13,7 @@ from zpd_ray.config_file import validate
 from zpd_ray.engines.simulated import true_difficulty
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.commands import perform
-from zpd_ray.pipeline.fit.ability import load_fit
+from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.store import Store
 
 
@@ -30,7 +30,7 @@ def test_ability_and_zone_follow_the_truth(simulate: Run) -> None:
     for stage in range(config.stages):
         fit = load_fit(store, stage)
         truth = stage * config.engine.simulated.gain
-        assert abs(fit.theta - truth) < 4 * fit.theta_se + 0.05
+        assert abs(fit.ability.theta - truth) < 4 * fit.ability.se + 0.05
         selected = table_of(store, f"stages/{stage:02d}/selected")
         zone = selected.filter(pc.equal(selected["reason"], "zone"))
         assert abs(true_difficulty(zone["item_id"]).mean() - truth) < 0.15
@@ -64,7 +64,9 @@ def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Run) -> None:
 def test_any_number_of_actors_gives_the_same_bytes(simulate: Run) -> None:
     _, one = simulate(output="one", cluster={"actors": 1})
     _, three = simulate(output="three", cluster={"actors": 3})
-    directories = [f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements", "selected", "chosen")]
+    directories = [
+        f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements/answers", "selected", "chosen")
+    ]
     assert files_of(one, *directories) == files_of(three, *directories)
     assert load_fit(one, 1) == load_fit(three, 1)
 
@@ -120,7 +122,7 @@ def test_random_ignores_difficulty(simulate: Run) -> None:
 def test_feedback_calibration_moves_the_zone_too(simulate: Run) -> None:
     _, store = simulate(n=3000, ability={"calibration": "feedback"})
     fits = [load_fit(store, stage) for stage in (0, 1)]
-    assert fits[1].theta > fits[0].theta
+    assert fits[1].ability.theta > fits[0].ability.theta
     assert (
         store.read_json("stages/01/selection.json")["mean_b"]
         > store.read_json("stages/00/selection.json")["mean_b"]
@@ -130,10 +132,10 @@ def test_feedback_calibration_moves_the_zone_too(simulate: Run) -> None:
 def test_a_pool_that_is_all_wrong_is_selected_from_by_nll(simulate: Run) -> None:
     _, store = simulate(n=900, stages=1, engine={"simulated": {"theta": -10.5}})
     fit = load_fit(store, 0)
-    assert np.isfinite(fit.theta)
-    assert np.isfinite(fit.theta_se)
+    assert np.isfinite(fit.ability.theta)
+    assert np.isfinite(fit.ability.se)
     assert "all_wrong" in fit.flags
-    measured = table_of(store, "stages/00/measurements")
+    measured = table_of(store, "stages/00/measurements/answers")
     selected = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
     nearest = measured.sort_by("nll")["item_id"].to_pylist()[:90]
     assert len(selected & set(nearest)) >= 88  # ties by NLL aside

@@ -37,8 +37,8 @@ def blocked(rows: Rows, cuts: list[int]) -> tuple[Callable, Callable]:
     edges = [0, *sorted(cuts), len(keys)]
     blocks = [slice(start, end) for start, end in pairwise(edges)]
 
-    def histogram_of(prefix: Prefix) -> np.ndarray:
-        return sum(histogram(keys[b], weights[b], prefix) for b in blocks)
+    def histogram_of(prefixes: list[Prefix]) -> list[np.ndarray]:
+        return [sum(histogram(keys[b], weights[b], prefix) for b in blocks) for prefix in prefixes]
 
     def collect(prefix: Prefix) -> Rows:
         inside = [np.flatnonzero(prefix.contains(keys[b])) + b.start for b in blocks]

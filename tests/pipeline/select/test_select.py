@@ -16,10 +16,9 @@ from tests.pipeline.processes import RUN_SECONDS, call, command
 from tests.pipeline.test_run import files_of
 from zpd_ray.config import Config
 from zpd_ray.config_file import to_toml, validate
-from zpd_ray.irt.pool.posterior import item_posterior
-from zpd_ray.matching import MAX_SCORE, probability, zpd_score
-from zpd_ray.pipeline.fit.ability import load_fit
-from zpd_ray.pipeline.select.select import select
+from zpd_ray.matching import probability, zpd_score
+from zpd_ray.pipeline.select import select
+from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection import top
 from zpd_ray.selection.budget import replay_share, resolve_budget
@@ -27,15 +26,16 @@ from zpd_ray.selection.keys import item_hash, sort_key
 
 
 def plain(config: Config, store: Store, stage: int) -> dict[str, list[str]]:
-    """Ids by reason in order of rank, from whole columns, posteriors item by item and Python's own sort."""
-    rows = table_of(store, f"stages/{stage:02d}/measurements")
+    """Ids by reason in order of rank, from whole columns and Python's own sort."""
+    rows = table_of(store, f"stages/{stage:02d}/measurements/answers")
     fit, ids = load_fit(store, stage), rows["item_id"]
-    nll, s, k = (rows[name].to_numpy().astype(float) for name in ("nll", "successes", "rollouts"))
-    b, sd = item_posterior(fit.theta, fit.gamma * (fit.z(nll) - fit.origin) + fit.shift, fit.sigma, s, k)
-    key = sort_key(zpd_score(fit.theta, b, sd), MAX_SCORE, item_hash(ids, config.seed, stage, "select"))
+    nll, s, k = (rows[name].to_numpy() for name in ("nll", "successes", "rollouts"))
+    theta = fit.ability.theta
+    b, sd = fit.difficulty(nll.astype(float), s.astype(int), k.astype(int), np.zeros(len(nll)))
+    key = sort_key(zpd_score(theta, b, sd), item_hash(ids, config.seed, stage, "select"))
     amount = resolve_budget(config.select.budget, len(ids), int(rows["n_tokens"].to_numpy().sum()))
     weight = rows["n_tokens"].to_pylist() if amount.unit == "tokens" else [1] * len(ids)
-    mastered = (probability(fit.theta, b) >= config.select.mastered_p) & (s == k)
+    mastered = (probability(theta, b) >= config.select.mastered_p) & (s == k)
     again = sorted(zip(item_hash(ids, config.seed, stage, "replay").tolist(), ids.to_pylist(), strict=True))
     mine = dict(zip(ids.to_pylist(), zip(mastered, weight, strict=True), strict=True))
     left = replay_share(amount, config.select.replay)
@@ -110,8 +110,8 @@ def test_killed_while_scoring_and_resumed_gives_the_same_bytes(simulate: Run, tm
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, kept.schema) as file:
         file.write_table(kept)
-    killed.write_bytes("stages/00/scored/part-000000.parquet.arrow", sink.getvalue())
-    killed.write_bytes("stages/00/scored/.part-000001.parquet.arrow.0123", b"half a file")
+    killed.write_bytes("stages/00/scored/part-000000.parquet.keys.arrow", sink.getvalue())
+    killed.write_bytes("stages/00/scored/.part-000001.parquet.keys.arrow.0123", b"half a file")
     done = call(arguments)
     assert done.returncode == 0, done.stderr
     directories = ("stages/00/selected", "stages/00/chosen")

@@ -16,12 +16,11 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.config import ClusterConfig
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.resources import score_nodes
-from zpd_ray.pipeline.cluster.session import at_end
 from zpd_ray.pipeline.measure.scorer import EngineFailureError, Scorer
-from zpd_ray.rundir.store import Store
+from zpd_ray.rundir import Run
 
 IN_HAND = 2  # parts that a scorer has at a time
 WORD = "word"  # what is asked of a scorer beside them
@@ -64,9 +63,12 @@ class Desk:
 class Scorers:
     """Handles of the scoring actors and of their desk; sent to tasks."""
 
-    def __init__(self, config: Config, store: Store) -> None:
-        """Start the actors. Raises ZpdError when the cluster gives them no place."""
-        cluster = config.cluster
+    def __init__(self, run: Run, family: str) -> None:
+        """Start the actors. Raises ZpdError when the cluster gives them no place.
+
+        family: of the models that they are to load (``Run.family``).
+        """
+        cluster, self.family = run.config.cluster, family
         remote: Any = ray.remote(concurrency_groups={WORD: 1})  # type: ignore[call-overload]
         actor = remote(Scorer).options(
             num_cpus=cluster.cpus_per_actor,
@@ -76,7 +78,7 @@ class Scorers:
             scheduling_strategy="SPREAD",
             label_selector=score_nodes(cluster) or None,
         )
-        self.actors: list[Any] = [actor.remote(config, store) for _ in range(cluster.actors)]
+        self.actors: list[Any] = [actor.remote(run) for _ in range(cluster.actors)]
         self.desk: Any = ray.remote(Desk).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
         self._wait_for_places(cluster)
 
@@ -164,25 +166,3 @@ class Scorers:
                 f"node, free are {free['CPU']:g} CPUs and {free['GPU']:g} GPUs in all; wait for those who "
                 "hold the rest, or lower cluster.actors"
             )
-
-
-_open: list[Scorers] = []  # of this session: one pool at most
-
-
-def scorers(config: Config, store: Store) -> Scorers:
-    """The scorers of this session, started when there are none; they end with it."""
-    if not _open:
-        _open.append(Scorers(config, store))
-        at_end(close_scorers)
-    return _open[0]
-
-
-def has_scorers() -> bool:
-    """Whether scoring actors of this session have their place."""
-    return bool(_open)
-
-
-def close_scorers() -> None:
-    """End the scorers of this session, if there are any."""
-    while _open:
-        _open.pop().close()

@@ -17,14 +17,14 @@ from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.resources import train_nodes
-from zpd_ray.pipeline.cluster.session import at_end
 from zpd_ray.pipeline.train.controller import Controller, Heard, Work
 from zpd_ray.pipeline.train.stages import serve
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import RAY_TRAIN as DIRECTORY
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import Advance
 
 BUILT_IN = "zpd_ray.pipeline.train.loop:train_loop"
-DIRECTORY = "ray_train"  # Ray Train's own, in the run directory: the last checkpoint inside a stage
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's, in its directory
 ATTEMPTS = 4  # at the job itself: Ray Train's own controller may be killed
 BEAT_SECONDS = 0.2
@@ -34,11 +34,11 @@ CLOSE_SECONDS = 60.0
 class TrainJob:
     """Workers that wait for a stage, and the thread of this process in which Ray Train runs."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, run: Run) -> None:
         """Workers start at once; they take their place in the cluster until ``close``."""
-        self.config, self.store = config, store
+        self.run, self.config, self.store = run, run.config, run.store
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        options["max_concurrency"] = 10 + config.train.workers  # every worker may be waiting in it
+        options["max_concurrency"] = 10 + run.config.train.workers  # every worker may be waiting in it
         self._controller: Any = ray.remote(Controller).options(**options).remote()
         self._error: Exception | None = None
         self._attempts, self._idle, self._served, self._closed, self.failed = 0, True, False, False, False
@@ -153,27 +153,3 @@ def _run_config(store: Store) -> RunConfig:
         checkpoint_config=CheckpointConfig(num_to_keep=1),
         failure_config=FailureConfig(max_failures=-1),  # the controller counts them, stage by stage
     )
-
-
-_open: list[TrainJob] = []  # of this session: one at most
-
-
-def train_job(config: Config, store: Store) -> TrainJob:
-    """The training job of this session, started when there is none for this run; it ends with the session."""
-    if _open and (_open[0].failed or _open[0].store.root != store.root):
-        close_train_job()
-    if not _open:
-        _open.append(TrainJob(config, store))
-        at_end(close_train_job)
-    return _open[0]
-
-
-def has_train_job() -> bool:
-    """Whether train workers of this session have their place."""
-    return bool(_open)
-
-
-def close_train_job() -> None:
-    """End the training job of this session, if there is one."""
-    while _open:
-        _open.pop().close()
