@@ -24,8 +24,9 @@ from tests.engines.lora import TARGETS, make_adapter
 from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.processes import call
 from zpd_ray.config import Config
-from zpd_ray.engines import ModelRef, rates
+from zpd_ray.engines import ModelRef
 from zpd_ray.engines.transformers import TransformersEngine
+from zpd_ray.engines.usage import rates
 from zpd_ray.errors import ZpdError
 
 pytestmark = needs_vllm

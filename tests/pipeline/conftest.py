@@ -53,11 +53,11 @@ def simulated_values(directory: Path, n: int = 1500, **sections: Any) -> dict[st
     return values
 
 
-Run = Callable[..., tuple[Config, Store]]
+Simulate = Callable[..., tuple[Config, Store]]
 
 
 @pytest.fixture
-def simulate(local_ray: None, tmp_path: Path) -> Run:
+def simulate(local_ray: None, tmp_path: Path) -> Simulate:
     """``simulate(n=..., output="other", select={...})`` runs all stages and returns config and store."""
 
     def run(n: int = 1500, output: str = "out", **sections: Any) -> tuple[Config, Store]:

@@ -20,7 +20,7 @@ import pytest
 import tomli_w
 from safetensors.numpy import load
 
-from tests.pipeline.conftest import Run, simulated_values, table_of
+from tests.pipeline.conftest import Simulate, simulated_values, table_of
 from tests.pipeline.processes import ROOT, RUN_SECONDS, Quickstart, call, command
 from tests.pipeline.ray_head import free_ports
 from tests.pipeline.test_resume import EXACT, files_of
@@ -122,7 +122,7 @@ def test_credentials_in_a_uri_are_refused_and_not_shown(bucket: Bucket) -> None:
 
 
 def test_pool_and_run_on_the_server_select_the_same_as_on_a_disk(
-    bucket: Bucket, simulate: Run, tmp_path: Path
+    bucket: Bucket, simulate: Simulate, tmp_path: Path
 ) -> None:
     _, local = simulate(n=400, stages=1)
     pool, pool_uri = tmp_path / "pool.jsonl", bucket.uri("data/*.jsonl")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from tests.pipeline.conftest import Run, questions, simulated_values, table_of, write_jsonl
+from tests.pipeline.conftest import Simulate, questions, simulated_values, table_of, write_jsonl
 from zpd_ray.config_file import validate
 from zpd_ray.engines.simulated import true_difficulty
 from zpd_ray.errors import ZpdError
@@ -25,7 +25,7 @@ def files_of(store: Store, *directories: str) -> dict[str, bytes]:
     }
 
 
-def test_ability_and_zone_follow_the_truth(simulate: Run) -> None:
+def test_ability_and_zone_follow_the_truth(simulate: Simulate) -> None:
     config, store = simulate(n=3000, stages=3)
     for stage in range(config.stages):
         fit = load_fit(store, stage)
@@ -37,7 +37,7 @@ def test_ability_and_zone_follow_the_truth(simulate: Run) -> None:
         assert np.all(np.diff(zone.sort_by("rank")["score"].to_numpy()) <= 1e-9)
 
 
-def test_selections_spend_the_budget_once_and_never_twice_on_an_item(simulate: Run) -> None:
+def test_selections_spend_the_budget_once_and_never_twice_on_an_item(simulate: Simulate) -> None:
     _, store = simulate(n=1500, stages=3, select={"replay": 0.2})
     seen: set[str] = set()
     for stage in range(3):
@@ -54,14 +54,14 @@ def test_selections_spend_the_budget_once_and_never_twice_on_an_item(simulate: R
         assert sum(summary["groups"].values()) == 150
 
 
-def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Run) -> None:
+def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Simulate) -> None:
     _, store = simulate(n=1500, stages=1, select={"budget": {"tokens": 777}})
     selected = table_of(store, "stages/00/selected")
     spent = pc.sum(selected["response_tokens"]).as_py()
     assert 777 - 8 < spent <= 777  # the longest response has 8 tokens
 
 
-def test_any_number_of_actors_gives_the_same_bytes(simulate: Run) -> None:
+def test_any_number_of_actors_gives_the_same_bytes(simulate: Simulate) -> None:
     _, one = simulate(output="one", cluster={"actors": 1})
     _, three = simulate(output="three", cluster={"actors": 3})
     directories = [
@@ -71,7 +71,7 @@ def test_any_number_of_actors_gives_the_same_bytes(simulate: Run) -> None:
     assert load_fit(one, 1) == load_fit(three, 1)
 
 
-def test_any_number_of_parts_gives_the_same_selection(simulate: Run) -> None:
+def test_any_number_of_parts_gives_the_same_selection(simulate: Simulate) -> None:
     _, few = simulate(output="few", pool={"items_per_part": 1500}, select={"replay": 0.1})
     _, many = simulate(output="many", pool={"items_per_part": 130}, select={"replay": 0.1})
     assert len(many.names("pool")) > 5 * len(few.names("pool"))
@@ -81,7 +81,7 @@ def test_any_number_of_parts_gives_the_same_selection(simulate: Run) -> None:
         assert files_of(few, name) == files_of(many, name)
 
 
-def test_running_again_touches_nothing_and_a_changed_config_is_refused(simulate: Run) -> None:
+def test_running_again_touches_nothing_and_a_changed_config_is_refused(simulate: Simulate) -> None:
     config, store = simulate()
     before = {
         p: p.stat().st_mtime_ns
@@ -97,7 +97,7 @@ def test_running_again_touches_nothing_and_a_changed_config_is_refused(simulate:
     perform("run", more_actors)
 
 
-def test_steps_one_by_one_equal_the_run(simulate: Run, tmp_path: Path) -> None:
+def test_steps_one_by_one_equal_the_run(simulate: Simulate, tmp_path: Path) -> None:
     _, whole = simulate(output="whole")
     config = validate(simulated_values(tmp_path, output=str(tmp_path / "steps")))
     with pytest.raises(ZpdError, match="zpd-ray measure"):
@@ -111,7 +111,7 @@ def test_steps_one_by_one_equal_the_run(simulate: Run, tmp_path: Path) -> None:
         assert files_of(whole, name) == files_of(steps, name)
 
 
-def test_random_ignores_difficulty(simulate: Run) -> None:
+def test_random_ignores_difficulty(simulate: Simulate) -> None:
     _, store = simulate(n=3000, stages=1, select={"method": "random", "budget": {"items": 600}})
     selected = table_of(store, "stages/00/selected")
     b = true_difficulty(selected["item_id"])
@@ -119,7 +119,7 @@ def test_random_ignores_difficulty(simulate: Run) -> None:
     assert 0.85 < b.std() < 1.15
 
 
-def test_feedback_calibration_moves_the_zone_too(simulate: Run) -> None:
+def test_feedback_calibration_moves_the_zone_too(simulate: Simulate) -> None:
     _, store = simulate(n=3000, ability={"calibration": "feedback"})
     fits = [load_fit(store, stage) for stage in (0, 1)]
     assert fits[1].ability.theta > fits[0].ability.theta
@@ -129,7 +129,7 @@ def test_feedback_calibration_moves_the_zone_too(simulate: Run) -> None:
     )
 
 
-def test_a_pool_that_is_all_wrong_is_selected_from_by_nll(simulate: Run) -> None:
+def test_a_pool_that_is_all_wrong_is_selected_from_by_nll(simulate: Simulate) -> None:
     _, store = simulate(n=900, stages=1, engine={"simulated": {"theta": -10.5}})
     fit = load_fit(store, 0)
     assert np.isfinite(fit.ability.theta)

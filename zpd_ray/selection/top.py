@@ -55,11 +55,6 @@ class Threshold:
     key: int
     item_id: str
 
-    @property
-    def first_digit(self) -> int:
-        """The first 16 bits of the key."""
-        return self.key >> (64 - DIGIT_BITS)
-
     def keeps(self, keys: Keys, ids_of: Callable[[NDArray[np.int64]], Iterable[str]]) -> NDArray[np.bool_]:
         """Which items are chosen: keys (n,). ``ids_of`` tells the ids of rows, asked for ties alone."""
         kept = keys < np.uint64(self.key)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.pipeline.conftest import Run, simulated_values, table_of
+from tests.pipeline.conftest import Simulate, simulated_values, table_of
 from tests.pipeline.processes import RUN_SECONDS, call, command
 from tests.pipeline.test_run import files_of
 from zpd_ray.config import Config
@@ -63,7 +63,7 @@ def affordable(names: list[str], items: dict[str, tuple[bool, int]], budget: int
     ],
 )
 def test_selection_is_that_of_a_plain_sort(
-    simulate: Run, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, object], sortable: int
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, object], sortable: int
 ) -> None:
     monkeypatch.setattr(select, "SORTABLE_ROWS", sortable)
     monkeypatch.setattr(top, "SORTABLE_ROWS", sortable)
@@ -78,7 +78,7 @@ def test_selection_is_that_of_a_plain_sort(
         assert not store.exists(f"stages/{stage:02d}/scored")
 
 
-def test_rows_of_the_chosen_are_those_of_their_ids(simulate: Run) -> None:
+def test_rows_of_the_chosen_are_those_of_their_ids(simulate: Simulate) -> None:
     _, store = simulate(n=600, stages=1, select={"replay": 0.3})
     for name in store.names("pool"):
         chosen, items = store.read_table(f"stages/00/chosen/{name}"), store.read_table(f"pool/{name}")
@@ -97,7 +97,7 @@ def killed_while_scoring(arguments: list[str], run: Path) -> None:
     assert not (run / "stages/00/selection.json").exists(), "killed too late to say anything"
 
 
-def test_killed_while_scoring_and_resumed_gives_the_same_bytes(simulate: Run, tmp_path: Path) -> None:
+def test_killed_while_scoring_and_resumed_gives_the_same_bytes(simulate: Simulate, tmp_path: Path) -> None:
     """What the killed attempt has kept is not trusted: here it is damaged, and another key would show."""
     sections = {"pool": {"items_per_part": 20}, "stages": 1, "select": {"replay": 0.2}}
     _, whole = simulate(output="whole", **sections)
