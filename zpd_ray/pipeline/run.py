@@ -21,7 +21,7 @@ from zpd_ray.pipeline.measure.evaluate import evaluate
 from zpd_ray.pipeline.measure.measure import measure
 from zpd_ray.pipeline.measure.scorers import close_scorers, has_scorers
 from zpd_ray.pipeline.select.select import select
-from zpd_ray.pipeline.train.controller import Work
+from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.rundir.begin import record
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection.budget import check_anchors_left, resolve_budget
@@ -128,7 +128,7 @@ def train_steps(config: Config, store: Store, stage: int) -> None:
     train_step(config, store, stage, prepare_step(config, store, stage))
 
 
-def prepare_step(config: Config, store: Store, stage: int) -> Work | None:
+def prepare_step(config: Config, store: Store, stage: int) -> StageTask | None:
     """Workers, and the selection in the order in which they take it; None where there is nothing to train."""
     name = stage_directory(stage)
     if config.train.method == "none" or store.exists(f"{name}/train.json"):
@@ -142,7 +142,7 @@ def prepare_step(config: Config, store: Store, stage: int) -> Work | None:
     return prepare(config, store, model_of(config, store, stage), name)
 
 
-def train_step(config: Config, store: Store, stage: int, work: Work | None) -> None:
+def train_step(config: Config, store: Store, stage: int, work: StageTask | None) -> None:
     """Train on what was prepared."""
     if work is None:
         return

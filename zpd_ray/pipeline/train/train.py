@@ -6,14 +6,14 @@ from typing import Any
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
-from zpd_ray.pipeline.train.controller import Work
+from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.job import train_job
 from zpd_ray.pipeline.train.shards import ordered_shards, share_of
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import progress, say
 
 
-def prepare(config: Config, store: Store, model: ModelRef, directory: str) -> Work:
+def prepare(config: Config, store: Store, model: ModelRef, directory: str) -> StageTask:
     """Train workers, if there are none, and ``directory``/selected in the order in which they take it.
 
     model: what the stage begins with; directory: of the stage.
@@ -22,21 +22,21 @@ def prepare(config: Config, store: Store, model: ModelRef, directory: str) -> Wo
     items, epochs, workers = _dealt(config, store, directory), config.train.epochs, config.train.workers
     rows = [epochs * share_of(items, worker, workers) for worker in range(workers)]
     shards = ordered_shards(store, f"{directory}/selected", config.seed, model.stage, epochs, rows)
-    return Work(config, store, model, directory, items, rows, [shard.iterator() for shard in shards])
+    return StageTask(config, store, model, directory, items, rows, [shard.iterator() for shard in shards])
 
 
-def train(config: Config, store: Store, work: Work) -> dict[str, Any]:
+def train(config: Config, store: Store, task: StageTask) -> dict[str, Any]:
     """Train a stage; an interrupted one goes on from its last checkpoint.
 
     Leaves the adapter (or model), the trainer state and train.json in the stage's directory; returns what is
     in the latter. waited: seconds in which workers that are up since the stage before had nothing to train.
     """
     epochs, workers = config.train.epochs, config.train.workers
-    say(f"training {work.directory}: {work.items} items, {epochs} epochs, {workers} workers")
-    with progress(f"training {work.directory}", work.rows[0]) as advance:
-        heard = train_job(config, store).train(work, advance)
-    waited = {} if heard.waited is None else {"waited": round(heard.waited, 3)}
-    return store.read_json(f"{work.directory}/train.json") | waited
+    say(f"training {task.directory}: {task.items} items, {epochs} epochs, {workers} workers")
+    with progress(f"training {task.directory}", task.rows[0]) as advance:
+        status = train_job(config, store).train(task, advance)
+    waited = {} if status.waited is None else {"waited": round(status.waited, 3)}
+    return store.read_json(f"{task.directory}/train.json") | waited
 
 
 def _dealt(config: Config, store: Store, directory: str) -> int:
