@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zpd_ray.pipeline.cluster.session import Session
-from zpd_ray.pipeline.train.controller import Work
+from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.shards import ordered_shards, share_of
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import TRAIN, StageFiles
@@ -13,7 +13,7 @@ from zpd_ray.rundir.records import load_closing, load_selection
 from zpd_ray.terminal import progress, say
 
 
-def prepare(session: Session, stage: int) -> Work:
+def prepare(session: Session, stage: int) -> StageTask:
     """Train workers, if there are none, and what the stage selected in the order in which they take it."""
     run, directory = session.run, StageFiles(stage).directory
     session.train_job()  # first: workers start while the selection is sorted
@@ -21,20 +21,20 @@ def prepare(session: Session, stage: int) -> Work:
     rows = [epochs * share_of(items, worker, workers) for worker in range(workers)]
     shards = ordered_shards(run.store, StageFiles(stage).selected, run.config.seed, stage, epochs, rows)
     iterators = [shard.iterator() for shard in shards]
-    return Work(run.config, run.store, run.model(stage), directory, items, rows, iterators)
+    return StageTask(run.config, run.store, run.model(stage), directory, items, rows, iterators)
 
 
-def train(session: Session, work: Work) -> dict[str, Any]:
+def train(session: Session, task: StageTask) -> dict[str, Any]:
     """Train a stage; an interrupted one goes on from its last checkpoint.
 
     Leaves the adapter (or model), the trainer state and train.json in the stage's directory; returns what is
     in the latter. waited: seconds in which workers that are up since the stage before had nothing to train.
     """
-    train, stage = session.run.config.train, work.model.stage
-    say(f"training {work.directory}: {work.items} items, {train.epochs} epochs, {train.workers} workers")
-    with progress(f"training {work.directory}", work.rows[0]) as advance:
-        heard = session.train_job().train(work, advance)
-    waited = {} if heard.waited is None else {"waited": round(heard.waited, 3)}
+    train, stage = session.run.config.train, task.model.stage
+    say(f"training {task.directory}: {task.items} items, {train.epochs} epochs, {train.workers} workers")
+    with progress(f"training {task.directory}", task.rows[0]) as advance:
+        status = session.train_job().train(task, advance)
+    waited = {} if status.waited is None else {"waited": round(status.waited, 3)}
     return load_closing(session.run.store, stage, TRAIN) | waited
 
 
