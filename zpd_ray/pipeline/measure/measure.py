@@ -12,8 +12,9 @@ from zpd_ray.config import Config, MeasureConfig
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.measure.dispatch import dispatch
 from zpd_ray.pipeline.measure.part import COUNTED, count
-from zpd_ray.pipeline.measure.scorers import IN_HAND, Scorers, scorers
+from zpd_ray.pipeline.measure.scorers import Scorers, scorers
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import progress
 
@@ -63,18 +64,10 @@ def _score(
     pool = scorers(config, store)
     how = config.measure.model_copy(update={} if rollouts is None else {"rollouts": rollouts})
     last: dict[int, float] = {}
-    for row in parts.results(
-        pending, partial(_measure_part, pool, how, model, items, into), len(pool.actors) * IN_HAND
-    ):
+    for row in dispatch(pool, pending, how, model, items, into):
         last[row["scorer"]] = time.time()
         yield row
     _record_usage(store, pool, model, into, last)
-
-
-def _measure_part(
-    pool: Scorers, how: MeasureConfig, model: ModelRef, items: str, into: str, name: str
-) -> dict[str, Any]:
-    return pool.measure(name, how, model, items, into)
 
 
 def _record_usage(store: Store, pool: Scorers, model: ModelRef, into: str, last: dict[int, float]) -> None:
