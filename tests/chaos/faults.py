@@ -18,7 +18,7 @@ from tests.pipeline.processes import RUN_SECONDS, Quickstart, descendants
 # What is struck: titles of its processes. The driver and a raylet are known otherwise.
 TITLES = {
     "scoring actor": "ray::Scorer",
-    "desk": "ray::Desk",
+    "dispatcher": "ray::MapWorker(Map(Dispatcher))",
     "ability actor": "ray::AbilityActor",
     "stage controller": "ray::Controller",
     "Ray Train's controller": "ray::TrainController",
@@ -32,7 +32,7 @@ SCORING = "answers/*.parquet|base/evaluation/*.parquet|00/evaluation/*.parquet"
 TRAINING = "selection.json|00/canary.parquet"
 WHILE = {
     "scoring actor": SCORING,
-    "desk": SCORING,
+    "dispatcher": SCORING,
     "ability actor": "fit.json|measured.json",
     "stage controller": TRAINING,
     "Ray Train's controller": TRAINING,

@@ -29,31 +29,30 @@ from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.resources import room_for_both
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.ingest.ingest import ingest
-from zpd_ray.pipeline.measure import scorers
+from zpd_ray.pipeline.measure import dispatch, scorers
+from zpd_ray.pipeline.measure.dispatch import Balancer
 from zpd_ray.pipeline.measure.measure import measure
 from zpd_ray.pipeline.measure.scorer import Scorer
-from zpd_ray.pipeline.measure.scorers import Desk
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import load_events
 
 
-def test_the_desk_hands_out_the_least_busy_scorer_and_spares_one_that_was_away(
+def test_the_least_busy_scorer_is_next_and_one_that_was_away_is_spared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    desk = Desk()
-    assert [desk.take(3) for _ in range(4)] == [0, 1, 2, 0]
-    desk.give_back(1, well=True)
-    assert desk.take(3) == 1
-    desk.give_back(2, well=False)
-    assert [desk.take(3) for _ in range(3)] == [1, 2, 2]  # it is asked when the others have enough in hand
-    desk.give_back(2, well=False)
-    desk.give_back(0, well=True)
-    assert desk.take(3) == 0
-    monkeypatch.setattr(scorers, "AWAY_SECONDS", 0.0)
-    desk.give_back(2, well=False)
-    desk.give_back(0, well=True)
-    assert desk.take(3) == 2  # after a while it is as good as any other
-    assert desk.take(1) == 0  # another pool, or a desk that was restarted
+    balancer = Balancer(3)
+    assert [balancer.take() for _ in range(4)] == [0, 1, 2, 0]
+    balancer.give_back(1, well=True)
+    assert balancer.take() == 1
+    balancer.give_back(2, well=False)
+    assert [balancer.take() for _ in range(3)] == [1, 2, 2]  # it is asked when the others have enough in hand
+    balancer.give_back(2, well=False)
+    balancer.give_back(0, well=True)
+    assert balancer.take() == 0
+    monkeypatch.setattr(dispatch, "AWAY_SECONDS", 0.0)
+    balancer.give_back(2, well=False)
+    balancer.give_back(0, well=True)
+    assert balancer.take() == 2  # after a while it is as good as any other
 
 
 VLLM = pytest.param("vllm_quickstart", marks=[needs_vllm, pytest.mark.slow])
@@ -95,7 +94,6 @@ class Flaky(Scorer):
 def open_flaky(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenFlaky:
     """A pool to measure with engines that fail so many times."""
     monkeypatch.setattr(scorers, "Scorer", Flaky)
-    monkeypatch.setattr(scorers, "PAUSE_SECONDS", 0.5)
 
     def begin(failures: int, actors: int) -> tuple[Config, Store]:
         values = simulated_values(tmp_path, n=60, output=str(tmp_path / f"out{failures}"))

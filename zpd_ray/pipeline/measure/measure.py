@@ -14,8 +14,9 @@ from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.measure.dispatch import dispatch
 from zpd_ray.pipeline.measure.scorer import Request
-from zpd_ray.pipeline.measure.scorers import IN_HAND, Scorers
+from zpd_ray.pipeline.measure.scorers import Scorers
 from zpd_ray.rundir.layout import ANSWERS, MANIFEST, MEASURE, POOL, StageFiles
 from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.store import Store
@@ -78,15 +79,10 @@ def _score(session: Session, request: Request, pending: list[str]) -> Iterator[d
         return
     pool = session.scorers(request.model)
     last: dict[int, float] = {}
-    work = partial(_measure_part, pool, request)
-    for row in parts.results(pending, work, len(pool.actors) * IN_HAND):
+    for row in dispatch(pool, pending, request):
         last[row["scorer"]] = time.time()
         yield row
     _record_usage(session.run.store, pool, request, last)
-
-
-def _measure_part(pool: Scorers, request: Request, name: str) -> dict[str, Any]:
-    return pool.measure(name, request)
 
 
 def _record_usage(store: Store, pool: Scorers, request: Request, last: dict[int, float]) -> None:
