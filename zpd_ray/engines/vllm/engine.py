@@ -20,7 +20,7 @@ from zpd_ray.engines.adapters import changed_modules, check_adapter
 from zpd_ray.engines.batching import longest_first
 from zpd_ray.engines.encoding import Encoder, row_means, to_scores
 from zpd_ray.engines.tokens import Ids
-from zpd_ray.engines.vllm.scores import append_in_bulk, scoring_params, token_scores
+from zpd_ray.engines.vllm.scores import scoring_params, token_scores
 from zpd_ray.engines.vllm.start import start
 from zpd_ray.errors import ZpdError
 from zpd_ray.hashing import item_keys, streams
@@ -55,7 +55,6 @@ class VllmEngine:
         # CUDA streams belong to threads: whatever thread calls, one alone talks to vLLM.
         self.thread = ThreadPoolExecutor(max_workers=1)
         length = min(self.encoder.max_length, longest or self.encoder.max_length)
-        append_in_bulk()
         self.llm, self.arguments = self.thread.submit(start, config, model.base, length).result()
         v2 = self.llm.llm_engine.vllm_config.use_v2_model_runner
         # Version 2 of the runner can leave the prompt's logits out, but does not say which token comes first.
