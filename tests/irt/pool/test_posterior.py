@@ -7,7 +7,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import binom, norm
 
-from zpd_ray.irt.pool.posterior import item_posterior, smooth_posterior
+from tests.irt.pool.exact import item_posterior
+from zpd_ray.irt.pool.posterior import smooth_posterior
 
 
 @pytest.mark.parametrize("guess", [0.0, 0.25])

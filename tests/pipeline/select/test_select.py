@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests.irt.pool.exact import item_posterior
 from tests.pipeline.conftest import Run, simulated_values, table_of
 from tests.pipeline.processes import RUN_SECONDS, call, command
 from tests.pipeline.test_run import files_of
 from zpd_ray.config import Config
 from zpd_ray.config_file import to_toml, validate
-from zpd_ray.irt.pool.posterior import item_posterior
 from zpd_ray.matching import MAX_SCORE, probability, zpd_score
 from zpd_ray.pipeline.fit.ability import load_fit
 from zpd_ray.pipeline.select.select import select

@@ -2,8 +2,9 @@
 
 `posterior_difficulty` interpolates between the items of a block, which is fast and agrees to 1e-9 but lets
 the last digits depend on which items are in the block. Here every operation is elementwise: an item has the
-same bits in whatever block it comes. `item_posterior` integrates for each item; `smooth_posterior` does so on
-a grid that no block moves, and interpolates.
+same bits in whatever block it comes. `smooth_posterior` integrates on a grid that no block moves (quadrature
+around the mode, scaled to the curvature there: Naylor & Smith 1982, Applied Statistics 31(3)), and
+interpolates.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CHUNK = 16_384
 PAGE = 64  # cells of the grid that are computed together
 
 
-def item_posterior(
+def smooth_posterior(
     theta: float,
     prior_mean: ArrayLike,
     sigma: float,
@@ -38,24 +39,8 @@ def item_posterior(
     """Posterior mean and sd of b, each (n,), in logits.
 
     b ~ N(prior_mean, sigma^2), successes | b ~ Binomial(trials, c + (1 - c) sigmoid(theta - b)), c = `guess`.
-    prior_mean, successes, trials: (n,); trials = 0 gives the prior. Quadrature around the mode, scaled to
-    the curvature there (Naylor & Smith 1982, Applied Statistics 31(3)).
-    """
-    m = np.asarray(prior_mean, np.float64)
-    columns = [np.broadcast_to(np.asarray(v, np.float64), m.shape) for v in (successes, trials, guess)]
-    mean, variance, _ = _moments(theta, m, sigma, *columns)
-    return mean, np.sqrt(variance)
-
-
-def smooth_posterior(
-    theta: float,
-    prior_mean: ArrayLike,
-    sigma: float,
-    successes: ArrayLike,
-    trials: ArrayLike,
-    guess: ArrayLike = 0.0,
-) -> tuple[Array, Array]:
-    """`item_posterior` for many items with few distinct (successes, trials, guess), the first two integers.
+    prior_mean, successes, trials: (n,), the last two integers; trials = 0 gives the prior. For many items
+    with few distinct (successes, trials, guess).
 
     Cubics in the prior mean between the points of a fixed grid. Errors seen for sigma up to 2: 1e-7
     logits with up to 4 trials, or with 16 and no guessing. With 16 that may be guessed, where responses
