@@ -86,7 +86,6 @@ class Meter:
     """Seconds and tokens by kind of work: prefill (references scored) and decode (tokens generated)."""
 
     def __init__(self) -> None:
-        """Nothing done yet."""
         self._done: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager

@@ -26,7 +26,7 @@ GRADERS: dict[str, Callable[[], Grader]] = {
 def load(name: str) -> Grader:
     """The grader of a name, or the function that ``package.module:function`` names.
 
-    Errors: ZpdError for an unknown name (with the nearest), or a function that cannot be imported.
+    Raises ZpdError for an unknown name (with the nearest), or a function that cannot be imported.
     """
     if ":" in name:
         return PythonGrader(name)

@@ -19,7 +19,7 @@ class PythonGrader:
     needs_completion = True
 
     def __init__(self, name: str) -> None:
-        """Errors: ZpdError when the name does not lead to something callable."""
+        """Raises ZpdError when the name does not lead to something callable."""
         self.name = name
         self._function = load_function("the grader", name, "function(completion, answer) -> bool")
 
@@ -28,7 +28,7 @@ class PythonGrader:
         return None
 
     def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
-        """Errors: ZpdError when the function raises or returns something other than a bool."""
+        """Raises ZpdError when the function raises or returns something other than a bool."""
         try:
             right = self._function(completion, answer)
         except (Exception, SystemExit) as error:

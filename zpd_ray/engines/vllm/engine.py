@@ -38,7 +38,7 @@ SEEDS = np.uint64(2**62)  # vLLM takes signed integers, and counts up from a req
 
 
 class VllmEngine:
-    """vLLM with the model of a stage loaded."""
+    """vLLM with the model of a stage loaded: NLL and greedy matches from one prefill, and completions."""
 
     def __init__(self, config: Config, model: ModelRef, longest: int | None = None) -> None:
         """``longest``: tokens of the longest row and of the longest prompt with its completion, where known.
