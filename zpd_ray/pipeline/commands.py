@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ray
 from ray.exceptions import RayError
 
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
+from zpd_ray.machine import resolve
 from zpd_ray.pipeline import run as steps
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.session import ray_session
@@ -30,6 +32,7 @@ WRITER = {"measured.json": "measure", "fit.json": "fit", "selection.json": "sele
 
 def perform(command: str, config: Config) -> None:
     """Run a command to its end; ZpdError with one sentence when the user can do something about a failure."""
+    config = resolve(config, own_ray=not ray.is_initialized())
     store = check_run(config)
     with ray_session(config), locked(store):
         try:
