@@ -65,8 +65,8 @@ def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Run) -> None:
 
 
 def test_any_number_of_actors_gives_the_same_bytes(plain_run: tuple[Config, Store], simulate: Run) -> None:
-    _, one = plain_run
-    _, three = simulate(output="three", cluster={"actors": 3})
+    config, one = plain_run
+    _, three = simulate(output="three", cluster={"actors": 3}, pool={"path": config.pool.path})
     directories = [f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements", "selected", "chosen")]
     assert files_of(one, *directories) == files_of(three, *directories)
     assert load_fit(one, 1) == load_fit(three, 1)
@@ -101,8 +101,8 @@ def test_running_again_touches_nothing_and_a_changed_config_is_refused(
 
 
 def test_steps_one_by_one_equal_the_run(plain_run: tuple[Config, Store], tmp_path: Path) -> None:
-    _, whole = plain_run
-    config = validate(simulated_values(tmp_path, output=str(tmp_path / "steps")))
+    config, whole = plain_run
+    config = config.model_copy(update={"output": str(tmp_path / "steps")})
     with pytest.raises(ZpdError, match="zpd-ray measure"):
         perform("fit", config)
     for _ in range(config.stages):
