@@ -7,8 +7,37 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.pipeline.processes import quickstart as quickstart  # fixtures: one run for several modules
+from tests.pipeline.processes import S3_KEY
+from tests.pipeline.processes import address as address  # fixtures: one run for several modules
+from tests.pipeline.processes import quickstart as quickstart
+from tests.pipeline.processes import vllm_measured as vllm_measured
 from tests.pipeline.processes import vllm_quickstart as vllm_quickstart
+
+# pytest-xdist has a worker per core; threads of numpy and torch on top would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers give way to every other process, and tests on the other core would starve them.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+# Tests of a group share a worker of pytest-xdist, and with it a Ray, a run of the quickstart, a cluster. The
+# first place that fits counts; tests elsewhere that use the tests' Ray belong to "ray".
+GROUPS = {
+    "tests/engines/test_vllm": "vllm",
+    "tests/cluster/test_two_nodes": "nodes",
+    "tests/pipeline/jobs": "jobs",
+    "tests/pipeline": "ray",
+    "tests/chaos": "ray",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share something costly stay together; the others go to whichever worker is free."""
+    for item in items:
+        group = next((group for place, group in GROUPS.items() if item.nodeid.startswith(place)), "")
+        if "local_ray" in getattr(item, "fixturenames", ()):
+            group = group or "ray"
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +50,8 @@ def local_ray() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "cpu_count", lambda: 2)
+        for name, value in S3_KEY.items():
+            patch.setenv(name, value)
         start(ClusterConfig(), cpus=2)
     yield
     ray.shutdown()

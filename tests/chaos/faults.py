@@ -13,7 +13,7 @@ from typing import Protocol
 import psutil
 from ray.cluster_utils import Cluster
 
-from tests.pipeline.processes import RUN_SECONDS, Quickstart, descendants
+from tests.pipeline.processes import RUN_SECONDS, Quickstart, Simulated, descendants
 
 # What is struck: titles of its processes. The driver and a raylet are known otherwise.
 TITLES = {
@@ -110,13 +110,13 @@ class LocalNodes:
 class Sufferer:
     """A run on a cluster, started again whenever its driver dies."""
 
-    def __init__(self, quickstart: Quickstart, run: Path, nodes: Nodes) -> None:
-        self.quickstart, self.run, self.nodes = quickstart, run, nodes
+    def __init__(self, runs: Quickstart | Simulated, run: Path, nodes: Nodes) -> None:
+        self.runs, self.run, self.nodes = runs, run, nodes
         self.log = run.parent / f"{run.name}.log"
         self.driver = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
-        command = self.quickstart.command(self.run)
+        command = self.runs.command(self.run)
         address = ["--set", f"cluster.address={self.nodes.address}"]
         with self.log.open("a") as log:
             return subprocess.Popen(

@@ -9,18 +9,20 @@ import pytest
 
 from tests.chaos.faults import KINDS, Fault, LocalNodes, Sufferer, plan
 from tests.chaos.links import CUTS, LinkedNodes, permitted
-from tests.pipeline.processes import Quickstart
-from tests.pipeline.test_resume import assert_same_result
+from tests.pipeline.conftest import Simulate, simulated_file
+from tests.pipeline.conftest import simulate as simulate  # a fixture
+from tests.pipeline.processes import Quickstart, Simulated
+from tests.pipeline.test_resume import EXACT, assert_same_files, assert_same_result
 
 RUNS, FAULTS, LINK_RUNS = 20, 5, 5
 
 
 def struck(
-    quickstart: Quickstart, run: Path, faults: list[Fault], nodes: LocalNodes | LinkedNodes
+    runs: Quickstart | Simulated, run: Path, faults: list[Fault], nodes: LocalNodes | LinkedNodes
 ) -> list[Fault]:
     """Those of the faults that hit something, in a run that ended well."""
     with nodes:
-        sufferer = Sufferer(quickstart, run, nodes)
+        sufferer = Sufferer(runs, run, nodes)
         try:
             hit = [fault for fault in faults if sufferer.suffer(fault)]
             sufferer.finish()
@@ -38,6 +40,23 @@ def test_the_plan_is_a_function_of_the_seed(quickstart: Quickstart) -> None:
     assert max(kinds.values()) - min(kinds.values()) <= 1
 
 
+def test_a_node_the_driver_and_actors_die(simulate: Simulate, tmp_path: Path) -> None:
+    """With an engine that computes nothing: what dies while training is in tests/pipeline/train."""
+    run = {"stages": 3, "pool": {"items_per_part": 100}}
+    faults = [
+        Fault("raylet", "stages/00/measurements/part-000000.parquet", 0.0),
+        Fault("ability actor", "stages/00/fit.json", 0.0),
+        Fault("driver", "stages/01/measurements/part-000000.parquet", 0.0),
+        Fault("scoring actor", "stages/02/measurements/part-000000.parquet", 0.0),
+    ]
+    _, undisturbed = simulate(n=3000, **run)
+    simulated = simulated_file(tmp_path, **run)
+    assert struck(simulated, tmp_path / "run", faults, LocalNodes()) == faults
+    untrained = [pattern for pattern in EXACT if "adapter" not in pattern]
+    assert_same_files(tmp_path / "run", Path(undisturbed.root), untrained)
+
+
+@pytest.mark.nightly
 def test_a_node_the_driver_and_both_controllers_die(quickstart: Quickstart, tmp_path: Path) -> None:
     faults = [
         Fault("raylet", "stages/00/measurements/answers/part-000000.parquet", 0.1),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import tomli_w
 
+from tests.pipeline.processes import Simulated
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.pipeline.commands import perform
@@ -53,19 +56,39 @@ def simulated_values(directory: Path, n: int = 1500, **sections: Any) -> dict[st
     return values
 
 
+def simulated_file(directory: Path, n: int = 1500, **sections: Any) -> Simulated:
+    """The same as a file, for a process."""
+    file = directory / "run.toml"
+    file.write_text(tomli_w.dumps(simulated_values(directory, n, **sections)))
+    return Simulated(file)
+
+
 Simulate = Callable[..., tuple[Config, Store]]
+
+
+def perform_in(directory: Path, n: int = 1500, output: str = "out", **sections: Any) -> tuple[Config, Store]:
+    """All stages of a simulated run."""
+    config = validate(simulated_values(directory, n, output=str(directory / output), **sections))
+    perform("run", config)
+    return config, Store(config.output)
 
 
 @pytest.fixture
 def simulate(local_ray: None, tmp_path: Path) -> Simulate:
     """``simulate(n=..., output="other", select={...})`` runs all stages and returns config and store."""
+    return partial(perform_in, tmp_path)
 
-    def run(n: int = 1500, output: str = "out", **sections: Any) -> tuple[Config, Store]:
-        config = validate(simulated_values(tmp_path, n, output=str(tmp_path / output), **sections))
-        perform("run", config)
-        return config, Store(config.output)
 
-    return run
+@pytest.fixture(scope="session")
+def plain_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Store]:
+    """A simulated run without any option, to look at."""
+    return perform_in(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="session")
+def replay_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Store]:
+    """A longer one with replay, to look at."""
+    return perform_in(tmp_path_factory.mktemp("replay"), n=3000, stages=3, select={"replay": 0.2})
 
 
 def table_of(store: Store, directory: str) -> pa.Table:

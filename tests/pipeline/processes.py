@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,16 +13,31 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from zpd_ray.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+TRAINED = ("adapter", "trainer", "train.json", "canary.parquet")  # what training leaves of a stage
+# For the object store of the tests: what a user has in the environment of every node.
+S3_KEY = {
+    "AWS_ACCESS_KEY_ID": "AKIAZPDRAYTEST000001",
+    "AWS_SECRET_ACCESS_KEY": "sesame-91c3-of-the-object-store",
+}
 RUN_SECONDS = 900  # a run takes one minute; machines that are shared take several
 
 
 def command(verb: str, config: Path, *overrides: str) -> list[str]:
     """``zpd-ray verb config --set ... --set ...`` with this Python."""
-    flags = [part for override in overrides for part in ("--set", override)]
-    return [sys.executable, "-c", "from zpd_ray.cli import main; main()", verb, str(config), *flags]
+    start = [sys.executable, "-c", "from zpd_ray.cli import main; main()"]
+    return [*start, verb, str(config), *flags(*overrides)]
+
+
+def flags(*overrides: str) -> list[str]:
+    """``--set`` before each."""
+    return [part for override in overrides for part in ("--set", override)]
 
 
 def call(
@@ -40,6 +57,15 @@ def descendants(pid: int, title: str) -> list[psutil.Process]:
     return found
 
 
+def run_here(verb: str, config: Path, *overrides: str) -> Result:
+    """``zpd-ray verb config --set ...`` in this process, on the Ray that is there; it has to end well."""
+    done = CliRunner().invoke(app, [verb, str(config), *flags(*overrides)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.stderr
+    return done
+
+
 @dataclass(frozen=True)
 class Quickstart:
     """The quickstart's config on a world small enough for tests."""
@@ -51,15 +77,52 @@ class Quickstart:
     stderr: str
 
     def command(self, output: Path, verb: str = "run") -> list[str]:
-        """The same run into another run directory."""
+        """The same run into another run directory, by a process and on a Ray of its own."""
         return command(verb, self.config, *self.overrides, f"output={output}")
 
     def with_engine(self, engine: str) -> Quickstart:
         """Another run of the same world, from start to end, with another engine."""
         overrides, output = (*self.overrides, f"engine.name={engine}"), self.output.with_name(engine)
-        done = call(command("run", self.config, *overrides, f"output={output}"))
-        assert done.returncode == 0, done.stderr
-        return Quickstart(self.config, overrides, output, done.stdout, done.stderr)
+        return run_quickstart(self.config, overrides, output)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A config of the simulated engine, as a file."""
+
+    config: Path
+
+    def command(self, output: Path, verb: str = "run") -> list[str]:
+        """The run into this run directory, by a process."""
+        return command(verb, self.config, f"output={output}")
+
+
+def run_quickstart(config: Path, overrides: tuple[str, ...], output: Path) -> Quickstart:
+    """From start to end."""
+    done = run_here("run", config, *overrides, f"output={output}")
+    return Quickstart(config, overrides, output, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def address(local_ray: None) -> str:
+    """Of the tests' Ray: for the ``cluster.address`` of processes that join it."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture(scope="session")
+def vllm_measured(quickstart: Quickstart) -> Quickstart:
+    """The quickstart with vLLM, but for the training: what that has left is taken as it is."""
+    run = quickstart.output.with_name("measured by vllm")
+    shutil.copytree(quickstart.output, run)
+    for name in ("config.toml", "manifest.json"):
+        (run / name).unlink()
+    for file in run.glob("stages/*/*"):
+        if file.name not in TRAINED:
+            (shutil.rmtree if file.is_dir() else os.unlink)(file)
+    overrides = (*quickstart.overrides, "engine.name=vllm", "cluster.actors=1")
+    return run_quickstart(quickstart.config, overrides, run)
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +132,8 @@ def vllm_quickstart(quickstart: Quickstart) -> Quickstart:
 
 
 @pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
-    """Generated and run from start to end, as the README says, in small."""
+def quickstart(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+    """Generated and run from start to end, in small; the command of the README is `make quickstart`'s."""
     directory = tmp_path_factory.mktemp("quickstart")
     world = directory / "world"
     sizes = ("--items", "160", "--eval-items", "24", "--steps", "200")
@@ -87,7 +150,4 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
         "train.micro_batch_size=8",
         "train.checkpoint_steps=4",
     )
-    config, output = EXAMPLES / "quickstart/run.toml", directory / "undisturbed"
-    done = call(command("run", config, *overrides, f"output={output}"))
-    assert done.returncode == 0, done.stderr
-    return Quickstart(config, overrides, output, done.stdout, done.stderr)
+    return run_quickstart(EXAMPLES / "quickstart/run.toml", overrides, directory / "undisturbed")

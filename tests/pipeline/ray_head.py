@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -30,6 +31,21 @@ from zpd_ray.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
+# The commands of one user, one after the other, in a process that has imported what they need: a line of JSON
+# asks (arguments, variables), a line tells (exit code, stdout, stderr).
+USER = """
+import json, os, sys
+from typer.testing import CliRunner
+from zpd_ray.cli.app import app
+
+told = sys.stdout
+for line in sys.stdin:
+    arguments, variables = json.loads(line)
+    done = CliRunner().invoke(app, arguments, env=variables)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]), file=told, flush=True)
+"""
 PORTS = (
     "port",
     "dashboard-port",
@@ -51,16 +67,20 @@ class Head:
     token: str
     outside: dict[str, str]  # environment of somebody who has no token
     inside: dict[str, str]  # and of somebody who has it
+    user: subprocess.Popen[str]  # somebody who has it, at work
 
     def command(self, *arguments: str) -> list[str]:
         """``zpd-ray ... --address`` of this cluster."""
         return [sys.executable, "-c", MAIN, *arguments, "--address", self.address]
 
-    def call(self, *arguments: str, seconds: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-        """The command run to its end with the token, and ``env`` on top."""
-        return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=seconds, env=self.inside | env
-        )
+    def call(self, *arguments: str, address: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        """The command to its end with the token, and ``env`` on top; ``address``: another, or "none"."""
+        given = [] if address == "none" else ["--address", address or self.address]
+        assert self.user.stdin is not None
+        assert self.user.stdout is not None
+        self.user.stdin.write(json.dumps([[*arguments, *given], env]) + "\n")
+        self.user.stdin.flush()
+        return subprocess.CompletedProcess(arguments, *json.loads(self.user.stdout.readline()))
 
 
 def free_ports(count: int) -> list[int]:
@@ -90,11 +110,14 @@ def ray_head(cpus: int) -> Iterator[Head]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    head = Head(f"http://127.0.0.1:{ports['dashboard-port']}", token, outside, inside)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    user = subprocess.Popen([sys.executable, "-c", USER], env=inside, text=True, **pipes)
+    head = Head(f"http://127.0.0.1:{ports['dashboard-port']}", token, outside, inside, user)
     try:
         _wait_for_jobs_api(head, process, place / "log")
         yield head
     finally:
+        user.communicate(timeout=60)
         _kill_tree(process)
         shutil.rmtree(place, ignore_errors=True)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import table_of
-from tests.pipeline.processes import EXAMPLES, ROOT, Quickstart, call, command
+from tests.pipeline.processes import EXAMPLES, ROOT, Quickstart, run_here
 from zpd_ray.rundir.records import load_events, load_fit
 from zpd_ray.rundir.store import Store
 
@@ -61,9 +61,14 @@ def jaccard(ours: Store, theirs: Store, stage: int) -> float:
 
 
 @needs_vllm
-def test_quickstart_with_vllm_selects_the_same(quickstart: Quickstart, vllm_quickstart: Quickstart) -> None:
+@pytest.mark.parametrize(
+    "runs", ["vllm_measured", pytest.param("vllm_quickstart", marks=pytest.mark.nightly)]
+)
+def test_quickstart_with_vllm_selects_the_same(
+    quickstart: Quickstart, runs: str, request: pytest.FixtureRequest
+) -> None:
     """At both stages: the second is measured with the adapter that the first has trained."""
-    ours, theirs = Store(str(vllm_quickstart.output)), Store(str(quickstart.output))
+    ours, theirs = Store(str(request.getfixturevalue(runs).output)), Store(str(quickstart.output))
     for stage in (0, 1):
         assert jaccard(ours, theirs, stage) >= 0.98
         assert load_fit(ours, stage).ability.theta == pytest.approx(
@@ -119,8 +124,7 @@ def run_gsm8k(directory: Path, pool: Path, model: Path, engine: str = "transform
         "cluster.gpus_per_actor=0",
         "cluster.gpus_per_train_worker=0",
     ]
-    done = call(command("run", EXAMPLES / "gsm8k/run.toml", *overrides))
-    assert done.returncode == 0, done.stderr
+    done = run_here("run", EXAMPLES / "gsm8k/run.toml", *overrides)
     assert "all_wrong" in done.stderr
     return Store(str(directory / "run"))
 
@@ -161,7 +165,7 @@ def gsm8k_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gsm8k_run(gsm8k_pool: Path, speechless: Path) -> Store:
+def gsm8k_run(local_ray: None, gsm8k_pool: Path, speechless: Path) -> Store:
     return run_gsm8k(gsm8k_pool.parent / "transformers", gsm8k_pool, speechless)
 
 
@@ -183,7 +187,9 @@ def test_gsm8k_with_vllm_selects_the_same(gsm8k_run: Store, gsm8k_pool: Path, sp
 
 @needs_gsm8k
 @pytest.mark.slow
-def test_all_of_gsm8k_with_a_model_that_solves_nothing(tmp_path: Path, speechless: Path) -> None:
+def test_all_of_gsm8k_with_a_model_that_solves_nothing(
+    local_ray: None, tmp_path: Path, speechless: Path
+) -> None:
     store = run_gsm8k(tmp_path, GSM8K / "train.jsonl.gz", speechless)
     assert_all_wrong_is_handled(store, 6000)
     assert_trained_and_evaluated(store)

@@ -21,7 +21,7 @@ import tomli_w
 from safetensors.numpy import load
 
 from tests.pipeline.conftest import Simulate, simulated_values, table_of
-from tests.pipeline.processes import ROOT, RUN_SECONDS, Quickstart, call, command
+from tests.pipeline.processes import ROOT, RUN_SECONDS, S3_KEY, Quickstart, call, run_here
 from tests.pipeline.ray_head import free_ports
 from tests.pipeline.test_resume import EXACT, files_of
 from zpd_ray.config_file import validate
@@ -32,7 +32,6 @@ from zpd_ray.rundir.records import add_event, load_events
 
 # Not any moto_server of the PATH: some versions answer what pyarrow does not take.
 SERVER = Path(os.environ.get("ZPD_MOTO_SERVER", ROOT / ".venv/s3/bin/moto_server"))
-KEY_ID, SECRET = "AKIAZPDRAYTEST000001", "sesame-91c3-of-the-object-store"
 
 pytestmark = pytest.mark.skipif(not SERVER.exists(), reason=f"needs {SERVER}: see .ci/s3-server.txt")
 
@@ -76,15 +75,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 @pytest.fixture
 def bucket(server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """With credentials where they belong: in the environment, also of what the test starts."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    for name, value in S3_KEY.items():  # the tests' Ray has them, too
+        monkeypatch.setenv(name, value)
     return server
 
 
 def assert_no_credentials(bucket: Bucket, name: str, *texts: str) -> None:
     contents = bucket.contents(name)
     assert {path.rpartition("/")[2] for path in contents} >= {"config.toml", "manifest.json"}
-    for secret in (KEY_ID, SECRET):
+    for secret in S3_KEY.values():
         assert not [path for path, content in contents.items() if secret.encode() in content]
         assert not [text for text in texts if secret in text]
 
@@ -112,10 +111,11 @@ def test_files_come_back_as_they_went(bucket: Bucket, tmp_path: Path) -> None:
 
 
 def test_credentials_in_a_uri_are_refused_and_not_shown(bucket: Bucket) -> None:
-    uri = bucket.uri("store").replace("s3://", f"s3://{KEY_ID}:{SECRET}@")
+    key, secret = S3_KEY.values()
+    uri = bucket.uri("store").replace("s3://", f"s3://{key}:{secret}@")
     with pytest.raises(ZpdError, match="give them in the environment") as refused:
         Store(uri)
-    assert SECRET not in str(refused.value)
+    assert secret not in str(refused.value)
 
 
 # --- runs ---
@@ -132,8 +132,7 @@ def test_pool_and_run_on_the_server_select_the_same_as_on_a_disk(
     values = simulated_values(tmp_path, stages=1, output=bucket.uri("simulated"), pool={"path": pool_uri})
     config = tmp_path / "run.toml"
     config.write_text(tomli_w.dumps(values))
-    done = call(command("run", config))
-    assert done.returncode == 0, done.stderr
+    done = run_here("run", config)
     remote = Store(bucket.uri("simulated"))
     ours, theirs = (table_of(store, "stages/00/selected") for store in (remote, local))
     columns = [name for name in theirs.column_names if name != "source_file"]

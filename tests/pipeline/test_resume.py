@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.pipeline.processes import RUN_SECONDS, Quickstart, call
+from tests.pipeline.conftest import simulated_file
+from tests.pipeline.processes import RUN_SECONDS, Quickstart, Simulated, call
 from zpd_ray.rundir.store import Store
 
 # A moment: when a file of this pattern is there (or a function says so), and so many seconds later.
@@ -37,13 +38,17 @@ def files_of(run: Path, pattern: str) -> dict[str, Path]:
     return {str(path.relative_to(run)): path for path in found}
 
 
-def assert_same_result(run: Path, reference: Path) -> None:
-    for pattern in EXACT:
+def assert_same_files(run: Path, reference: Path, patterns: Sequence[str] = EXACT) -> None:
+    for pattern in patterns:
         ours, theirs = files_of(run, pattern), files_of(reference, pattern)
         assert theirs, pattern
         assert ours.keys() == theirs.keys(), pattern
         for name in theirs:
             assert ours[name].read_bytes() == theirs[name].read_bytes(), name
+
+
+def assert_same_result(run: Path, reference: Path) -> None:
+    assert_same_files(run, reference)
     for name in ("base/metrics.json", "stages/00/metrics.json", "stages/01/metrics.json"):
         ours, theirs = Store(str(run)).read_json(name), Store(str(reference)).read_json(name)
         assert ours.pop("groups") == pytest.approx(theirs["groups"], rel=1e-6)
@@ -53,9 +58,9 @@ def assert_same_result(run: Path, reference: Path) -> None:
 class Attempt:
     """The command at work, and all processes that it has started."""
 
-    def __init__(self, quickstart: Quickstart, run: Path) -> None:
+    def __init__(self, runs: Quickstart | Simulated, run: Path) -> None:
         self.process = subprocess.Popen(
-            quickstart.command(run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            runs.command(run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         self.run, self.seen = run, set[psutil.Process]()
 
@@ -131,15 +136,18 @@ def test_killed_while_measuring_and_while_training(quickstart: Quickstart, tmp_p
     assert_same_result(run, quickstart.output)
 
 
-def test_a_second_process_is_refused_and_the_first_goes_on(quickstart: Quickstart, tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_the_first_goes_on(address: str, tmp_path: Path) -> None:
+    stages = {"stages": 50, "select": {"budget": {"items": 5}}}  # more than it gets to
+    simulated = simulated_file(tmp_path, n=400, cluster={"address": address}, **stages)
     run = tmp_path / "run"
-    first = Attempt(quickstart, run)
+    first = Attempt(simulated, run)
     assert first.wait_for(("pool.json", 0.0))
-    second = call(quickstart.command(run, "ingest"))
+    second = call(simulated.command(run, "ingest"))
     assert first.process.poll() is None
     assert second.returncode == 2
     assert f"another process is working on {run}" in second.stderr
-    assert first.wait_for(("stages/00/measured.json", 0.0))
+    before = files_of(run, "stages/*/measured.json")
+    assert first.wait_for((lambda run: len(files_of(run, "stages/*/measured.json")) > len(before), 0.0))
     first.kill()
 
 

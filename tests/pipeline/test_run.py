@@ -10,6 +10,7 @@ import pytest
 
 from tests.pipeline.conftest import Simulate, questions, simulated_values, table_of, write_jsonl
 from tests.truth import true_difficulty
+from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.commands import perform
@@ -25,8 +26,8 @@ def files_of(store: Store, *directories: str) -> dict[str, bytes]:
     }
 
 
-def test_ability_and_zone_follow_the_truth(simulate: Simulate) -> None:
-    config, store = simulate(n=3000, stages=3)
+def test_ability_and_zone_follow_the_truth(replay_run: tuple[Config, Store]) -> None:
+    config, store = replay_run
     for stage in range(config.stages):
         fit = load_fit(store, stage)
         truth = stage * config.engine.simulated.gain
@@ -37,21 +38,23 @@ def test_ability_and_zone_follow_the_truth(simulate: Simulate) -> None:
         assert np.all(np.diff(zone.sort_by("rank")["score"].to_numpy()) <= 1e-9)
 
 
-def test_selections_spend_the_budget_once_and_never_twice_on_an_item(simulate: Simulate) -> None:
-    _, store = simulate(n=1500, stages=3, select={"replay": 0.2})
+def test_selections_spend_the_budget_once_and_never_twice_on_an_item(
+    replay_run: tuple[Config, Store],
+) -> None:
+    _, store = replay_run
     seen: set[str] = set()
     for stage in range(3):
         selected = table_of(store, f"stages/{stage:02d}/selected")
-        assert sorted(selected["rank"].to_pylist()) == list(range(150))
+        assert sorted(selected["rank"].to_pylist()) == list(range(300))
         zone = set(selected.filter(pc.equal(selected["reason"], "zone"))["item_id"].to_pylist())
         assert not zone & seen
         seen |= set(selected["item_id"].to_pylist())
         replay = selected.filter(pc.equal(selected["reason"], "replay"))
         assert pc.min(replay["p"]).as_py() >= 0.9
         summary = store.read_json(f"stages/{stage:02d}/selection.json")
-        assert summary["selected"] == 150
+        assert summary["selected"] == 300
         assert summary["replay"] == replay.num_rows
-        assert sum(summary["groups"].values()) == 150
+        assert sum(summary["groups"].values()) == 300
 
 
 def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Simulate) -> None:
@@ -61,9 +64,11 @@ def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Simulate) -> 
     assert 777 - 8 < spent <= 777  # the longest response has 8 tokens
 
 
-def test_any_number_of_actors_gives_the_same_bytes(simulate: Simulate) -> None:
-    _, one = simulate(output="one", cluster={"actors": 1})
-    _, three = simulate(output="three", cluster={"actors": 3})
+def test_any_number_of_actors_gives_the_same_bytes(
+    plain_run: tuple[Config, Store], simulate: Simulate
+) -> None:
+    config, one = plain_run
+    _, three = simulate(output="three", cluster={"actors": 3}, pool={"path": config.pool.path})
     directories = [
         f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements/answers", "selected", "chosen")
     ]
@@ -81,8 +86,10 @@ def test_any_number_of_parts_gives_the_same_selection(simulate: Simulate) -> Non
         assert files_of(few, name) == files_of(many, name)
 
 
-def test_running_again_touches_nothing_and_a_changed_config_is_refused(simulate: Simulate) -> None:
-    config, store = simulate()
+def test_running_again_touches_nothing_and_a_changed_config_is_refused(
+    plain_run: tuple[Config, Store],
+) -> None:
+    config, store = plain_run
     before = {
         p: p.stat().st_mtime_ns
         for p in Path(store.root).rglob("*")
@@ -97,9 +104,9 @@ def test_running_again_touches_nothing_and_a_changed_config_is_refused(simulate:
     perform("run", more_actors)
 
 
-def test_steps_one_by_one_equal_the_run(simulate: Simulate, tmp_path: Path) -> None:
-    _, whole = simulate(output="whole")
-    config = validate(simulated_values(tmp_path, output=str(tmp_path / "steps")))
+def test_steps_one_by_one_equal_the_run(plain_run: tuple[Config, Store], tmp_path: Path) -> None:
+    config, whole = plain_run
+    config = config.model_copy(update={"output": str(tmp_path / "steps")})
     with pytest.raises(ZpdError, match="zpd-ray measure"):
         perform("fit", config)
     for _ in range(config.stages):

@@ -1,4 +1,4 @@
-"""Split placement on a real cluster of three raylets: measuring overlaps training, and says how it lags."""
+"""Split placement: measuring overlaps training, and says how it lags."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+import ray
 
 from tests.pipeline.conftest import simulated_values, table_of
-from tests.pipeline.processes import Quickstart, call
+from tests.pipeline.processes import Quickstart, call, run_here
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.resources import check_resources
@@ -36,13 +37,31 @@ finally:
 """
 
 
-@pytest.fixture(scope="module")
-def split(quickstart: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A run of three stages on a node that scores and a node that trains."""
+def on_one_node(config: Path, overrides: tuple[str, ...]) -> None:
+    """On the tests' Ray: to score and to train are said to be for the one node that it has."""
+    (node,) = ray.nodes()
+    label = f"{{'ray.io/node-id' = '{node['NodeID']}'}}"
+    run_here("run", config, *overrides, f"cluster.score_nodes={label}", f"cluster.train_nodes={label}")
+
+
+def on_nodes_of_their_own(config: Path, overrides: tuple[str, ...]) -> None:
+    """On a cluster of three raylets."""
+    done = call([sys.executable, "-c", CODE, str(config), *overrides])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(
+    scope="module",
+    params=[on_one_node, pytest.param(on_nodes_of_their_own, marks=pytest.mark.nightly)],
+    ids=lambda place: place.__name__,
+)
+def split(
+    quickstart: Quickstart, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Store:
+    """A run of three stages in which a stage is measured while the one before trains."""
     output = tmp_path_factory.mktemp("split") / "run"
     changed = ("stages=3", "cluster.placement=split", "cluster.actors=1", f"output={output}")
-    done = call([sys.executable, "-c", CODE, str(quickstart.config), *quickstart.overrides, *changed])
-    assert done.returncode == 0, done.stderr
+    request.param(quickstart.config, (*quickstart.overrides, *changed))
     return Store(str(output))
 
 

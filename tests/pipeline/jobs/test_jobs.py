@@ -208,13 +208,12 @@ def test_who_has_no_token_is_told_what_is_missing(head: Head, world: World) -> N
 
 
 def test_the_address_is_taken_from_rays_variables_unless_given(head: Head) -> None:
-    def status(*more: str, **env: str) -> subprocess.CompletedProcess[str]:
-        arguments = [*head.command("status")[:-2], *more]
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=head.inside | env)
+    def status(address: str = "none", **env: str) -> subprocess.CompletedProcess[str]:
+        return head.call("status", address=address, **env)
 
     assert status(RAY_ADDRESS=head.address).returncode == 0
     assert status(RAY_ADDRESS="http://127.0.0.1:9", RAY_API_SERVER_ADDRESS=head.address).returncode == 0
-    assert status("--address", head.address, RAY_API_SERVER_ADDRESS="http://127.0.0.1:9").returncode == 0
+    assert status(head.address, RAY_API_SERVER_ADDRESS="http://127.0.0.1:9").returncode == 0
     assert "answers at http://127.0.0.1:9" in status(RAY_API_SERVER_ADDRESS="http://127.0.0.1:9").stderr
 
 
@@ -258,12 +257,11 @@ def web_server() -> Iterator[str]:
     server.shutdown()
 
 
-def test_an_address_that_is_no_dashboard(web_server: str, tmp_path: Path) -> None:
-    nobody = Head("http://127.0.0.1:9", "", {}, {"PATH": "", "HOME": str(tmp_path)})
-    done = nobody.call("status")
+def test_an_address_that_is_no_dashboard(head: Head, web_server: str) -> None:
+    done = head.call("status", address="http://127.0.0.1:9")
     assert done.returncode == 2
     assert "no Ray dashboard answers at http://127.0.0.1:9" in done.stderr
-    other = Head(web_server, "", {}, nobody.inside).call("status")
+    other = head.call("status", address=web_server)
     assert other.returncode == 2
     assert f"what answers at {web_server} is no Ray dashboard" in other.stderr
 
@@ -272,7 +270,7 @@ def test_an_address_that_is_no_dashboard(web_server: str, tmp_path: Path) -> Non
 def test_the_quickstart_as_a_job_selects_the_same(head: Head, quickstart: Quickstart, tmp_path: Path) -> None:
     output = tmp_path / "quickstart"
     flags = [part for override in quickstart.overrides for part in ("--set", override)]
-    done = head.call("submit", str(quickstart.config), *flags, "--set", f"output={output}", seconds=900)
+    done = head.call("submit", str(quickstart.config), *flags, "--set", f"output={output}")
     assert done.returncode == 0, done.stdout + done.stderr
     for pattern in EXACT:
         ours, theirs = files_of(output, pattern), files_of(quickstart.output, pattern)

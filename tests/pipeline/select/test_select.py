@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.pipeline.conftest import Simulate, simulated_values, table_of
-from tests.pipeline.processes import RUN_SECONDS, call, command
+from tests.pipeline.conftest import Simulate, simulated_file, simulated_values, table_of
+from tests.pipeline.processes import RUN_SECONDS
 from tests.pipeline.test_run import files_of
 from zpd_ray.config import Config
-from zpd_ray.config_file import to_toml, validate
+from zpd_ray.config_file import validate
 from zpd_ray.matching import probability, zpd_score
+from zpd_ray.pipeline.commands import perform
 from zpd_ray.pipeline.select import select
 from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.store import Store
@@ -78,8 +79,8 @@ def test_selection_is_that_of_a_plain_sort(
         assert not store.exists(f"stages/{stage:02d}/scored")
 
 
-def test_rows_of_the_chosen_are_those_of_their_ids(simulate: Simulate) -> None:
-    _, store = simulate(n=600, stages=1, select={"replay": 0.3})
+def test_rows_of_the_chosen_are_those_of_their_ids(replay_run: tuple[Config, Store]) -> None:
+    _, store = replay_run
     for name in store.names("pool"):
         chosen, items = store.read_table(f"stages/00/chosen/{name}"), store.read_table(f"pool/{name}")
         assert items["item_id"].take(chosen["row"]).to_pylist() == chosen["item_id"].to_pylist()
@@ -97,14 +98,16 @@ def killed_while_scoring(arguments: list[str], run: Path) -> None:
     assert not (run / "stages/00/selection.json").exists(), "killed too late to say anything"
 
 
-def test_killed_while_scoring_and_resumed_gives_the_same_bytes(simulate: Simulate, tmp_path: Path) -> None:
+def test_killed_while_scoring_and_resumed_gives_the_same_bytes(
+    simulate: Simulate, address: str, tmp_path: Path
+) -> None:
     """What the killed attempt has kept is not trusted: here it is damaged, and another key would show."""
     sections = {"pool": {"items_per_part": 20}, "stages": 1, "select": {"replay": 0.2}}
     _, whole = simulate(output="whole", **sections)
-    config = validate(simulated_values(tmp_path, output=str(tmp_path / "killed"), **sections))
-    (tmp_path / "run.toml").write_text(to_toml(config))
-    arguments = command("run", tmp_path / "run.toml")
-    killed_while_scoring(arguments, tmp_path / "killed")
+    place = {"output": str(tmp_path / "killed"), "cluster": {"address": address}}
+    config = validate(simulated_values(tmp_path, **place, **sections))
+    simulated = simulated_file(tmp_path, **place, **sections)
+    killed_while_scoring(simulated.command(tmp_path / "killed"), tmp_path / "killed")
     killed = Store(config.output)
     kept = pa.table({name: pa.array(np.zeros(20, np.uint64)) for name in ("zone", "replay")})
     sink = pa.BufferOutputStream()
@@ -112,8 +115,7 @@ def test_killed_while_scoring_and_resumed_gives_the_same_bytes(simulate: Simulat
         file.write_table(kept)
     killed.write_bytes("stages/00/scored/part-000000.parquet.keys.arrow", sink.getvalue())
     killed.write_bytes("stages/00/scored/.part-000001.parquet.keys.arrow.0123", b"half a file")
-    done = call(arguments)
-    assert done.returncode == 0, done.stderr
+    perform("run", config)
     directories = ("stages/00/selected", "stages/00/chosen")
     assert files_of(killed, *directories) == files_of(whole, *directories)
     assert killed.read_json("stages/00/selection.json") == whole.read_json("stages/00/selection.json")
