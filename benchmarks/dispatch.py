@@ -5,8 +5,8 @@
 Measures a pool with the simulated engine on a Ray of its own; each scorer takes 0.01 CPU and is a process of
 some 80 MB. A grader of this file sleeps, so that a part takes --seconds, as with an engine. Prints the number
 of Ray's processes at work by title, when they were most, and the memory that they do not share. Then, from
-the moment at which all scorers are up: seconds until the last part is written, seconds that it would take if no scorer
-ever waited, and CPU seconds of the driver and of all processes but the scorers.
+the moment at which all scorers are up: seconds until the last part is written, seconds that it would take if
+no scorer ever waited, and CPU seconds of the driver and of all processes but the scorers.
 """
 
 from __future__ import annotations
