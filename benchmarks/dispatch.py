@@ -4,9 +4,9 @@
 
 Measures a pool with the simulated engine on a Ray of its own; each scorer takes 0.01 CPU and is a process of
 some 80 MB. A grader of this file sleeps, so that a part takes --seconds, as with an engine. Prints the number
-of Ray's processes by title, when they were most, and the memory that they do not share. Then, from the moment
-at which all scorers are up: seconds until the last part is written, seconds that it would take if no scorer
-ever waited, and CPU seconds of the driver and of all processes but the scorers.
+of Ray's processes at work by title, when they were most, and the memory that they do not share. Then, from
+the moment at which all scorers are up: seconds until the last part is written, seconds that it would take if
+no scorer ever waited, and CPU seconds of the driver and of all processes but the scorers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import psutil
 HERE = Path(__file__).resolve().parent
 ITEMS = 4  # of a part
 LOOK_SECONDS = 1.0
-OTHERS = ("ray::Scorer", "ray::IDLE")  # what measures, and what waits to be used
+IDLE, SCORER = "ray::IDLE", "ray::Scorer"  # titles: waits to be used by anything, measures
 
 
 def sleep(completion: str, answer: str) -> bool:
@@ -43,7 +43,7 @@ class Looker(Thread):
         self.done, self.scorers = Event(), scorers
         self.most: Counter[str] = Counter()
         self.began = self.driver = 0.0  # when all scorers were up: the time, and CPU seconds of the driver
-        self.cpu = dict[int, float]()  # CPU seconds of each process that hands out parts
+        self.cpu = dict[int, float]()  # CPU seconds of each process but the scorers
         self.memory = 0  # bytes that the processes of the peak have for themselves
 
     def run(self) -> None:
@@ -57,17 +57,17 @@ class Looker(Thread):
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess, IndexError):  # it ended since it was listed
                 title = process.cmdline()[0]
-                if not title.startswith("ray::"):
-                    continue
                 title = title.partition(".")[0]
+                if not title.startswith("ray::") or title == IDLE:
+                    continue
                 now[title] += 1
                 times, used = process.cpu_times(), process.memory_info()
                 memory += used.rss - used.shared
-                if not title.startswith(OTHERS):
+                if title != SCORER:
                     self.cpu[process.pid] = times.user + times.system
         if now.total() > self.most.total():
             self.most, self.memory = now, memory
-        if not self.began and now["ray::Scorer"] >= self.scorers:
+        if not self.began and now[SCORER] >= self.scorers:
             self.began, self.driver = time.time(), time.process_time()
 
 
@@ -116,7 +116,7 @@ def measure_pool(directory: Path, scorers: int, parts: int, seconds: float) -> N
     least = len(written) * seconds / scorers / 2  # a scorer has two parts in hand
     print(
         f"{len(written)} parts in {max(written) - looker.began:.1f} s ({least:.1f} s if no scorer waited); "
-        f"CPU: driver {driver:.1f} s, dispatch {sum(looker.cpu.values()):.1f} s"
+        f"CPU: driver {driver:.1f} s, others {sum(looker.cpu.values()):.1f} s"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -135,6 +136,41 @@ def test_an_engine_that_always_fails_stops_the_run_with_its_reason(open_flaky: O
     assert error is not None
     assert "could not be measured in 4 attempts: the device is in an undefined state" in str(error)
     assert len(store.names("fail")) <= 46
+
+
+class Slow(Scorer):
+    """A scorer that takes its time."""
+
+    def measure(self, *arguments: Any) -> dict[str, Any]:
+        time.sleep(0.5)
+        return super().measure(*arguments)
+
+
+def test_one_process_hands_out_all_parts_and_where_it_is_killed_another_goes_on(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorers, "Scorer", Slow)
+    pool = {"items_per_part": 10}
+    config = validate(simulated_values(tmp_path, n=400, pool=pool, cluster={"actors": 2}))
+    store = Store(config.output)
+    with ray_session(config):
+        ingest(config, store)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not store.names("measured"):
+            time.sleep(0.05)
+        found = descendants(os.getpid(), "ray::MapWorker(Map(Dispatcher))")
+        killed.extend(process.pid for process in found)
+        for process in found:
+            process.kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    totals = run(config, store)
+    killer.join()
+    assert len(killed) == 1
+    assert totals["items"] == table_of(store, "measured").num_rows == 400
 
 
 def test_a_scorer_that_finds_no_place_holds_nobody_up(local_ray: None, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from threading import Lock
 from typing import Any
@@ -56,15 +57,19 @@ def _rows(scorers: Scorers, parts: list[str], arguments: tuple[Any, ...]) -> Ite
         max_concurrent_calls_per_actor=threads,
         enable_true_multi_threading=True,  # else one call at a time, whatever the number of threads
     )
-    counts = dataset_of(parts).map(
-        Dispatcher,  # type: ignore[arg-type]  # Ray Data makes the object, and declares functions only
-        fn_constructor_args=(scorers, arguments),
-        compute=one_process,
-        num_cpus=0,
-        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
-        # Ray warns on the screen of every actor of Ray Data's that it may start again.
-        ray_remote_args_fn=lambda: {"max_restarts": 0},
-    )
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    with warnings.catch_warnings():
+        # Ray warns on the screen of every actor that it may start again when its arguments are in the object
+        # store, as all of Ray Data's are; and of max_restarts, for which Ray Data 2.60 has no other way.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        counts = dataset_of(parts).map(
+            Dispatcher,  # type: ignore[arg-type]  # Ray Data makes the object, and declares functions only
+            fn_constructor_args=(scorers, arguments),
+            compute=one_process,
+            num_cpus=0,
+            label_selector=here,
+            max_restarts=0,
+        )
     return iter(counts.iter_rows())
 
 
