@@ -36,7 +36,7 @@ TOKENS = sum(len(response) for response in RESPONSES)
 
 
 def learner_of(config: Config, workers: Workers | None = None) -> Learner:
-    """A learner with weights at which every gradient counts: LoRA's B is 0 at first, and so is A's gradient."""
+    """A learner whose weights all have a gradient: LoRA's B is 0 at first, and with it the gradient of A."""
     net = load_trainable(config, ModelRef(config.model.path))
     torch.manual_seed(3)
     with torch.no_grad():
