@@ -187,7 +187,8 @@ class Recorder(torch.optim.AdamW):
 
 @pytest.mark.parametrize("most", [1e-3, 1e3])
 def test_the_gradient_is_clipped_to_the_norm_of_the_config(make_config: MakeConfig, most: float) -> None:
-    learner = learner_of(make_config(max_grad_norm=most, learning_rate=1e-2, warmup=0.0, schedule="linear"))
+    schedule = {"learning_rate": 1e-2, "warmup": 0.0, "schedule": "linear", "schedule_over": "stage"}
+    learner = learner_of(make_config(max_grad_norm=most, **schedule))
     accumulate(learner, taken([0, 1, 2]))
     norm = float(torch.cat([grad.flatten() for grad in grads(learner.net).values()]).norm())
     learner.net.zero_grad()
