@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "quickstart"
@@ -57,14 +58,14 @@ def run(method: str, seed: int, world: Path, work: Path) -> Path:
 def row(output: Path) -> dict[str, list[float]]:
     """Accuracy by stage (the base model first); theta and mean b of the zone by stage."""
 
-    def read(name: str) -> dict[str, float]:
+    def read(name: str) -> dict[str, Any]:
         return json.loads((output / name).read_text())
 
     stages = sorted((output / "stages").iterdir())
     names = [f"stages/{stage.name}" for stage in stages]
     return {
         "accuracy": [read(f"{name}/metrics.json")["accuracy"] for name in ("base", *names)],
-        "theta": [read(f"{name}/fit.json")["theta"] for name in names],
+        "theta": [read(f"{name}/fit.json")["ability"]["theta"] for name in names],
         "b": [read(f"{name}/selection.json")["mean_b"] for name in names],
     }
 

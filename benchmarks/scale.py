@@ -34,7 +34,7 @@ from zpd_ray import schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.hashing import mix
-from zpd_ray.rundir.store import Store
+from zpd_ray.rundir import Run, Store
 
 HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype="<u2")
 RESPONSE = "It is that many."
@@ -129,7 +129,7 @@ def write_pool(config: Config, store: Store, items: int, per_part: int) -> None:
     store.write_json(
         "pool.json", {"items": written, "prompt_tokens": written, "response_tokens": 4 * written}
     )
-    record(config, store)
+    record(Run(config, store))
 
 
 def config_of(directory: Path, per_part: int) -> Config:
@@ -150,27 +150,25 @@ def config_of(directory: Path, per_part: int) -> Config:
 
 def run_one(items: int, per_part: int, directory: Path, ingested: bool) -> None:
     """All steps of one size; prints what each took as a line of JSON."""
-    from zpd_ray.pipeline import run
-    from zpd_ray.pipeline.cluster.session import ray_session
+    from zpd_ray.pipeline.cluster.session import Session
+    from zpd_ray.pipeline.run import take
+    from zpd_ray.pipeline.steps import ingest_pool
+    from zpd_ray.rundir.layout import FIT, MEASURE, SELECT
 
     config = config_of(directory, per_part)
-    store = Store(config.output)
+    run = Run(config, Store(config.output))
     if ingested:
         write_source(directory / "source", items, per_part)
-    make = partial(run.ingest_step, config, store)
-    steps = {
-        "ingest" if ingested else "pool written": make
-        if ingested
-        else partial(write_pool, config, store, items, per_part),
-        "measure": partial(run.measure_step, config, store, 0),
-        "fit": partial(run.fit_step, config, store, 0),
-        "select": partial(run.select_step, config, store, 0),
-    }
     sampler = Sampler()
     sampler.start()
-    with ray_session(config):
-        for name, work in steps.items():
-            print(json.dumps({"step": name} | sampler.step(work)), flush=True)
+    with Session(run) as session:
+        if ingested:
+            work = {"ingest": partial(ingest_pool, session)}
+        else:
+            work = {"pool written": partial(write_pool, config, run.store, items, per_part)}
+        work |= {step.name: partial(take, session, step, 0) for step in (MEASURE, FIT, SELECT)}
+        for name, step in work.items():
+            print(json.dumps({"step": name} | sampler.step(step)), flush=True)
 
 
 def peer(directory: Path, per_part: int) -> None:
@@ -184,15 +182,15 @@ def peer(directory: Path, per_part: int) -> None:
     store = Store(config.output)
 
     def work() -> None:
-        measured = pq.read_table(store.path("stages/00/measurements"))
-        counts = part_statistics(config, store, 0, "")
+        measured = pq.read_table(store.path("stages/00/measurements/answers"))
+        counts = part_statistics(Run(config, store), 0, "")
         fit = fit_stage(counts, config.ability, 0, None)
         nll, right, responses = (
             measured[name].to_numpy().astype(float) for name in ("nll", "successes", "rollouts")
         )
         b, b_sd = fit.difficulty(nll, right.astype(int), responses.astype(int), np.zeros(len(nll)))
-        score = matching.zpd_score(fit.theta, b, b_sd)
-        key = sort_key(score, matching.MAX_SCORE, item_hash(measured["item_id"], config.seed, 0, "select"))
+        score = matching.zpd_score(fit.ability.theta, b, b_sd)
+        key = sort_key(score, item_hash(measured["item_id"], config.seed, 0, "select"))
         best = np.argsort(key, kind="stable")[: int(0.05 * len(key))]
         chosen = pq.read_table(store.path("pool")).take(best).append_column("score", pa.array(score[best]))
         pq.write_table(chosen, directory / "peer.parquet", compression="zstd")

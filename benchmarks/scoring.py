@@ -45,9 +45,11 @@ from zpd_ray.engines import ModelRef, load, tokens  # noqa: E402
 from zpd_ray.engines.encoding import Encoder  # noqa: E402
 from zpd_ray.pipeline.cluster import session  # noqa: E402
 from zpd_ray.pipeline.cluster.parts import part_name  # noqa: E402
+from zpd_ray.pipeline.cluster.session import Session  # noqa: E402
 from zpd_ray.pipeline.measure.measure import measure  # noqa: E402
-from zpd_ray.pipeline.measure.scorers import close_scorers  # noqa: E402
-from zpd_ray.rundir.store import Store  # noqa: E402
+from zpd_ray.rundir import Run, Store  # noqa: E402
+from zpd_ray.rundir.layout import ANSWERS  # noqa: E402
+from zpd_ray.rundir.records import load_events  # noqa: E402
 
 SHORT = 64  # tokens; items "under 64 tokens"
 PART = 2000  # items, the default of pool.items_per_part
@@ -179,16 +181,17 @@ def write_pool(store: Store, name: str, items: pa.Table, part: int = PART) -> No
 def pipeline_seconds(config: Config, items: pa.Table) -> dict[str, float]:
     """Seconds from call to return, those at the rate between the parts' ends, and the share of idling."""
     with tempfile.TemporaryDirectory() as directory:
-        store, model = Store(directory), ModelRef(config.model.path)
+        run, model = Run(config, Store(directory)), ModelRef(config.model.path)
+        store = run.store
         write_pool(store, "warm", items.slice(0, 2 * CORES * 100), part=100)  # some for every actor
         write_pool(store, "pool", items)
-        measure(config, store, model, "warm", "warmed")  # the engines start here
-        start = time.perf_counter()
-        measure(config, store, model, "pool", "measured")
-        whole = time.perf_counter() - start
-        close_scorers()
+        with Session(run) as started:
+            measure(started, ANSWERS, model, "warm", "warmed")  # the engines start here
+            start = time.perf_counter()
+            measure(started, ANSWERS, model, "pool", "measured")
+            whole = time.perf_counter() - start
         ends = sorted(path.stat().st_mtime for path in Path(directory, "measured").glob("part-*"))
-        used = store.events()[-1]["scorers"]
+        used = load_events(store)[-1].details["scorers"]
     # The first end of each actor is where running starts; parts have equal numbers of items.
     running = (ends[-1] - ends[CORES - 1]) * len(ends) / (len(ends) - CORES)
     idle = sum(row["idle_at_end"] for row in used) / (CORES * whole)

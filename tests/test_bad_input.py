@@ -198,7 +198,7 @@ def test_model_directory_that_is_not_there(refused_at_once: Refused) -> None:
 def test_vllm_that_is_not_installed(
     refused_at_once: Refused, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zpd_ray.rundir.begin.find_spec", lambda name: None)
+    monkeypatch.setattr("zpd_ray.engines.vllm.settings.find_spec", lambda name: None)
     sentence = refused_at_once(
         engine={"name": "vllm"}, model={"path": str(model_dir)}, measure={"grader": "exact"}
     )

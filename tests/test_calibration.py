@@ -10,10 +10,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit
 
-from zpd_ray import irt
 from zpd_ray.calibration import Fit, Statistics, fit_stage
 from zpd_ray.config import AbilityConfig
-from zpd_ray.difficulty import bin_of, feedback_difficulty
+from zpd_ray.difficulty import feedback_difficulty
 from zpd_ray.errors import ZpdError
 from zpd_ray.matching import zpd_score
 
@@ -46,9 +45,7 @@ def statistics(
     nll: np.ndarray, successes: np.ndarray, k: int, before: np.ndarray | None = None, options: int = 0
 ) -> Statistics:
     none = np.zeros(len(nll), np.int64)
-    counts = irt.Counts.of(bin_of(nll), none + options, successes, none + k)
-    links = None if before is None else irt.Counts.of(bin_of(before), bin_of(nll), none, none)
-    return Statistics(counts, links)
+    return Statistics.of(nll, none + options, successes, none + k, before)
 
 
 @pytest.mark.parametrize(("theta", "k"), [(-1.5, 1), (0.0, 4), (1.2, 2), (2.5, 8)])
@@ -57,9 +54,9 @@ def test_a_known_ability_is_recovered_within_its_standard_error(theta: float, k:
     for seed in range(6):
         world = World(seed=seed)
         fit = fit_stage(statistics(world.nll(theta), world.answers(theta, k), k), CONFIG, 0, None)
-        assert 0 < fit.theta_se < 0.5
+        assert 0 < fit.ability.se < 0.5
         assert fit.grad_norm < 1e-3
-        errors.append((fit.theta - theta) / fit.theta_se)
+        errors.append((fit.ability.theta - theta) / fit.ability.se)
     assert np.abs(errors).max() < 3
     assert abs(np.mean(errors)) < 3 / np.sqrt(len(errors))
 
@@ -67,18 +64,18 @@ def test_a_known_ability_is_recovered_within_its_standard_error(theta: float, k:
 def test_the_standard_error_shrinks_as_the_square_root_of_the_pool() -> None:
     small, large = World(n=1000), World(n=16_000)
     fits = [fit_stage(statistics(w.nll(0), w.answers(0, 2), 2), CONFIG, 0, None) for w in (small, large)]
-    assert fits[0].theta_se / fits[1].theta_se == pytest.approx(4, rel=0.15)
+    assert fits[0].ability.se / fits[1].ability.se == pytest.approx(4, rel=0.15)
 
 
 def test_slope_and_spread_of_difficulty_are_recovered_where_rollouts_tell_them() -> None:
     """b given z is normal: slope cov(b, z) / var(z), spread sqrt(1 - correlation^2)."""
     world = World(n=20_000, noise=0.5)
     fit = fit_stage(statistics(world.nll(0), world.answers(0, 6), 6), CONFIG, 0, None)
-    z = fit.z(world.nll(0).astype(float))
-    assert fit.gamma == pytest.approx(np.cov(world.b, z)[0, 1] / z.var(), abs=0.05)
-    assert fit.sigma == pytest.approx(np.sqrt(1 - np.corrcoef(world.b, z)[0, 1] ** 2), abs=0.05)
-    assert fit.gamma_se is not None
-    assert fit.sigma_se is not None
+    z = fit.calibration.z(world.nll(0).astype(float))
+    assert fit.calibration.gamma == pytest.approx(np.cov(world.b, z)[0, 1] / z.var(), abs=0.05)
+    assert fit.calibration.sigma == pytest.approx(np.sqrt(1 - np.corrcoef(world.b, z)[0, 1] ** 2), abs=0.05)
+    assert fit.calibration.gamma_se is not None
+    assert fit.calibration.sigma_se is not None
 
 
 def test_difficulties_of_items_are_recovered_with_honest_uncertainty() -> None:
@@ -90,8 +87,12 @@ def test_difficulties_of_items_are_recovered_with_honest_uncertainty() -> None:
     assert np.std((b - world.b) / sd) == pytest.approx(1, abs=0.1)
     assert abs(b.mean()) < 0.1
     unanswered = fit.difficulty(world.nll(0.5).astype(float), 0 * s, 0 * k, np.zeros(5000))
-    assert_allclose(unanswered[0], fit.gamma * (fit.z(world.nll(0.5).astype(float)) - fit.origin), atol=1e-9)
-    assert_allclose(unanswered[1], fit.sigma, rtol=1e-6)
+    assert_allclose(
+        unanswered[0],
+        fit.calibration.gamma * (fit.calibration.z(world.nll(0.5).astype(float)) - fit.calibration.origin),
+        atol=1e-9,
+    )
+    assert_allclose(unanswered[1], fit.calibration.sigma, rtol=1e-6)
     assert (sd < unanswered[1]).all()
 
 
@@ -99,8 +100,8 @@ def test_one_response_per_item_says_that_the_spread_is_the_prior() -> None:
     world = World()
     fit = fit_stage(statistics(world.nll(0), world.answers(0, 1), 1), CONFIG, 0, None)
     assert "sigma_not_identified" in fit.flags
-    assert fit.sigma == CONFIG.sigma
-    assert fit.sigma_se is None
+    assert fit.calibration.sigma == CONFIG.sigma
+    assert fit.calibration.sigma_se is None
 
 
 @BOTH
@@ -112,15 +113,17 @@ def test_all_wrong_and_all_right_are_finite_flagged_and_sensibly_ordered(
     world = World()
     s = np.full(world.n, k * right)
     fit = fit_stage(statistics(world.nll(0), s, k), config, 0, None)
-    assert np.isfinite([fit.theta, fit.theta_se, fit.gamma, fit.sigma, fit.loglik]).all()
+    assert np.isfinite(
+        [fit.ability.theta, fit.ability.se, fit.calibration.gamma, fit.calibration.sigma, fit.loglik]
+    ).all()
     assert fit.flags
     b, sd = fit.difficulty(world.nll(0).astype(float), s, np.full(world.n, k), np.zeros(world.n))
     assert np.isfinite(b).all()
-    assert (fit.theta > b.mean()) == right
+    assert (fit.ability.theta > b.mean()) == right
     # The nearest to the ability come first: of hopeless items the most likely, of mastered the least.
-    score = zpd_score(fit.theta, b, sd)
+    score = zpd_score(fit.ability.theta, b, sd)
     order = np.argsort(world.nll(0) if not right else -world.nll(0))
-    reached = order[np.abs(b[order] - fit.theta) > 1][: world.n // 2]
+    reached = order[np.abs(b[order] - fit.ability.theta) > 1][: world.n // 2]
     assert (np.diff(score[reached]) <= 0).all()
     top = np.argsort(-score)[:200]
     assert (np.median(world.nll(0)[top]) < np.median(world.nll(0))) != right
@@ -135,9 +138,12 @@ def test_a_rise_of_ability_is_a_rise_of_theta_whatever_the_nlls_did(k: int, at: 
         old, new = world.nll(-0.3), world.nll(0.5, at, slope)
         first = fit_stage(statistics(old, world.answers(-0.3, k), k), CONFIG, 0, None)
         second = fit_stage(statistics(new, world.answers(0.5, k), k, old), CONFIG, 1, first)
-        assert (second.location, second.scale) == (first.location, first.scale)
-        rises.append(second.theta - first.theta)
-        errors.append(np.hypot(first.theta_se, second.theta_se))
+        assert (second.calibration.location, second.calibration.scale) == (
+            first.calibration.location,
+            first.calibration.scale,
+        )
+        rises.append(second.ability.theta - first.ability.theta)
+        errors.append(np.hypot(first.ability.se, second.ability.se))
     assert np.abs((np.array(rises) - 0.8) / errors).max() < 3
 
 
@@ -173,10 +179,10 @@ def test_links_hold_where_all_anchors_are_beyond_reach() -> None:
     world = World()
     old, new = world.nll(0.0), world.nll(0.0)
     first = fit_stage(statistics(old, np.zeros(world.n, int), 1), CONFIG, 0, None)
-    far = replace(first, theta=-1e4)
+    far = replace(first, ability=replace(first.ability, theta=-1e4))
     second = fit_stage(statistics(new, np.zeros(world.n, int), 1, old), CONFIG, 1, far)
-    assert second.shift == pytest.approx(0, abs=1e-9)
-    assert np.isfinite(second.theta)
+    assert second.calibration.shift == pytest.approx(0, abs=1e-9)
+    assert np.isfinite(second.ability.theta)
 
 
 def _parts(seed: int, pieces: int) -> list[Statistics]:
@@ -206,7 +212,7 @@ def test_a_fit_survives_json_bit_for_bit(config: AbilityConfig) -> None:
     world = World()
     s = world.answers(0, 1)
     fit = fit_stage(statistics(world.nll(0), s, 1), config, 0, None)
-    again = Fit(**json.loads(json.dumps(fit.to_json(), allow_nan=False)))
+    again = Fit.from_json(json.loads(json.dumps(fit.to_json(), allow_nan=False)))
     assert again == fit
     arguments = world.nll(0).astype(float), s, np.ones(world.n, int), np.zeros(world.n)
     assert_array_equal(again.difficulty(*arguments), fit.difficulty(*arguments))
@@ -227,7 +233,7 @@ def test_more_right_answers_mean_more_ability(config: AbilityConfig) -> None:
     thetas = []
     for theta in (-2.0, -1.0, 0.0, 1.0, 2.0):
         s = (draw < expit(theta - world.b)[:, None]).sum(axis=1)
-        thetas.append(fit_stage(statistics(world.nll(0), s, 4), config, 0, None).theta)
+        thetas.append(fit_stage(statistics(world.nll(0), s, 4), config, 0, None).ability.theta)
     assert (np.diff(thetas) > 0.3).all()
 
 
@@ -239,7 +245,7 @@ def test_feedback_of_strength_zero_recovers_ability_where_nll_is_difficulty() ->
         nll = world.nll(0.0, slope=1.0)
         fit = fit_stage(statistics(nll, world.answers(0.7, 2), 2), config, 0, None)
         assert (
-            abs(fit.theta - 0.7) < 3 * fit.theta_se + 0.03
+            abs(fit.ability.theta - 0.7) < 3 * fit.ability.se + 0.03
         )  # the quartiles give the scale to a few per cent
 
 
@@ -248,11 +254,16 @@ def test_feedback_difficulties_are_the_formula() -> None:
     s, k = world.answers(0, 4), np.full(world.n, 4)
     config = AbilityConfig(calibration="feedback", feedback_strength=0.7)
     fit = fit_stage(statistics(world.nll(0), s, 4), config, 0, None)
-    z = fit.z(world.nll(0).astype(float))
+    z = fit.calibration.z(world.nll(0).astype(float))
     b, sd = fit.difficulty(world.nll(0).astype(float), s, k, np.zeros(world.n))
-    assert_allclose(b, feedback_difficulty(z - fit.origin, s, k, 0.7), rtol=1e-12)
+    assert_allclose(b, feedback_difficulty(z - fit.calibration.origin, s, k, 0.7), rtol=1e-12)
     assert not sd.any()
-    assert (fit.gamma, fit.sigma, fit.gamma_se, fit.sigma_se) == (1.0, 0.0, None, None)
+    assert (
+        fit.calibration.gamma,
+        fit.calibration.sigma,
+        fit.calibration.gamma_se,
+        fit.calibration.sigma_se,
+    ) == (1.0, 0.0, None, None)
 
 
 def test_feedback_theta_is_where_expected_meets_observed() -> None:
@@ -261,12 +272,15 @@ def test_feedback_theta_is_where_expected_meets_observed() -> None:
     s, k = world.answers(0.4, 4), 4
     given = statistics(world.nll(0), s, k)
     fit = fit_stage(given, FEEDBACK, 0, None)
-    cells = given.counts
+    cells = given.answers
     b = feedback_difficulty(
-        fit.expected_difficulty(cells.bins), cells.successes, cells.trials, FEEDBACK.feedback_strength
+        fit.calibration.expected_difficulty(cells["nll_bin"]),
+        cells["successes"],
+        cells["trials"],
+        FEEDBACK.feedback_strength,
     )
-    residual = cells.freq @ (cells.successes - cells.trials * expit(fit.theta - b))
-    assert residual == pytest.approx(fit.theta / FEEDBACK.theta_sd**2, abs=1e-3)
+    residual = cells.freq @ (cells["successes"] - cells["trials"] * expit(fit.ability.theta - b))
+    assert residual == pytest.approx(fit.ability.theta / FEEDBACK.theta_sd**2, abs=1e-3)
 
 
 def test_a_guessing_floor_is_taken_off_the_ability() -> None:
@@ -276,8 +290,8 @@ def test_a_guessing_floor_is_taken_off_the_ability() -> None:
         s = world.answers(-1.0, 4, guess=0.25)
         with_floor = fit_stage(statistics(world.nll(-1), s, 4, options=4), CONFIG, 0, None)
         without = fit_stage(statistics(world.nll(-1), s, 4), CONFIG, 0, None)
-        assert without.theta > with_floor.theta + 0.3
-        errors.append((with_floor.theta + 1) / with_floor.theta_se)
+        assert without.ability.theta > with_floor.ability.theta + 0.3
+        errors.append((with_floor.ability.theta + 1) / with_floor.ability.se)
     assert np.abs(errors).max() < 3
 
 
@@ -286,26 +300,26 @@ def test_answers_at_the_floor_are_flagged_or_far_below_every_item(config: Abilit
     world = World()
     s = world.rng.binomial(4, 0.25, world.n)
     fit = fit_stage(statistics(world.nll(0), s, 4, options=4), config, 0, None)
-    assert np.isfinite([fit.theta, fit.theta_se]).all()
-    assert fit.theta < -1.5
+    assert np.isfinite([fit.ability.theta, fit.ability.se]).all()
+    assert fit.ability.theta < -1.5
 
 
 @BOTH
 def test_a_pool_of_equal_nlls_still_has_an_ability(config: AbilityConfig) -> None:
     s = World().rng.binomial(4, expit(0.8), 500)
     fit = fit_stage(statistics(np.full(500, 1.3), s, 4), config, 0, None)
-    assert np.isfinite([fit.theta, fit.theta_se, fit.gamma]).all()
-    assert fit.scale == 1.0
+    assert np.isfinite([fit.ability.theta, fit.ability.se, fit.calibration.gamma]).all()
+    assert fit.calibration.scale == 1.0
     if config is CONFIG:  # feedback moves difficulties by the responses, and theta with them
-        assert fit.theta == pytest.approx(0.8, abs=4 * fit.theta_se)
+        assert fit.ability.theta == pytest.approx(0.8, abs=4 * fit.ability.se)
 
 
 @BOTH
 @pytest.mark.parametrize("right", [0, 1])
 def test_a_single_item_is_enough_for_a_finite_fit(config: AbilityConfig, right: int) -> None:
     fit = fit_stage(statistics(np.array([0.7]), np.array([right]), 1), config, 0, None)
-    assert np.isfinite([fit.theta, fit.theta_se]).all()
-    assert fit.theta_se > 1
+    assert np.isfinite([fit.ability.theta, fit.ability.se]).all()
+    assert fit.ability.se > 1
 
 
 @pytest.mark.parametrize("stage", [0, 2])
@@ -319,5 +333,5 @@ def test_no_anchors_is_an_error_that_says_what_to_do(stage: int) -> None:
 
 def test_the_fit_does_not_grow_with_the_pool() -> None:
     small, large = World(n=2000), World(n=200_000)
-    cells = [statistics(w.nll(0), w.answers(0, 4), 4).counts.freq.size for w in (small, large)]
+    cells = [statistics(w.nll(0), w.answers(0, 4), 4).answers.freq.size for w in (small, large)]
     assert cells[1] < 2 * cells[0]

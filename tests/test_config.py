@@ -100,8 +100,6 @@ def test_a_wrong_type_names_key_and_value(sections: dict[str, Any], key: str, go
 @pytest.mark.parametrize(
     ("sections", "key", "expected"),
     [
-        ({"select": {"method": "zdp"}}, "select.method", "'zpd' or 'random'"),
-        ({"engine": {"name": "torch"}}, "engine.name", "'transformers', 'vllm' or 'simulated'"),
         ({"ability": {"calibration": "rasch"}}, "ability.calibration", "'explanatory' or 'feedback'"),
         ({"train": {"schedule": "cosin"}}, "train.schedule", "'cosine', 'linear' or 'constant'"),
         ({"train": {"method": "qlora"}}, "train.method", "'lora', 'full' or 'none'"),
@@ -173,14 +171,6 @@ def test_a_budget_is_exactly_one_of_three(budget: dict[str, float]) -> None:
     assert all(name in message.partition("got ")[2] for name in budget)
 
 
-def test_the_simulated_engine_has_nothing_to_train() -> None:
-    message = refusal(engine={"name": "simulated"})
-    assert (
-        "the simulated engine has no weights to train; got train.method = 'lora', expected 'none'" in message
-    )
-    assert validate(values(engine={"name": "simulated"}, train={"method": "none"}))
-
-
 def test_a_batch_divides_among_the_workers() -> None:
     message = refusal(train={"batch_size": 32, "workers": 3})
     assert "train.batch_size = 32 does not divide among train.workers = 3; make it a multiple" in message
@@ -196,17 +186,3 @@ def test_a_config_cannot_be_changed_once_made() -> None:
 def test_every_value_of_the_defaults_passes_its_own_checks() -> None:
     config = validate(values())
     assert Config.model_validate(config.model_dump(exclude_none=True)) == config
-
-
-@pytest.mark.parametrize(
-    ("sections", "told"),
-    [
-        ({"cluster": {"gpus_per_actor": 1.5}}, "gpus_per_actor = 1.5; vLLM splits a model over whole GPUs"),
-        ({"train": {"lora": {"rank": 1000}}}, "rank = 1000; vLLM takes adapters of rank 512 at most"),
-        ({"measure": {"rollouts": 2, "temperature": 3}}, "temperature = 3; vLLM takes 0.01 to 2"),
-        ({"measure": {"rollouts": 2, "temperature": 0.001}}, "temperature = 0.001; vLLM takes 0.01 to 2"),
-    ],
-)
-def test_what_vllm_cannot_do_is_refused_with_vllm_alone(sections: dict[str, Any], told: str) -> None:
-    validate(values(**sections))
-    assert told in refusal(engine={"name": "vllm"}, **sections)

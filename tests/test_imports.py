@@ -25,8 +25,12 @@ MIDDLE = {
     "difficulty",
     "matching",
     "calibration",
+    "measures",
+    "rundir",
+    "report",
 }
-BOTTOM = {"schema", "config", "config_file", "errors", "functions", "uris"}
+BOTTOM = {"schema", "config", "config_file", "errors", "hashing", "registry", "terminal", "uris", "user_code"}
+NO_RAY = ("rundir", "measures", "selection", "report")
 HELP = """
 import sys
 sys.argv = ["zpd-ray", "--help"]
@@ -59,6 +63,11 @@ def test_what_is_computed_with_numpy_alone_imports_no_torch_and_no_ray() -> None
     loaded = modules_after("; ".join(f"import zpd_ray.{name}" for name in names))
     assert not HEAVY & loaded
     assert "scipy" in loaded
+
+
+@pytest.mark.parametrize("name", NO_RAY)
+def test_a_room_without_ray_works_without_it(name: str) -> None:
+    assert not {"ray", "torch", "vllm"} & modules_after(f"import zpd_ray.{name}")
 
 
 def test_engines_and_training_import_no_ray() -> None:
@@ -122,7 +131,7 @@ def test_imports_go_one_way() -> None:
         assert edges[name] <= MIDDLE | BOTTOM, name
     for name in BOTTOM:
         assert edges[name] <= BOTTOM, name
-    assert edges["pipeline"] <= MIDDLE | BOTTOM | {"report"}
+    assert edges["pipeline"] <= MIDDLE | BOTTOM
     assert edges["irt"] == set()
     assert not [name for name, used in edges.items() if "cli" in used]
 

@@ -14,9 +14,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
-VLLM_MAX_RANK = 512
-VLLM_TEMPERATURES = (0.01, 2.0)  # below, vLLM samples at 0.01 without a word
-
 
 class Section(BaseModel):
     """Unknown keys are errors and values cannot be reassigned."""
@@ -75,7 +72,7 @@ class VllmConfig(Section):
 class EngineConfig(Section):
     """What computes NLLs and responses."""
 
-    name: Literal["transformers", "vllm", "simulated"] = "transformers"
+    name: str = Field("transformers", description="transformers, vllm, simulated, or package.module:Class")
     batch_tokens: Count = Field(8192, description="tokens (padding included) in one forward pass")
     vllm: VllmConfig = VllmConfig()
     simulated: SimulatedConfig = SimulatedConfig()
@@ -123,7 +120,11 @@ class Budget(Section):
 class SelectConfig(Section):
     """Which items are trained on at each stage."""
 
-    method: Literal["zpd", "random"] = "zpd"
+    method: str = Field("zpd", description="zpd, random, or package.module:Class")
+    beside: list[str] = Field(
+        default_factory=list,
+        description="further methods: their selections lie beside the one that is trained on, for comparison",
+    )
     budget: Budget
     replay: float = Field(0.0, ge=0, lt=1, description="share of the budget drawn from mastered items")
     mastered_p: float = Field(0.9, gt=0.5, lt=1, description="an item is mastered from this p on")
@@ -209,42 +210,6 @@ class Config(Section):
     select: SelectConfig
     train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()
-
-    @model_validator(mode="after")
-    def _simulated_does_not_train(self) -> Config:
-        if self.engine.name == "simulated" and self.train.method != "none":
-            raise ValueError(
-                "the simulated engine has no weights to train; got train.method = "
-                f"{self.train.method!r}, expected 'none'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _vllm_takes_what_is_asked(self) -> Config:
-        if self.engine.name != "vllm":
-            return self
-        gpus, rank, temperature = (
-            self.cluster.gpus_per_actor,
-            self.train.lora.rank,
-            self.measure.temperature,
-        )
-        if gpus > 1 and gpus != int(gpus):
-            raise ValueError(
-                f"cluster.gpus_per_actor = {gpus:g}; vLLM splits a model over whole GPUs: expected an "
-                "integer, or a fraction below 1 for several actors on one GPU"
-            )
-        if self.train.method == "lora" and rank > VLLM_MAX_RANK:
-            raise ValueError(
-                f"train.lora.rank = {rank}; vLLM takes adapters of rank {VLLM_MAX_RANK} at most: lower it, "
-                "or set engine.name = 'transformers'"
-            )
-        least, most = VLLM_TEMPERATURES
-        if self.measure.rollouts > 1 and not least <= temperature <= most:
-            raise ValueError(
-                f"measure.temperature = {temperature:g}; vLLM takes {least:g} to {most:g}: change it, or set "
-                "engine.name = 'transformers'"
-            )
-        return self
 
     @model_validator(mode="after")
     def _batches_divide_among_workers(self) -> Config:

@@ -71,3 +71,9 @@ def feedback_difficulty(z: ArrayLike, successes: ArrayLike, rollouts: ArrayLike,
     k = np.asarray(rollouts, dtype=np.float64)
     share = np.divide(successes, k, out=np.full(k.shape, 0.5), where=k > 0)
     return np.asarray(z, dtype=np.float64) + strength * (1.0 - 2.0 * share)
+
+
+def guess_floor(options: ArrayLike) -> Floats:
+    """Probability of a right guess, 1 / options; 0 where there are no options. Integers (n,) -> (n,)."""
+    n = np.asarray(options, dtype=np.float64)
+    return np.divide(1.0, n, out=np.zeros_like(n), where=n > 0)

@@ -1,4 +1,4 @@
-"""A user's function by its name, ``package.module:function``."""
+"""A function or class by its name, ``package.module:function``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zpd_ray.errors import ZpdError
 
 
 def load_function(what: str, name: str, signature: str) -> Callable[..., Any]:
-    """The function of a name. what: the grader, the training loop; signature: what is expected of it.
+    """The function, or class, of a name. what: the grader, say; signature: what is expected of it.
 
     Raises ZpdError when the name does not lead to something callable.
     """

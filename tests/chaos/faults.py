@@ -18,7 +18,7 @@ from tests.pipeline.processes import RUN_SECONDS, Quickstart, Simulated, descend
 # What is struck: titles of its processes. The driver and a raylet are known otherwise.
 TITLES = {
     "scoring actor": "ray::Scorer",
-    "desk": "ray::Desk",
+    "dispatcher": "ray::MapWorker(Map(Dispatcher))",
     "ability actor": "ray::AbilityActor",
     "stage controller": "ray::Controller",
     "Ray Train's controller": "ray::TrainController",
@@ -28,11 +28,11 @@ KINDS = ("driver", "raylet", *TITLES)
 MOST_DELAY = 1.5  # seconds after the moment
 PRESENT_SECONDS = 20.0  # in which what is to be struck appears
 # After which files something is at work that can be struck; anything can be after others.
-SCORING = "measurements/*.parquet|base/evaluation/*.parquet|00/evaluation/*.parquet"
+SCORING = "answers/*.parquet|base/evaluation/*.parquet|00/evaluation/*.parquet"
 TRAINING = "selection.json|00/canary.parquet"
 WHILE = {
     "scoring actor": SCORING,
-    "desk": SCORING,
+    "dispatcher": SCORING,
     "ability actor": "fit.json|measured.json",
     "stage controller": TRAINING,
     "Ray Train's controller": TRAINING,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.faults import KINDS, Fault, LocalNodes, Sufferer, plan
 from tests.chaos.links import CUTS, LinkedNodes, permitted
-from tests.pipeline.conftest import Run, simulated_file
+from tests.pipeline.conftest import Simulate, simulated_file
 from tests.pipeline.conftest import simulate as simulate  # a fixture
 from tests.pipeline.processes import Quickstart, Simulated
 from tests.pipeline.test_resume import EXACT, assert_same_files, assert_same_result
@@ -40,7 +40,7 @@ def test_the_plan_is_a_function_of_the_seed(quickstart: Quickstart) -> None:
     assert max(kinds.values()) - min(kinds.values()) <= 1
 
 
-def test_a_node_the_driver_and_actors_die(simulate: Run, tmp_path: Path) -> None:
+def test_a_node_the_driver_and_actors_die(simulate: Simulate, tmp_path: Path) -> None:
     """With an engine that computes nothing: what dies while training is in tests/pipeline/train."""
     run = {"stages": 3, "pool": {"items_per_part": 100}}
     faults = [
@@ -59,9 +59,9 @@ def test_a_node_the_driver_and_actors_die(simulate: Run, tmp_path: Path) -> None
 @pytest.mark.nightly
 def test_a_node_the_driver_and_both_controllers_die(quickstart: Quickstart, tmp_path: Path) -> None:
     faults = [
-        Fault("raylet", "stages/00/measurements/part-000000.parquet", 0.1),
+        Fault("raylet", "stages/00/measurements/answers/part-000000.parquet", 0.1),
         Fault("stage controller", "stages/00/selection.json", 0.5),
-        Fault("driver", "stages/01/measurements/part-000000.parquet", 0.0),
+        Fault("driver", "stages/01/measurements/answers/part-000000.parquet", 0.0),
         Fault("Ray Train's controller", "stages/01/selection.json", 0.2),
     ]
     assert struck(quickstart, tmp_path / "run", faults, LocalNodes()) == faults

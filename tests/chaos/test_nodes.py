@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 
 from tests.pipeline.conftest import simulated_values
 from tests.pipeline.processes import RUN_SECONDS
+from zpd_ray.rundir.records import load_events
 from zpd_ray.rundir.store import Store
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ perform("run", validate(json.loads(sys.argv[1])))
 """
 
 Selections = dict[str, bytes]
-Run = Callable[..., tuple[Store, Selections]]
+Simulate = Callable[..., tuple[Store, Selections]]
 
 
 def come(nodes: Cluster) -> None:
@@ -41,7 +42,7 @@ def go(nodes: Cluster) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> Simulate:
     def run(
         name: str, nodes: int, change: Callable[[Cluster], None] | None = None, **options: Any
     ) -> tuple[Store, Selections]:
@@ -58,7 +59,7 @@ def run(tmp_path: Path) -> Run:
                 command = [sys.executable, "-c", CODE, json.dumps(values)]
                 process = subprocess.Popen(command, stdout=log, stderr=log)
                 if change is not None:
-                    wait_for(output / "stages/00/measurements", process)
+                    wait_for(output / "stages/00/measurements/answers", process)
                     change(cluster)
                 assert process.wait(RUN_SECONDS) == 0, (tmp_path / f"{name}.log").read_text()
         finally:
@@ -82,22 +83,22 @@ def wait_for(directory: Path, process: subprocess.Popen[bytes]) -> None:
 
 def at_work(store: Store) -> list[int]:
     """How many scorers took part in each measuring."""
-    return [len(event["scorers"]) for event in store.events() if event["step"] == "scored"]
+    return [len(event.details["scorers"]) for event in load_events(store) if event.step == "scored"]
 
 
-def test_one_two_and_four_nodes_give_the_same_selection(run: Run) -> None:
+def test_one_two_and_four_nodes_give_the_same_selection(run: Simulate) -> None:
     _, one = run("one", 1)
     assert len(one) > 1
     assert run("two", 2)[1] == one
     assert run("four", 4, actors=3)[1] == one
 
 
-def test_a_node_that_goes_is_survived(run: Run) -> None:
+def test_a_node_that_goes_is_survived(run: Simulate) -> None:
     _, undisturbed = run("undisturbed", 2)
     assert run("gone", 3, go, actors=2)[1] == undisturbed
 
 
-def test_a_node_that_comes_is_used(run: Run) -> None:
+def test_a_node_that_comes_is_used(run: Simulate) -> None:
     _, undisturbed = run("undisturbed", 2)
     # Two CPUs, and three actors of a CPU each: nobody waits for the third, which joins with the node.
     store, selections = run("come", 1, come, actors=3, autoscaling=True)

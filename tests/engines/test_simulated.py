@@ -10,6 +10,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import kstest
 
+from zpd_ray import schema
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, load
 from zpd_ray.engines.simulated import SimulatedEngine, true_difficulty, wrong_answer
@@ -22,6 +23,9 @@ def items(n: int = N) -> pa.Table:
     return pa.table(
         {
             "item_id": [f"item-{i}" for i in range(n)],
+            "messages": pa.array(
+                [[{"role": "user", "content": "?"}]] * n, schema.ITEM.field("messages").type
+            ),
             "response": pa.array(["#### 42"] * n),
             "answer": pa.array(["42"] * n),
             "choices": pa.nulls(n, pa.list_(pa.string())),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zpd_ray.engines import Meter, rates
+from zpd_ray.engines.usage import Meter, rates
 
 
 def test_a_meter_counts_until_it_is_read() -> None:

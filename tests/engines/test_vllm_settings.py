@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from zpd_ray.config import Config
+from zpd_ray.engines.transformers import TransformersEngine
+from zpd_ray.engines.vllm import settings
+from zpd_ray.engines.vllm.engine import VllmEngine
 from zpd_ray.engines.vllm.settings import (
     BLOCK,
     CPU_KV_CACHE,
@@ -23,6 +26,7 @@ from zpd_ray.engines.vllm.settings import (
     Shape,
     derive,
 )
+from zpd_ray.errors import ZpdError
 
 CPU, H200 = Device(0, v2=False), Device(141 * GIB, v2=True)
 SMALL = Shape(vocabulary=32_000, kv_bytes=4096)
@@ -127,3 +131,28 @@ def test_vllm_is_prepared_for_the_rank_of_the_adapters(rank: int, prepared: int)
     assert arguments["max_lora_rank"] == prepared
     assert arguments["lora_target_modules"] == ["q_proj"]
     assert "enable_lora" not in derive(make(train={"method": "full"}), SMALL, CPU, max_length=512)
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"cluster": {"gpus_per_actor": 1.5}}, "gpus_per_actor = 1.5; vLLM splits a model over whole GPUs"),
+        (
+            {"train": {"method": "lora", "lora": {"rank": 1000}}},
+            "rank = 1000; vLLM takes adapters of rank 512 at most",
+        ),
+        ({"measure": {"rollouts": 2, "temperature": 3}}, "temperature = 3; vLLM takes 0.01 to 2"),
+        ({"measure": {"rollouts": 2, "temperature": 0.001}}, "temperature = 0.001; vLLM takes 0.01 to 2"),
+    ],
+)
+def test_what_vllm_cannot_do_is_refused_with_vllm_alone(
+    sections: dict[str, Any],
+    told: str,
+    make_config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: object())
+    config = make_config(**sections)
+    TransformersEngine.check(config)
+    with pytest.raises(ZpdError, match=told):
+        VllmEngine.check(config)

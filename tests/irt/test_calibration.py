@@ -50,18 +50,25 @@ def test_bitwise_equal_fits_whatever_the_blocks():
     rng = np.random.default_rng(2)
     truth = irt.simulate(1, 30_000, gamma=(0.8,), sigma=0.6, trials=4, seed=2)
     bins = np.floor(truth.covariates[:, 0] * 64).astype(np.int64)
-    columns = bins, truth.groups, truth.successes[0].astype(np.int64), truth.trials[0].astype(np.int64)
+    columns = {
+        "bin": bins,
+        "group": truth.groups,
+        "successes": truth.successes[0].astype(np.int64),
+        "trials": truth.trials[0].astype(np.int64),
+    }
     fits = []
     for n_blocks in (1, 3, 11):
         order = rng.permutation(bins.size)
         cuts = np.sort(rng.integers(0, bins.size, n_blocks - 1))
-        parts = [irt.Counts.of(*(c[rows] for c in columns)) for rows in np.split(order, cuts)]
+        parts = [
+            irt.Counts.of(**{name: c[rows] for name, c in columns.items()}) for rows in np.split(order, cuts)
+        ]
         counts = irt.Counts.merge([parts[i] for i in rng.permutation(len(parts))])
         fits.append(
             irt.fit_explanatory(
-                counts.successes[None],
-                counts.trials[None],
-                (counts.bins[:, None] + 0.5) / 64,
+                counts["successes"][None],
+                counts["trials"][None],
+                (counts["bin"][:, None] + 0.5) / 64,
                 freq=counts.freq,
             )
         )

@@ -63,7 +63,7 @@ def simulated_file(directory: Path, n: int = 1500, **sections: Any) -> Simulated
     return Simulated(file)
 
 
-Run = Callable[..., tuple[Config, Store]]
+Simulate = Callable[..., tuple[Config, Store]]
 
 
 def perform_in(directory: Path, n: int = 1500, output: str = "out", **sections: Any) -> tuple[Config, Store]:
@@ -74,7 +74,7 @@ def perform_in(directory: Path, n: int = 1500, output: str = "out", **sections: 
 
 
 @pytest.fixture
-def simulate(local_ray: None, tmp_path: Path) -> Run:
+def simulate(local_ray: None, tmp_path: Path) -> Simulate:
     """``simulate(n=..., output="other", select={...})`` runs all stages and returns config and store."""
     return partial(perform_in, tmp_path)
 

@@ -16,7 +16,7 @@ from tests import tiny
 from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import table_of
 from tests.pipeline.processes import EXAMPLES, ROOT, Quickstart, run_here
-from zpd_ray.pipeline.fit.ability import load_fit
+from zpd_ray.rundir.records import load_events, load_fit
 from zpd_ray.rundir.store import Store
 
 GSM8K = ROOT.parent / "shared/data/gsm8k"
@@ -35,7 +35,7 @@ def test_quickstart_ends_with_an_adapter_and_tells_each_stage(quickstart: Quicks
         assert selection["selected"] == 32  # 20 % of 160
         assert 0 < selection["replay"] <= 8  # a quarter, from what is mastered
         assert store.read_json(f"{name}/metrics.json")["items"] == 24
-        assert f"{fit.theta:.2f} +- {fit.theta_se:.2f}" in quickstart.stdout
+        assert f"{fit.ability.theta:.2f} +- {fit.ability.se:.2f}" in quickstart.stdout
     assert str(quickstart.output / "stages/01/adapter") in quickstart.stdout
     assert "Traceback" not in quickstart.stderr
 
@@ -43,7 +43,7 @@ def test_quickstart_ends_with_an_adapter_and_tells_each_stage(quickstart: Quicks
 def test_quickstart_trains_on_what_it_selects(quickstart: Quickstart) -> None:
     """What stage 0 was trained on has a lower NLL at stage 1 than the rest has by comparison."""
     store = Store(str(quickstart.output))
-    before, after = (table_of(store, f"stages/{stage:02d}/measurements") for stage in (0, 1))
+    before, after = (table_of(store, f"stages/{stage:02d}/measurements/answers") for stage in (0, 1))
     assert before["item_id"].equals(after["item_id"])
     fell = before["nll"].to_numpy() - after["nll"].to_numpy()
     chosen = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
@@ -71,7 +71,9 @@ def test_quickstart_with_vllm_selects_the_same(
     ours, theirs = Store(str(request.getfixturevalue(runs).output)), Store(str(quickstart.output))
     for stage in (0, 1):
         assert jaccard(ours, theirs, stage) >= 0.98
-        assert load_fit(ours, stage).theta == pytest.approx(load_fit(theirs, stage).theta, abs=0.05)
+        assert load_fit(ours, stage).ability.theta == pytest.approx(
+            load_fit(theirs, stage).ability.theta, abs=0.05
+        )
     settings = ours.read_json("manifest.json")["engine"]
     assert settings["max_num_batched_tokens"] > 0
     assert settings["vllm"].startswith("0.")
@@ -128,18 +130,18 @@ def run_gsm8k(directory: Path, pool: Path, model: Path, engine: str = "transform
 
 
 def assert_all_wrong_is_handled(store: Store, rows: int) -> None:
-    pool, measured = store.read_json("pool.json"), store.read_json("stages/00/measured.json")
+    pool, measured = store.read_json("pool.json"), store.read_json("stages/00/measured.json")["answers"]
     bad = sum(pool["quarantined"].values())
     assert pool["rows"] == rows == pool["items"] + pool["duplicates"] + pool["overlap"] + bad
-    table = table_of(store, "stages/00/measurements")
+    table = table_of(store, "stages/00/measurements/answers")
     assert table.num_rows == measured["items"] == pool["items"]
     assert (measured["right"], measured["failed"]) == (0, 0)
     assert measured["tokens"] == pool["response_tokens"]
     fit = load_fit(store, 0)
-    assert np.isfinite([fit.theta, fit.theta_se]).all()
+    assert np.isfinite([fit.ability.theta, fit.ability.se]).all()
     assert "all_wrong" in fit.flags
     selected = table_of(store, "stages/00/selected").sort_by("rank")
-    assert fit.theta < selected["b"][0].as_py()
+    assert fit.ability.theta < selected["b"][0].as_py()
     assert np.all(np.diff(selected["b"].to_numpy()) >= 0)  # the nearest to theta first
     nll = dict(zip(table["item_id"].to_pylist(), table["nll"].to_pylist(), strict=True))
     chosen = [nll[item] for item in selected["item_id"].to_pylist()]
@@ -191,5 +193,5 @@ def test_all_of_gsm8k_with_a_model_that_solves_nothing(
     store = run_gsm8k(tmp_path, GSM8K / "train.jsonl.gz", speechless)
     assert_all_wrong_is_handled(store, 6000)
     assert_trained_and_evaluated(store)
-    for event in store.events():
+    for event in load_events(store):
         print(event)

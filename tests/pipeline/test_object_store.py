@@ -20,14 +20,15 @@ import pytest
 import tomli_w
 from safetensors.numpy import load
 
-from tests.pipeline.conftest import Run, simulated_values, table_of
+from tests.pipeline.conftest import Simulate, simulated_values, table_of
 from tests.pipeline.processes import ROOT, RUN_SECONDS, S3_KEY, Quickstart, call, run_here
 from tests.pipeline.ray_head import free_ports
 from tests.pipeline.test_resume import EXACT, files_of
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
+from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_inputs
-from zpd_ray.rundir.store import Store
+from zpd_ray.rundir.records import add_event, load_events
 
 # Not any moto_server of the PATH: some versions answer what pyarrow does not take.
 SERVER = Path(os.environ.get("ZPD_MOTO_SERVER", ROOT / ".venv/s3/bin/moto_server"))
@@ -93,17 +94,17 @@ def assert_no_credentials(bucket: Bucket, name: str, *texts: str) -> None:
 def test_files_come_back_as_they_went(bucket: Bucket, tmp_path: Path) -> None:
     store = Store(bucket.uri("store"))
     assert not store.exists("x.json")
-    assert store.names("pool") == store.entries("") == store.events() == []
+    assert store.names("pool") == store.entries("") == load_events(store) == []
     store.write_json("x.json", {"a": 1})
-    store.append_event({"step": "one"})
-    store.append_event({"step": "two"})
+    add_event(store, "one", None)
+    add_event(store, "two", None)
     (tmp_path / "model/deep").mkdir(parents=True)
     (tmp_path / "model/deep/w").write_bytes(b"weights")
     store.write_bytes("stages/00/adapter/stale", b"")
     store.upload(str(tmp_path / "model"), "stages/00/adapter")
     copy = Path(store.local_copy("stages/00/adapter", str(tmp_path / "copies")))
     assert store.read_json("x.json") == {"a": 1}
-    assert [event["step"] for event in store.events()] == ["one", "two"]
+    assert [event.step for event in load_events(store)] == ["one", "two"]
     assert [(p.name, p.read_bytes()) for p in copy.rglob("*") if p.is_file()] == [("w", b"weights")]
     store.remove("stages")
     assert store.entries("") == ["events.jsonl", "x.json"]
@@ -121,7 +122,7 @@ def test_credentials_in_a_uri_are_refused_and_not_shown(bucket: Bucket) -> None:
 
 
 def test_pool_and_run_on_the_server_select_the_same_as_on_a_disk(
-    bucket: Bucket, simulate: Run, tmp_path: Path
+    bucket: Bucket, simulate: Simulate, tmp_path: Path
 ) -> None:
     _, local = simulate(n=400, stages=1)
     pool, pool_uri = tmp_path / "pool.jsonl", bucket.uri("data/*.jsonl")
@@ -148,7 +149,7 @@ def test_a_pool_inside_the_run_directory_is_refused(bucket: Bucket, tmp_path: Pa
     values = simulated_values(tmp_path, n=1, output=bucket.uri("inside"))
     config = validate(values | {"pool": {"path": bucket.uri("inside/pool.jsonl")}})
     with pytest.raises(ZpdError, match="lies inside the run directory s3://bucket/inside, whose files"):
-        check_inputs(config, Store(config.output))
+        check_inputs(Run(config, Store(config.output)))
 
 
 def kill_at(arguments: list[str], store: Store, name: str) -> list[psutil.Process]:
@@ -171,7 +172,7 @@ def test_training_on_the_server_with_two_kills_gives_the_bytes_of_a_local_run(
 ) -> None:
     uri = bucket.uri("trained")
     store, arguments = Store(uri), quickstart.command(uri)  # type: ignore[arg-type]
-    left = kill_at(arguments, store, "stages/00/measurements")
+    left = kill_at(arguments, store, "stages/00/measurements/answers")
     assert not store.exists("stages/00/measured.json"), "killed too late to say anything"
     left += kill_at(arguments, store, "stages/01/ray_train/checkpoint_manager_snapshot.json")
     assert not store.exists("stages/01/train.json"), "killed too late to say anything"

@@ -22,7 +22,7 @@ Moment = tuple[str | Callable[[Path], bool], float]
 EXACT = (
     "pool.json",
     "pool/*.parquet",
-    "stages/*/measurements/*.parquet",
+    "stages/*/measurements/answers/*.parquet",
     "stages/*/measured.json",
     "stages/*/fit.json",
     "stages/*/chosen/*.parquet",
@@ -90,7 +90,12 @@ class Attempt:
 
 def plant_leftovers(run: Path) -> None:
     """Half-written files, as a kill in the middle of a write leaves them."""
-    for directory in ("stages/00/measurements", "stages/00/selected", "stages/00/chosen", "stages/01"):
+    for directory in (
+        "stages/00/measurements/answers",
+        "stages/00/selected",
+        "stages/00/chosen",
+        "stages/01",
+    ):
         (run / directory).mkdir(parents=True, exist_ok=True)
         (run / directory / ".part-000000.parquet.0123").write_bytes(b"PAR1 half a file")
 
@@ -119,7 +124,7 @@ def inside_second_stage(run: Path) -> bool:
 def test_killed_while_measuring_and_while_training(quickstart: Quickstart, tmp_path: Path) -> None:
     run = tmp_path / "run"
     moments: list[Moment] = [
-        ("stages/00/measurements/*.parquet", 0.0),  # the first of seven parts
+        ("stages/00/measurements/answers/*.parquet", 0.0),  # the first of seven parts
         (inside_second_stage, 0.3),
     ]
     reached = []

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from tests.pipeline.conftest import Run, questions, simulated_values, table_of, write_jsonl
+from tests.pipeline.conftest import Simulate, questions, simulated_values, table_of, write_jsonl
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines.simulated import true_difficulty
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.commands import perform
-from zpd_ray.pipeline.fit.ability import load_fit
+from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.store import Store
 
 
@@ -31,7 +31,7 @@ def test_ability_and_zone_follow_the_truth(replay_run: tuple[Config, Store]) -> 
     for stage in range(config.stages):
         fit = load_fit(store, stage)
         truth = stage * config.engine.simulated.gain
-        assert abs(fit.theta - truth) < 4 * fit.theta_se + 0.05
+        assert abs(fit.ability.theta - truth) < 4 * fit.ability.se + 0.05
         selected = table_of(store, f"stages/{stage:02d}/selected")
         zone = selected.filter(pc.equal(selected["reason"], "zone"))
         assert abs(true_difficulty(zone["item_id"]).mean() - truth) < 0.15
@@ -57,22 +57,26 @@ def test_selections_spend_the_budget_once_and_never_twice_on_an_item(
         assert sum(summary["groups"].values()) == 300
 
 
-def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Run) -> None:
+def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Simulate) -> None:
     _, store = simulate(n=1500, stages=1, select={"budget": {"tokens": 777}})
     selected = table_of(store, "stages/00/selected")
     spent = pc.sum(selected["response_tokens"]).as_py()
     assert 777 - 8 < spent <= 777  # the longest response has 8 tokens
 
 
-def test_any_number_of_actors_gives_the_same_bytes(plain_run: tuple[Config, Store], simulate: Run) -> None:
+def test_any_number_of_actors_gives_the_same_bytes(
+    plain_run: tuple[Config, Store], simulate: Simulate
+) -> None:
     config, one = plain_run
     _, three = simulate(output="three", cluster={"actors": 3}, pool={"path": config.pool.path})
-    directories = [f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements", "selected", "chosen")]
+    directories = [
+        f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements/answers", "selected", "chosen")
+    ]
     assert files_of(one, *directories) == files_of(three, *directories)
     assert load_fit(one, 1) == load_fit(three, 1)
 
 
-def test_any_number_of_parts_gives_the_same_selection(simulate: Run) -> None:
+def test_any_number_of_parts_gives_the_same_selection(simulate: Simulate) -> None:
     _, few = simulate(output="few", pool={"items_per_part": 1500}, select={"replay": 0.1})
     _, many = simulate(output="many", pool={"items_per_part": 130}, select={"replay": 0.1})
     assert len(many.names("pool")) > 5 * len(few.names("pool"))
@@ -114,7 +118,7 @@ def test_steps_one_by_one_equal_the_run(plain_run: tuple[Config, Store], tmp_pat
         assert files_of(whole, name) == files_of(steps, name)
 
 
-def test_random_ignores_difficulty(simulate: Run) -> None:
+def test_random_ignores_difficulty(simulate: Simulate) -> None:
     _, store = simulate(n=3000, stages=1, select={"method": "random", "budget": {"items": 600}})
     selected = table_of(store, "stages/00/selected")
     b = true_difficulty(selected["item_id"])
@@ -122,23 +126,23 @@ def test_random_ignores_difficulty(simulate: Run) -> None:
     assert 0.85 < b.std() < 1.15
 
 
-def test_feedback_calibration_moves_the_zone_too(simulate: Run) -> None:
+def test_feedback_calibration_moves_the_zone_too(simulate: Simulate) -> None:
     _, store = simulate(n=3000, ability={"calibration": "feedback"})
     fits = [load_fit(store, stage) for stage in (0, 1)]
-    assert fits[1].theta > fits[0].theta
+    assert fits[1].ability.theta > fits[0].ability.theta
     assert (
         store.read_json("stages/01/selection.json")["mean_b"]
         > store.read_json("stages/00/selection.json")["mean_b"]
     )
 
 
-def test_a_pool_that_is_all_wrong_is_selected_from_by_nll(simulate: Run) -> None:
+def test_a_pool_that_is_all_wrong_is_selected_from_by_nll(simulate: Simulate) -> None:
     _, store = simulate(n=900, stages=1, engine={"simulated": {"theta": -10.5}})
     fit = load_fit(store, 0)
-    assert np.isfinite(fit.theta)
-    assert np.isfinite(fit.theta_se)
+    assert np.isfinite(fit.ability.theta)
+    assert np.isfinite(fit.ability.se)
     assert "all_wrong" in fit.flags
-    measured = table_of(store, "stages/00/measurements")
+    measured = table_of(store, "stages/00/measurements/answers")
     selected = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
     nearest = measured.sort_by("nll")["item_id"].to_pylist()[:90]
     assert len(selected & set(nearest)) >= 88  # ties by NLL aside

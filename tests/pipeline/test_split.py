@@ -14,8 +14,8 @@ from tests.pipeline.processes import Quickstart, call, run_here
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.resources import check_resources
-from zpd_ray.pipeline.fit.ability import load_fit
 from zpd_ray.report.summary import idle_share
+from zpd_ray.rundir.records import load_events, load_fit
 from zpd_ray.rundir.store import Store
 
 CODE = """
@@ -67,7 +67,7 @@ def split(
 
 def test_the_fit_states_how_stale_its_measurement_is(split: Store) -> None:
     assert [load_fit(split, stage).staleness for stage in range(3)] == [0, 1, 1]
-    measured = [table_of(split, f"stages/{stage:02d}/measurements") for stage in range(3)]
+    measured = [table_of(split, f"stages/{stage:02d}/measurements/answers") for stage in range(3)]
     assert measured[1].equals(measured[0])  # by the base model both times: stage 0 was training
     assert not measured[2].equals(measured[1])
 
@@ -81,13 +81,13 @@ def test_nothing_is_trained_on_twice(split: Store) -> None:
 
 
 def test_the_next_stage_is_measured_while_this_one_trains(split: Store) -> None:
-    events = {(event["step"], event["stage"]): event for event in split.events()}
+    events = {(event.step, event.stage): event for event in load_events(split)}
     for stage in (0, 1):
         train, measure = events["train", stage], events["measure", stage + 1]
-        assert measure["at"] - measure["seconds"] < train["at"], "measuring began after training had ended"
-    assert "waited" not in events["train", 0]
-    assert all(events["train", stage]["waited"] >= 0 for stage in (1, 2))
-    idle = idle_share(split)
+        assert measure.at - measure.seconds < train.at, "measuring began after training had ended"
+    assert "waited" not in events["train", 0].details
+    assert all(events["train", stage].details["waited"] >= 0 for stage in (1, 2))
+    idle = idle_share(load_events(split))
     assert idle is not None
     assert 0 < idle < 1
 

@@ -15,6 +15,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from zpd_ray.errors import ZpdError
+from zpd_ray.rundir.records import add_event, load_events
 from zpd_ray.rundir.store import Store
 
 TABLE = pa.table({"item_id": ["a", "b"], "nll": pa.array([0.5, None], pa.float32())})
@@ -42,7 +43,7 @@ def test_nothing_is_made_before_something_is_written(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "run"))
     assert not store.exists("config.toml")
     assert store.names("pool") == []
-    assert store.events() == []
+    assert store.read_lines("events.jsonl") == []
     store.remove("pool")
     assert list(tmp_path.iterdir()) == []
 
@@ -102,8 +103,10 @@ def test_a_table_that_fails_midway_leaves_the_old_file_and_nothing_else(
 
 def test_events_keep_their_order(store: Store) -> None:
     for number in range(3):
-        store.append_event({"step": "measure", "stage": number})
-    assert [event["stage"] for event in store.events()] == [0, 1, 2]
+        add_event(store, "measure", number, 1.23456, tokens=7)
+    events = load_events(store)
+    assert [event.stage for event in events] == [0, 1, 2]
+    assert [(event.seconds, event.details) for event in events] == [(1.235, {"tokens": 7})] * 3
 
 
 def test_remove_takes_a_directory_with_its_content(store: Store) -> None:
@@ -158,6 +161,7 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(tmp_path: Path) -> None
     code = f"""
 import resource, signal
 from zpd_ray.errors import ZpdError
+from zpd_ray.rundir.records import add_event, load_events
 from zpd_ray.rundir.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

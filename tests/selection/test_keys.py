@@ -72,17 +72,30 @@ def test_keys_sort_by_score_then_by_hash() -> None:
     rng = np.random.default_rng(0)
     score = rng.integers(0, 40, 5000) / 160  # many ties in [0, 1/4)
     hashes = item_hash(ids(IDS[:5000]), 0, 0, "select")
-    assert_array_equal(np.argsort(sort_key(score, 0.25, hashes)), np.lexsort((hashes, -score)))
+    assert_array_equal(np.argsort(sort_key(score, hashes)), np.lexsort((hashes, -score)))
 
 
 def test_scores_a_billionth_apart_are_told_apart() -> None:
     score = np.array([0.125, 0.125 + 1e-9])
-    key = sort_key(score, 0.25, np.array([0, 2**64 - 1], np.uint64))
+    key = sort_key(score, np.array([0, 2**64 - 1], np.uint64))
     assert key[1] < key[0]
 
 
-def test_scores_at_and_beyond_the_bounds_keep_their_end_of_the_order() -> None:
-    hashes = np.array([5, 5, 5, 5], np.uint64) << np.uint64(32)
-    key = sort_key(np.array([1.0 + 1e-9, 1.0, 0.0, -1e-9]), 1.0, hashes)
-    assert key[0] == key[1] == 5
-    assert key[2] == key[3] == ((2**32 - 1) << 32) + 5
+@pytest.mark.parametrize("scale", [1e-300, 1e-3, 1.0, 1e12, 1e300])
+def test_any_scale_of_scores_keeps_their_order(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    score = np.concatenate([rng.normal(size=2000) * scale, [0.0, np.inf, -np.inf]])
+    keys = sort_key(score, np.zeros(len(score), np.uint64))
+    assert_array_equal(score[np.argsort(keys, kind="stable")], -np.sort(-score))
+
+
+def test_zero_has_one_key_whatever_its_sign() -> None:
+    keys = sort_key(np.array([0.0, -0.0]), np.array([7, 7], np.uint64) << np.uint64(60))
+    assert keys[0] == keys[1]
+
+
+def test_equal_scores_are_in_no_order_of_their_own() -> None:
+    """A constant score is a uniform draw: the hash alone decides."""
+    hashes = item_hash(ids(IDS), 0, 0, "select")
+    keys = sort_key(np.full(len(IDS), 0.25), hashes)
+    assert kstest((keys & np.uint64(2**20 - 1)) / 2.0**20, "uniform").pvalue > 1e-3

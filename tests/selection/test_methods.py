@@ -9,8 +9,9 @@ from numpy.testing import assert_array_equal
 from scipy.stats import kstest
 
 from zpd_ray.config import Budget, SelectConfig
-from zpd_ray.matching import zpd_score
-from zpd_ray.selection import METHODS, Candidates
+from zpd_ray.errors import ZpdError
+from zpd_ray.matching import probability, zpd_score
+from zpd_ray.selection import METHODS, Candidates, load
 from zpd_ray.selection.keys import item_hash
 
 N = 20_000
@@ -20,7 +21,8 @@ IDS = pa.chunked_array([pa.array([f"item-{i}" for i in range(N)])])
 def candidates(theta: float = 0.0, seed: int = 0, stage: int = 0) -> Candidates:
     rng = np.random.default_rng(0)
     b, sd, guess = rng.normal(size=N), rng.uniform(0, 1, N), rng.choice([0.0, 0.25], N)
-    return Candidates(theta, item_hash(IDS, seed, stage, "select"), b, sd, guess)
+    p = probability(theta, b, guess)
+    return Candidates(theta, item_hash(IDS, seed, stage, "select"), b, sd, p, guess, {})
 
 
 def config(**values: float) -> SelectConfig:
@@ -28,32 +30,49 @@ def config(**values: float) -> SelectConfig:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_scores_lie_between_zero_and_the_upper_bound(name: str) -> None:
-    score = METHODS[name].score(candidates(theta=0.7), config())
+def test_every_item_has_a_score_of_its_own_whatever_the_others(name: str) -> None:
+    items, method = candidates(theta=0.7), load(name)
+    score = method.score(items, config())
     assert score.shape == (N,)
     assert score.dtype == np.float64
-    assert (score >= 0).all()
-    assert (score <= METHODS[name].upper).all()
+    assert np.isfinite(score).all()
+    some = np.random.default_rng(1).permutation(N)[:100]
+    columns = (getattr(items, column)[some] for column in ("item_hash", "b", "b_sd", "p", "guess"))
+    assert_array_equal(method.score(Candidates(0.7, *columns, {}), config()), score[some])
+
+
+def test_an_unknown_method_gets_the_nearest_and_says_what_else_is_taken() -> None:
+    told = r"unknown selection method 'zdp'; expected one of zpd, random, or .*'package.module:name'.*'zpd'"
+    with pytest.raises(ZpdError, match=told):
+        load("zdp")
+
+
+def by_b(items: Candidates, select: SelectConfig) -> np.ndarray:
+    return -items.b
+
+
+def test_a_function_of_the_users_own_is_a_method() -> None:
+    method = load("tests.selection.test_methods:by_b")
+    assert method.needs == ()
+    assert_array_equal(method.score(candidates(), config()), -candidates().b)
 
 
 @pytest.mark.parametrize("target_p", [0.5, 0.7])
 def test_zpd_is_the_score_of_matching(target_p: float) -> None:
     items = candidates(theta=0.4)
     expected = zpd_score(0.4, items.b, items.b_sd, items.guess, target_p)
-    assert_array_equal(METHODS["zpd"].score(items, config(target_p=target_p)), expected)
+    assert_array_equal(load("zpd").score(items, config(target_p=target_p)), expected)
 
 
 def test_random_is_uniform_and_knows_nothing_of_difficulty() -> None:
     items = candidates()
-    score = METHODS["random"].score(items, config())
+    score = load("random").score(items, config())
     assert kstest(score, "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(score, items.b)[0, 1]) < 4 / np.sqrt(N)
 
 
 def test_random_draws_anew_for_each_seed_and_stage() -> None:
-    draws = [
-        METHODS["random"].score(candidates(seed=s, stage=t), config()) for s, t in ((0, 0), (1, 0), (0, 1))
-    ]
+    draws = [load("random").score(candidates(seed=s, stage=t), config()) for s, t in ((0, 0), (1, 0), (0, 1))]
     top = [set(np.argsort(draw)[: N // 10].tolist()) for draw in draws]
     for other in top[1:]:  # hypergeometric: 200 expected in common, sd 13
         assert len(top[0] & other) == pytest.approx(N / 100, abs=60)
@@ -65,6 +84,6 @@ def test_every_item_is_as_likely_as_any_other() -> None:
     chosen = np.zeros(100)
     for seed in range(400):
         hashes = item_hash(few, seed, 0, "select")
-        items = Candidates(0.0, hashes, np.zeros(100), np.zeros(100), np.zeros(100))
-        chosen[np.argsort(METHODS["random"].score(items, config()))[50:]] += 1
+        items = Candidates(0.0, hashes, *np.zeros((4, 100)), {})
+        chosen[np.argsort(load("random").score(items, config()))[50:]] += 1
     assert np.abs(chosen - 200).max() < 5 * 10  # sd of a count is 10

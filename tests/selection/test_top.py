@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from zpd_ray.selection import top
 from zpd_ray.selection.keys import Keys
-from zpd_ray.selection.top import DIGITS, EVERYTHING, NOTHING, Prefix, Top, find_top, histogram
+from zpd_ray.selection.top import DIGITS, EVERYTHING, NOTHING, Prefix, Top, file_starts, find_top, histogram
 
 Rows = tuple[Keys, np.ndarray, np.ndarray]
 
@@ -37,8 +37,8 @@ def blocked(rows: Rows, cuts: list[int]) -> tuple[Callable, Callable]:
     edges = [0, *sorted(cuts), len(keys)]
     blocks = [slice(start, end) for start, end in pairwise(edges)]
 
-    def histogram_of(prefix: Prefix) -> np.ndarray:
-        return sum(histogram(keys[b], weights[b], prefix) for b in blocks)
+    def histogram_of(prefixes: list[Prefix]) -> list[np.ndarray]:
+        return [sum(histogram(keys[b], weights[b], prefix) for b in blocks) for prefix in prefixes]
 
     def collect(prefix: Prefix) -> Rows:
         inside = [np.flatnonzero(prefix.contains(keys[b])) + b.start for b in blocks]
@@ -126,14 +126,13 @@ def test_descends_to_the_last_digit_only_where_ties_force_it(monkeypatch: pytest
     histogram_of, collect = blocked(rows, [])
     depths: list[int] = []
 
-    def spied(prefix: Prefix) -> np.ndarray:
-        depths.append(prefix.depth)
-        return histogram_of(prefix)
+    def spied(prefixes: list[Prefix]) -> list[np.ndarray]:
+        depths.extend(prefix.depth for prefix in prefixes)
+        return histogram_of(prefixes)
 
     found = find_top(77, spied, collect)
     assert depths == [0, 1, 2, 3]
     assert found.threshold == top.Threshold(0x0001_0002_0003_0004, "076")
-    assert found.threshold.first_digit == 1
     depths.clear()
     spread = np.arange(n, dtype=np.uint64) << np.uint64(48)  # every key has a first digit of its own
     histogram_of, collect = blocked((spread, *rows[1:]), [])
@@ -193,3 +192,22 @@ def test_weights_beyond_the_precision_of_floats_are_summed_exactly() -> None:
     keys = np.zeros(3, np.uint64)
     weights = np.array([2**60, 1, 1])
     assert histogram(keys, weights, Prefix())[1, 0] == 2**60 + 2
+
+
+@pytest.mark.parametrize("ties", [1, 50])
+@pytest.mark.parametrize("crowded", [False, True])
+@pytest.mark.parametrize("budget", [1, 700, 2999, 5000])
+def test_files_begin_where_ranks_say_and_are_of_bounded_size(ties: int, crowded: bool, budget: int) -> None:
+    """Crowded: all keys share their first 20 bits, as those of scores between 0.24 and 0.25 do."""
+    keys, ids, weights = random_rows(3000, seed=5, ties=ties)
+    keys = (keys >> np.uint64(20)) | (np.uint64(0xABCDE) << np.uint64(44)) if crowded else keys
+    weights = np.ones_like(weights)
+    histogram_of, collect = blocked((keys, ids, weights), [500, 1700])
+    found = find_top(budget, histogram_of, collect)
+    starts = file_starts(found, 100, histogram_of)
+    chosen = np.sort(keys[found.threshold.keeps(keys, ids.take)])
+    assert_array_equal(starts.rows, np.searchsorted(chosen, starts.keys))
+    sizes = np.diff(np.append(starts.rows, len(chosen)))
+    assert sizes.sum() == len(chosen) == found.rows
+    assert sizes.max() <= 200
+    assert (sizes > 0).all()

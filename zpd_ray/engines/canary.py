@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from zpd_ray.config import Config
-from zpd_ray.engines import Engine, ModelRef
+from zpd_ray.engines.base import Engine, ModelRef
 from zpd_ray.errors import ZpdError
 
 ITEMS = 32

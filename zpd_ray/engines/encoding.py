@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from zpd_ray.engines import Scores, tokens
+from zpd_ray.engines import tokens
+from zpd_ray.engines.base import Scores
 from zpd_ray.engines.tokens import Ids
 from zpd_ray.errors import ZpdError
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import expit, ndtri
 
-from zpd_ray.engines import Completions, ModelRef, Scores
+from zpd_ray.engines.base import Completions, ModelRef, Scores
 from zpd_ray.hashing import item_keys, streams, uniforms
 
 if TYPE_CHECKING:
@@ -37,7 +37,14 @@ def normals(keys: np.ndarray, stream: int) -> np.ndarray:
 class SimulatedEngine:
     """Answers as a model of ability theta = engine.simulated.theta + gain * model.stage would."""
 
-    def __init__(self, config: Config, model: ModelRef) -> None:
+    reads_text = False
+    has_weights = False
+
+    @staticmethod
+    def check(config: Config) -> None:
+        """Everything can be simulated."""
+
+    def __init__(self, config: Config, model: ModelRef, longest: int | None = None) -> None:
         self.seed = config.seed
         self.simulated = config.engine.simulated
         self.follow(model)
@@ -58,12 +65,15 @@ class SimulatedEngine:
     def score(self, items: pa.Table) -> Scores:
         """NLL = exp(-0.5 + 0.5 (b - theta) + 0.25 e), e ~ N(0, 1) of the item, nats per token.
 
+        Without a prompt NLL = exp(0.25 e): it knows the item's noise and not its difficulty.
+
         Every response token is the first choice exactly where ``generate`` with one rollout is right; else
         the share that is, is uniform. n_tokens is the column response_tokens.
         """
         keys = item_keys(items["item_id"])
         b, e = normals(keys, DIFFICULTY), normals(keys, NOISE)
-        nll = np.exp(-0.5 + 0.5 * (b - self.theta) + 0.25 * e).astype(np.float32)
+        prompted = pc.fill_null(pc.list_value_length(items["messages"]), 0).to_numpy() > 0
+        nll = np.exp(np.where(prompted, -0.5 + 0.5 * (b - self.theta), 0.0) + 0.25 * e).astype(np.float32)
         n_tokens = pc.fill_null(items["response_tokens"], 0).to_numpy().astype(np.int32)
         right = self._right(keys, b, self.stage, rollout=0)
         share = uniforms(streams(keys, self.seed, self.stage, 0), draw=1)

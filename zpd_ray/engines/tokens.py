@@ -88,12 +88,18 @@ def encode(
     messages: per item a list of {role, content}; responses: per item its text (both also as arrow columns).
     The boundary is found on ids: those of the prompt alone are kept as they are. Where they are a prefix of
     the ids of prompt + response, the rest is the response; where the tokenizer merged across the boundary,
-    the response is tokenised by itself.
+    the response is tokenised by itself. An item without messages has one id in place of a prompt, which
+    predicts the first token of its response (``start_ids``).
     """
-    replies = [text or "" for text in _rows(responses)]
-    texts, error = prompt_texts(tokenizer, messages, separator)
+    turns, replies = [row or () for row in _rows(messages)], [text or "" for text in _rows(responses)]
+    texts, error = prompt_texts(tokenizer, turns, separator)
     prompt_ids = _prompt_ids(tokenizer, texts, error)
+    bare = [i for i, row in enumerate(turns) if len(row) == 0]
+    for i in bare:
+        texts[i], error[i], prompt_ids[i] = "", None, start_ids(tokenizer)
     response_ids = _after(tokenizer, texts, prompt_ids, replies)
+    for i, ids in zip(bare, _ids(tokenizer, [replies[i] for i in bare]), strict=True):
+        response_ids[i] = ids
     end, stops = end_id(tokenizer), stop_ids(tokenizer)
     for i, ids in enumerate(response_ids):
         error[i] = error[i] or _flaw(prompt_ids[i], ids, stops)
@@ -166,6 +172,12 @@ def generation_stops(path: str) -> set[int]:
             raise ZpdError(f"cannot read generation_config.json in {path}: {first_line(error)}") from None
         return set()  # a model of the hub that has none
     return set(ids) if isinstance(ids, list) else {ids} - {None}
+
+
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """What stands before a text without a prompt: begin-of-text, else end-of-text (as in lm-eval-harness)."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return [] if start is None else [start]
 
 
 def leading_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:

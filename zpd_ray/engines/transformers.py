@@ -14,12 +14,14 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from zpd_ray.engines import Completions, Meter, ModelRef, Scores, tokens
+from zpd_ray.engines import tokens
 from zpd_ray.engines.adapters import check_adapter
+from zpd_ray.engines.base import Completions, ModelRef, Scores
 from zpd_ray.engines.batching import in_halves, plan
 from zpd_ray.engines.decoding import Pick, complete, pick_first, picker
 from zpd_ray.engines.encoding import Encoder, row_means, to_scores
 from zpd_ray.engines.logprobs import find_finish, score_tokens
+from zpd_ray.engines.usage import Meter
 from zpd_ray.errors import ZpdError
 from zpd_ray.hashing import item_keys, streams
 
@@ -39,7 +41,14 @@ class TransformersEngine:
     of actors. Weights are read from safetensors only and no code that comes with a model is run.
     """
 
-    def __init__(self, config: Config, model: ModelRef) -> None:
+    reads_text = True
+    has_weights = True
+
+    @staticmethod
+    def check(config: Config) -> None:
+        """Whatever the config allows is taken."""
+
+    def __init__(self, config: Config, model: ModelRef, longest: int | None = None) -> None:
         """Raises ZpdError when tokenizer, weights or adapter are missing, or the GPU that was asked for."""
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
         self.config = config

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import pyarrow as pa
+
 
 class Verdict(NamedTuple):
     """What became of a completion; ``right`` implies ``parsed``."""
@@ -29,5 +32,27 @@ class Grader(Protocol):
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         """None, or the reason why this gold answer cannot be graded."""
 
+    @property
+    def guessable(self) -> bool:
+        """Whether a guess can be right by chance, so that ``options`` must be asked."""
+
+    def options(self, choices: pa.ChunkedArray) -> np.ndarray:
+        """Among how many options an answer may be guessed, int64 (n,); 0 where guessing does not pay.
+
+        choices: option texts per item, lists of strings, nullable.
+        """
+
     def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
         """Whether the completion gives the gold answer."""
+
+
+class CompletionGrader:
+    """Facts about most graders: they need a completion and a gold answer, and a guess is never right."""
+
+    needs_answer = True
+    needs_completion = True
+    guessable = False
+
+    def options(self, choices: pa.ChunkedArray) -> np.ndarray:
+        """0 for every item."""
+        return np.zeros(len(choices), dtype=np.int64)

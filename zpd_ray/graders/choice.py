@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from zpd_ray.graders import exact
-from zpd_ray.graders.base import UNPARSED, Verdict
+from zpd_ray.graders.base import UNPARSED, CompletionGrader, Verdict
 from zpd_ray.graders.text import WINDOW, after_markers, fold, last_boxed
 
 _ALONE = re.compile(
@@ -35,11 +39,10 @@ _NEGATED = re.compile(r"\b(?:not|neither|none|never|incorrect|wrong|except|canno
 _MATH = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm|bf)(?![a-z])|[${}]|\\[()\[\],;! ]")
 
 
-class Choice:
+class Choice(CompletionGrader):
     """Right when the completion picks the option that the gold answer names, by letter or by text."""
 
-    needs_answer = True
-    needs_completion = True
+    guessable = True
 
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         """A gold answer must be the letter or the text of one option."""
@@ -49,6 +52,11 @@ class Choice:
             f"one of {len(choices)} options" if choices else "an option (there are no choices: its letter)"
         )
         return f"expected the letter or the text of {options}, got {(answer or '')[:80]!r}"
+
+    def options(self, choices: pa.ChunkedArray) -> np.ndarray:
+        """The number of options; 0 for a single one, since a floor of 1 leaves a response nothing to say."""
+        lengths = pc.fill_null(pc.list_value_length(choices), 0).to_numpy().astype(np.int64)
+        return np.where(lengths > 1, lengths, 0)
 
     def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
         """A completion that picks no option, or more than one, is unparsed."""

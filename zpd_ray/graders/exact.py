@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zpd_ray.graders.base import UNPARSED, Verdict
+from zpd_ray.graders.base import UNPARSED, CompletionGrader, Verdict
 from zpd_ray.graders.text import fold
 
 # Quotes and emphasis say nothing when they stand on both sides, nor do sentence ends. Brackets, signs, primes
@@ -11,14 +11,11 @@ _AROUND = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`",
 _AFTER = ".,;:? "
 
 
-class Exact:
+class Exact(CompletionGrader):
     """Right when both are equal after Unicode NFKC (exponents kept apart), case folding, collapsing white
     space, and taking off quotes and emphasis around the text and ``.,;:?`` after it. Articles count: "the
     who" is not "who". The whole completion is compared, nothing is looked for in it.
     """
-
-    needs_answer = True
-    needs_completion = True
 
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         """An answer with nothing in it cannot be matched."""

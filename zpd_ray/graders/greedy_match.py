@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.graders.base import Verdict
+from zpd_ray.graders.base import CompletionGrader, Verdict
 
 
-class GreedyMatch:
-    """Right when every reference token was the model's first choice (DESIGN section 2)."""
+class GreedyMatch(CompletionGrader):
+    """Right when every reference token was the model's first choice."""
 
     needs_answer = False
     needs_completion = False
@@ -19,7 +19,7 @@ class GreedyMatch:
         return None
 
     def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
-        """Errors: ZpdError, since there is nothing to compare a completion with."""
+        """Raises ZpdError, since there is nothing to compare a completion with."""
         raise ZpdError("greedy_match grades measurements, not completions; got a completion; use matches()")
 
 

@@ -24,7 +24,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from zpd_ray.graders.base import UNPARSED, Verdict
+from zpd_ray.graders.base import UNPARSED, CompletionGrader, Verdict
 from zpd_ray.graders.latex import plain
 from zpd_ray.graders.text import WINDOW, after_markers, last_boxed
 
@@ -83,11 +83,8 @@ class Number(NamedTuple):
         return Number(self.value * factor, self.unit * factor)
 
 
-class Numeric:
+class Numeric(CompletionGrader):
     """Right when the final number of the completion equals that of the gold answer (see the module)."""
-
-    needs_answer = True
-    needs_completion = True
 
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         """An answer without a number that can be read cannot be compared with."""

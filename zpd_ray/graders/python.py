@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.graders.base import Verdict
-from zpd_ray.user_code import load_function
+from zpd_ray.graders.base import CompletionGrader, Verdict
 
 
-class PythonGrader:
+class PythonGrader(CompletionGrader):
     """``function(completion: str, answer: str) -> bool``, named as ``package.module:function``.
 
     Whatever goes wrong in it is an error that names it, never a wrong response. Its time is not bounded.
     """
 
-    needs_answer = True
-    needs_completion = True
-
-    def __init__(self, name: str) -> None:
-        """Errors: ZpdError when the name does not lead to something callable."""
-        self.name = name
-        self._function = load_function("the grader", name, "function(completion, answer) -> bool")
+    def __init__(self, name: str, function: Callable[[str, str], object]) -> None:
+        """name: of the function, for messages."""
+        self.name, self._function = name, function
 
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         """Every answer: what the function makes of it is its own business."""
         return None
 
     def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
-        """Errors: ZpdError when the function raises or returns something other than a bool."""
+        """Raises ZpdError when the function raises or returns something other than a bool."""
         try:
             right = self._function(completion, answer)
         except (Exception, SystemExit) as error:

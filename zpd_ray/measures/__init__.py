@@ -1,0 +1,60 @@
+"""Measures: what can be measured of an item, and the columns that come of it. One small file each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from zpd_ray.config import Config
+from zpd_ray.engines.base import Engine
+from zpd_ray.errors import ZpdError
+from zpd_ray.measures.base import Measure, without_prompt
+from zpd_ray.registry import Registry
+
+__all__ = ["MEASURES", "Measure", "count", "load", "rows_of", "without_prompt"]
+
+MEASURES = Registry(
+    "measure",
+    "a subclass of zpd_ray.measures.Measure",
+    {"answers": "zpd_ray.measures.answers:Answers"},
+)
+COUNTED = {"tokens": "n_tokens", "responses": "rollouts", "right": "successes", "unparsed": "unparsed"}
+
+
+def load(name: str, config: Config) -> Measure:
+    """The measure of a name, or of the class that ``package.module:Class`` names, for a run.
+
+    Raises ZpdError for an unknown name (with the nearest), or something that is no measure.
+    """
+    found = MEASURES.load(name)
+    if not (isinstance(found, type) and issubclass(found, Measure) and hasattr(found, "columns")):
+        raise ZpdError(f"the measure {name!r} is {found!r}; expected {MEASURES.expected} with columns")
+    return found(config)
+
+
+def rows_of(name: str, measure: Measure, engine: Engine, items: pa.Table, stage: int) -> pa.Table:
+    """Measure ``items``; raises ZpdError when what comes is not a row of the declared columns per item."""
+    table = measure.measure(engine, items, stage)
+    if table.num_rows != items.num_rows or not table.schema.equals(measure.columns):
+        raise ZpdError(
+            f"the measure {name} made {table.num_rows} rows of {table.schema.names} from {items.num_rows} "
+            f"items; expected a row per item with the columns it declares, {measure.columns.names}, in their "
+            "types"
+        )
+    return table
+
+
+def count(table: pa.Table) -> dict[str, Any]:
+    """Totals of a measured part, over the columns that it has, and one error text where there are any.
+
+    items, failed (rows with an error), and tokens, responses, right, unparsed where they were counted.
+    """
+    errors = table["error"].drop_null() if "error" in table.column_names else []
+    sums = {
+        total: int(table[column].to_numpy().sum())
+        for total, column in COUNTED.items()
+        if column in table.column_names
+    }
+    example = errors[0].as_py() if len(errors) else ""
+    return {"items": table.num_rows, "failed": len(errors), **sums, "example": example}

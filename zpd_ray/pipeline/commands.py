@@ -2,58 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import pairwise
 
 from ray.exceptions import RayError
 
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline import run as steps
+from zpd_ray.pipeline import steps
 from zpd_ray.pipeline.cluster.failures import user_error
-from zpd_ray.pipeline.cluster.session import ray_session
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.run import run, take
 from zpd_ray.report.summary import print_summary
+from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import check_run, locked
-from zpd_ray.rundir.store import Store
-
-StageStep = Callable[[Config, Store, int], None]
-
-# Commands that are one step of the next open stage, and the file of the stage that they build on.
-STAGE_STEPS: dict[str, tuple[StageStep, str]] = {
-    "measure": (steps.measure_step, ""),
-    "fit": (steps.fit_step, "measured.json"),
-    "select": (steps.select_step, "fit.json"),
-    "train": (steps.train_steps, "selection.json"),
-    "evaluate": (steps.evaluate_step, "train.json"),
-}
-WRITER = {"measured.json": "measure", "fit.json": "fit", "selection.json": "select", "train.json": "train"}
+from zpd_ray.rundir.layout import STEPS, StageFiles, Step
 
 
 def perform(command: str, config: Config) -> None:
-    """Run a command to its end; ZpdError with one sentence when the user can do something about a failure."""
-    store = check_run(config)
-    with ray_session(config), locked(store):
+    """Run a command to its end; ZpdError with one sentence when the user can do something about a failure.
+
+    Everything that needs no Ray is checked before it starts: config, inputs, the lock on the run directory.
+    """
+    opened = check_run(config)
+    with locked(opened.store):
         try:
-            _perform(command, config, store)
+            with Session(opened) as session:
+                _perform(command, session)
         except (RayError, ZpdError) as error:
             raise user_error(error) or error from None
 
 
-def _perform(command: str, config: Config, store: Store) -> None:
+def _perform(command: str, session: Session) -> None:
     if command == "run":
-        steps.run(config, store)
-        print_summary(config, store)
+        run(session)
+        print_summary(session.run)
         return
-    steps.ingest_step(config, store)
+    steps.ingest_pool(session)
     if command == "ingest":
         return
-    stage = steps.first_open_stage(config, store)
-    step, needs = STAGE_STEPS[command]
-    if needs == "train.json" and config.train.method == "none":
-        needs = "selection.json"
-    file = f"{steps.stage_directory(stage)}/{needs}"
-    if needs and not store.exists(file):
+    stage = session.run.first_open_stage()
+    step = next(step for step in STEPS if step.name == command)
+    _check_needs(session.run, step, stage)
+    if step in session.run.steps:
+        take(session, step, stage)
+
+
+def _check_needs(run: Run, step: Step, stage: int) -> None:
+    """A step builds on the one before it."""
+    before = {later: earlier for earlier, later in pairwise(run.steps)}.get(step)
+    if before is not None and not run.finished(stage, before):
         raise ZpdError(
-            f"{command} of stage {stage} needs {file}, which is not there; run "
-            f"`zpd-ray {WRITER[needs]}` first"
+            f"{step.name} of stage {stage} needs {StageFiles(stage).closing(before)}, which is not there; "
+            f"run `zpd-ray {before.name}` first"
         )
-    step(config, store, stage)

@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.box import SIMPLE
 from rich.table import Table
 
-from zpd_ray.config import Config
-from zpd_ray.pipeline.fit.ability import load_fit
-from zpd_ray.rundir.store import Store
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import MEASURE, SELECTING, STEPS, TRAIN, TRAINING, StageFiles
+from zpd_ray.rundir.records import (
+    Event,
+    Metrics,
+    load_closing,
+    load_events,
+    load_fit,
+    load_metrics,
+    load_selection,
+)
 from zpd_ray.terminal import results
 
 COLUMNS = ("stage", "theta", "selected", "mean b", "mean p", "from", "accuracy", "selecting", "training")
 GROUPS = 3  # named in the table
 
 
-def print_summary(config: Config, store: Store) -> None:
+def print_summary(run: Run) -> None:
     """Per stage: ability, what was selected from where, accuracy afterwards, time and tokens spent."""
+    config, events = run.config, load_events(run.store)
     table = Table(title=f"{config.select.method}, {config.stages} stages", box=SIMPLE)
     for column in COLUMNS:
         table.add_column(column)
-    base = store.read_json("base/metrics.json")
+    base = load_metrics(run.store, None)
     table.add_row("base", "", "", "", "", "", _accuracy(base), "", "")
     for stage in range(config.stages):
-        table.add_row(*_row(store, stage))
+        table.add_row(*_row(run, stage, spent(events, stage)))
     results.print(table)
-    idle = idle_share(store)
+    idle = idle_share(events)
     if config.cluster.placement == "split" and idle is not None:
         results.print(
             f"train workers idled for {idle:.0%} of the time after their first stage", highlight=False
         )
-    if config.train.method != "none":
-        result = f"stages/{config.stages - 1:02d}/{config.train.result}"
-        results.print(f"tuned {config.train.result}: {store.path(result)}", highlight=False, soft_wrap=True)
+    if run.trains:
+        result = f"{StageFiles(config.stages - 1).directory}/{config.train.result}"
+        results.print(
+            f"tuned {config.train.result}: {run.store.path(result)}", highlight=False, soft_wrap=True
+        )
 
 
-def _row(store: Store, stage: int) -> list[str]:
-    name = f"stages/{stage:02d}"
-    fit, chosen = load_fit(store, stage), store.read_json(f"{name}/selection.json")
-    spent = _spent(store, stage)
+def _row(run: Run, stage: int, seconds: dict[str, float]) -> list[str]:
+    ability = load_fit(run.store, stage).ability
+    chosen = load_selection(run.store, StageFiles(stage).selection())
+    measured = load_closing(run.store, stage, MEASURE)
+    tokens = sum(totals.get("tokens", 0) for totals in measured.values())
+    trained = load_closing(run.store, stage, TRAIN) if run.trains else {}
     return [
         str(stage),
-        f"{fit.theta:.2f} +- {fit.theta_se:.2f}",
-        f"{chosen['zone']} + {chosen['replay']}",
-        f"{chosen['mean_b']:.2f}",
-        f"{chosen['mean_p']:.2f}",
-        _largest(chosen["groups"]),
-        _accuracy(store.read_json(f"{name}/metrics.json")),
-        f"{spent['selecting']:.0f} s, {store.read_json(f'{name}/measured.json')['tokens']:,} tok",
-        f"{spent['training']:.0f} s, {_train_tokens(store, name):,} tok",
+        f"{ability.theta:.2f} +- {ability.se:.2f}",
+        f"{chosen.zone} + {chosen.replay}",
+        f"{chosen.mean_b:.2f}",
+        f"{chosen.mean_p:.2f}",
+        _largest(chosen.groups),
+        _accuracy(load_metrics(run.store, stage)),
+        f"{seconds[SELECTING]:.0f} s, {tokens:,} tok",
+        # A training loop of the user's need not tell its tokens.
+        f"{seconds[TRAINING]:.0f} s, {trained.get('tokens', 0):,} tok",
     ]
 
 
@@ -60,35 +72,26 @@ def _largest(groups: dict[str, int]) -> str:
     return told + (f" and {len(order) - GROUPS} more" if len(order) > GROUPS else "")
 
 
-def _accuracy(metrics: dict[str, Any]) -> str:
-    accuracy = metrics.get("accuracy")
-    return "-" if accuracy is None else f"{accuracy:.3f}"
+def _accuracy(metrics: Metrics) -> str:
+    return "-" if metrics.accuracy is None else f"{metrics.accuracy:.3f}"
 
 
-def _train_tokens(store: Store, name: str) -> int:
-    """0 where a training loop of the user's has not told."""
-    return (
-        int(store.read_json(f"{name}/train.json").get("tokens", 0))
-        if store.exists(f"{name}/train.json")
-        else 0
-    )
+def spent(events: list[Event], stage: int) -> dict[str, float]:
+    """Seconds of a stage by what they were spent on, resumptions included."""
+    purposes = {step.name: step.purpose for step in STEPS}
+    seconds = {SELECTING: 0.0, TRAINING: 0.0}
+    for event in events:
+        if event.stage == stage and event.seconds is not None and purposes.get(event.step):
+            seconds[purposes[event.step]] += event.seconds
+    return seconds
 
 
-def _spent(store: Store, stage: int) -> dict[str, float]:
-    """Seconds of a stage by purpose, over all attempts that finished their step."""
-    spent = {"selecting": 0.0, "training": 0.0}
-    purpose = {"measure": "selecting", "fit": "selecting", "select": "selecting", "train": "training"}
-    for event in store.events():
-        if event["stage"] == stage and event["step"] in purpose:
-            spent[purpose[event["step"]]] += event["seconds"]
-    return spent
-
-
-def idle_share(store: Store) -> float | None:
+def idle_share(events: list[Event]) -> float | None:
     """Share of the time from the end of their first stage in which train workers had nothing to train.
 
     None when no stage was trained by workers that were up since the stage before.
     """
-    later = [event for event in store.events() if "waited" in event]
-    waited = sum(event["waited"] for event in later)
-    return waited / (waited + sum(event["seconds"] for event in later)) if later else None
+    later = [event for event in events if "waited" in event.details]
+    waited = sum(event.details["waited"] for event in later)
+    busy = sum(event.seconds or 0.0 for event in later)
+    return waited / (waited + busy) if later else None

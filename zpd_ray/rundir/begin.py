@@ -8,65 +8,79 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
 from zpd_ray import graders
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
+from zpd_ray.engines import ENGINES
 from zpd_ray.engines.tokens import load_tokenizer, max_length
 from zpd_ray.errors import ZpdError
+from zpd_ray.measures import MEASURES
 from zpd_ray.readers.sources import expand
+from zpd_ray.rundir.layout import CONFIG, LOCK, MANIFEST
+from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
 from zpd_ray.user_code import load_function
 
-LOCK = ".zpd-ray.lock"
+LAYOUT = 2  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
 
-def check_run(config: Config) -> Store:
-    """The store of a run, after everything that can be checked before work starts; writes nothing.
+def check_run(config: Config) -> Run:
+    """The run of a config, after everything that can be checked before work starts; writes nothing.
 
     Raises ZpdError when the config differs from the one of an earlier attempt, the directory holds something
     else, or an input is not there.
     """
-    store = Store(config.output)
-    if store.exists("config.toml"):
-        _check_same(config, store)
+    run = Run(config, Store(config.output))
+    if run.store.exists(CONFIG):
+        _check_layout(run.store)
+        _check_same(config, run.store)
     else:
-        _check_ours(store)
-        check_inputs(config, store)
-    return store
+        _check_ours(run.store)
+        check_inputs(run)
+    return run
 
 
-def record(config: Config, store: Store) -> None:
+def record(run: Run) -> None:
     """Bind the run directory to the config: once the pool is there, so that a refused one can be mended."""
-    if not store.exists("config.toml"):
-        store.write_json("manifest.json", _manifest(config))
-        store.write_bytes("config.toml", to_toml(config).encode())
+    if not run.store.exists(CONFIG):
+        run.store.write_json(MANIFEST, _manifest(run.config))
+        run.store.write_bytes(CONFIG, to_toml(run.config).encode())
 
 
-def check_inputs(config: Config, store: Store) -> None:
-    """Sources outside the run directory, functions that load, a model with a tokenizer: ZpdError else."""
-    graders.load(config.measure.grader)
+def check_inputs(run: Run) -> None:
+    """Raises ZpdError for names, functions, sources or a model that are not there, or do not go together."""
+    config = run.config
+    _check_names(run)
     if config.train.function is not None:
         load_function("the training loop", config.train.function, "function()")
     for source in filter(None, (config.pool, config.evaluation)):
         for file in expand(source.path, source.format):
-            if file.path.startswith(f"{store.root}/"):
+            if file.path.startswith(f"{run.store.root}/"):
                 raise ZpdError(
-                    f"{file.path} lies inside the run directory {store.root}, whose files are the "
+                    f"{file.path} lies inside the run directory {run.store.root}, whose files are the "
                     "run's to replace; give an output beside the data"
                 )
-    if config.engine.name == "vllm" and find_spec("vllm") is None:
+    engine = ENGINES.load(config.engine.name)
+    engine.check(config)
+    if run.trains and not engine.has_weights:
         raise ZpdError(
-            "engine.name = 'vllm', and no vllm is installed here; pip install 'zpd-ray[vllm]' on every node, "
-            "or set engine.name = 'transformers'"
+            f"the {config.engine.name} engine has no weights to train; got train.method = "
+            f"{config.train.method!r}, expected 'none'"
         )
-    if config.engine.name != "simulated":
+    if engine.reads_text:
         max_length(config.model, load_tokenizer(config.model.path))
         _check_weights(Path(config.model.path))
+
+
+def _check_names(run: Run) -> None:
+    """Every part that the config names can be loaded."""
+    graders.load(run.config.measure.grader)
+    for name in run.measures:  # which asks the methods in use
+        MEASURES.load(name)
 
 
 def _check_weights(directory: Path) -> None:
@@ -88,8 +102,17 @@ def _check_ours(store: Store) -> None:
         )
 
 
+def _check_layout(store: Store) -> None:
+    written = store.read_json(MANIFEST).get("layout", 1) if store.exists(MANIFEST) else 1
+    if written != LAYOUT:
+        raise ZpdError(
+            f"the run directory {store.root} was written by another version of zpd-ray (layout {written}, "
+            f"this one reads layout {LAYOUT}); finish it with that version, or give another output"
+        )
+
+
 def _check_same(config: Config, store: Store) -> None:
-    before = validate(tomllib.loads(store.read_bytes("config.toml").decode()))
+    before = validate(tomllib.loads(store.read_bytes(CONFIG).decode()))
     changed = differences(before, config)
     if changed:
         raise ZpdError(
@@ -100,7 +123,7 @@ def _check_same(config: Config, store: Store) -> None:
 
 def _manifest(config: Config) -> dict[str, object]:
     versions = {package: version(package) for package in PACKAGES}
-    return {"seed": config.seed, "python": platform.python_version(), "versions": versions}
+    return {"layout": LAYOUT, "seed": config.seed, "python": platform.python_version(), "versions": versions}
 
 
 @contextmanager

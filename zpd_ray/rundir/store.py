@@ -1,17 +1,7 @@
-"""The run directory: a local path or any URI that pyarrow.fs opens.
+"""Files of a run directory: a local path or any URI that pyarrow.fs opens.
 
-    config.toml  manifest.json  events.jsonl  pool.json
-    pool/part-00000.parquet ...
-    evaluation/pool.json, evaluation/pool/...
-    quarantine/{pool/,evaluation/pool/}  bad rows, with reason, file and row
-    base/{evaluation/,metrics.json}      the model before any training
-    ray_train/                           Ray Train's own: the last checkpoint inside a stage
-    stages/NN/{measurements/,measured.json,fit.json,selected/,chosen/,selection.json,
-               scored/ while items are selected,
-               adapter/ or model/,trainer/,canary.parquet,train.json,evaluation/,metrics.json}
-
-Every file appears whole or not at all, and the JSON file that closes a step is written last, so that its
-presence proves the step; ``metrics.json`` proves the stage.
+Every file appears whole or not at all. The JSON file that closes a step is written last, so that its presence
+proves the step; ``metrics.json`` proves the stage. What the files are called: ``zpd_ray.rundir.layout``.
 """
 
 from __future__ import annotations
@@ -28,11 +18,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from zpd_ray.engines import ModelRef
+from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.uris import check_secrets, without_options
 
-_EVENTS = Lock()  # measuring and training may both have something to tell
+_APPENDING = Lock()  # measuring and training may both have something to tell
 
 
 class Store:
@@ -129,17 +119,15 @@ class Store:
         """The table in a parquet file."""
         return pq.read_table(self.path(name), filesystem=self.fs, columns=columns, partitioning=None)
 
-    def append_event(self, event: dict[str, Any]) -> None:
-        """One more line in events.jsonl. Events are few (several per stage), so the file is rewritten."""
-        with _EVENTS:
-            so_far = self.read_bytes("events.jsonl") if self.exists("events.jsonl") else b""
-            self.write_bytes("events.jsonl", so_far + (json.dumps(event) + "\n").encode())
+    def append_line(self, name: str, value: dict[str, Any]) -> None:
+        """One more line of JSON in a file. Lines are few (several per stage), so the file is rewritten."""
+        with _APPENDING:
+            so_far = self.read_bytes(name) if self.exists(name) else b""
+            self.write_bytes(name, so_far + (json.dumps(value) + "\n").encode())
 
-    def events(self) -> list[dict[str, Any]]:
-        """All events of the run and of its resumptions, oldest first."""
-        if not self.exists("events.jsonl"):
-            return []
-        return [json.loads(line) for line in self.read_bytes("events.jsonl").splitlines()]
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The values in a file of JSON lines; none when there is no such file."""
+        return [json.loads(line) for line in self.read_bytes(name).splitlines()] if self.exists(name) else []
 
     def remove(self, directory: str) -> None:
         """Delete a directory with its content, if it is there."""

@@ -1,34 +1,24 @@
-"""Selection methods: what each makes of an item's difficulty is a score between 0 and ``upper``."""
+"""Selection methods: what each makes of what was measured of an item is a score. One small file each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from zpd_ray.registry import Registry
+from zpd_ray.selection.base import Candidates, FunctionMethod, Method
 
-import numpy as np
-from numpy.typing import NDArray
+__all__ = ["METHODS", "Candidates", "Method", "load"]
 
-from zpd_ray.config import SelectConfig
-from zpd_ray.selection import random, zpd
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Arrays of shape (n,) that a method may look at, and the ability of the stage."""
-
-    theta: float
-    item_hash: NDArray[np.uint64]  # seeded: a different one for each run seed and stage
-    b: NDArray[np.float64]  # posterior mean, logits
-    b_sd: NDArray[np.float64]  # posterior sd, logits
-    guess: NDArray[np.float64]  # probability
+METHODS = Registry(
+    "selection method",
+    "a function(items, select) -> scores or a class with the methods of zpd_ray.selection.Method",
+    {"zpd": "zpd_ray.selection.zpd:Zpd", "random": "zpd_ray.selection.random:Random"},
+)
 
 
-@dataclass(frozen=True)
-class Method:
-    """A score per item, the larger the sooner selected, and its upper bound (the lower is 0)."""
+def load(name: str) -> Method:
+    """The method of a name, or what ``package.module:function`` (or a class) names.
 
-    score: Callable[[Candidates, SelectConfig], NDArray[np.float64]]
-    upper: float
-
-
-METHODS = {"zpd": Method(zpd.score, zpd.UPPER), "random": Method(random.score, random.UPPER)}
+    Raises ZpdError for an unknown name (with the nearest), or one that cannot be imported.
+    """
+    found = METHODS.load(name)
+    method: Method = found() if isinstance(found, type) else FunctionMethod(found)
+    return method

@@ -10,8 +10,8 @@ from zpd_ray.hashing import item_keys, streams
 
 Keys = NDArray[np.uint64]
 
-_HASH_BITS = np.uint64(32)
-_SCORE_STEPS = float(2**32 - 1)
+HASH_BITS = 20
+_HASH_BITS, _SIGN = np.uint64(HASH_BITS), np.uint64(63)
 
 
 def item_hash(item_id: pa.ChunkedArray, seed: int, stage: int, purpose: str) -> Keys:
@@ -24,10 +24,14 @@ def shuffled(keys: Keys, seed: int, stage: int, purpose: str) -> Keys:
     return streams(keys, seed, stage, int(item_keys(pa.array([purpose]))[0] >> np.uint64(1)))
 
 
-def sort_key(score: NDArray[np.float64], upper: float, hashes: Keys) -> Keys:
-    """Key of items with scores in [0, upper]: best score first, equal scores in the order of their hashes.
+def sort_key(score: NDArray[np.float64], hashes: Keys) -> Keys:
+    """Key of items with any finite or infinite scores: best score first, equal ones in order of their hashes.
 
-    The upper 32 bits are the score counted down in steps of upper / 2^32, the lower 32 are the hash's.
+    The upper 44 bits are those of the score as a float64 whose unsigned order is the order of the numbers,
+    counted down: sign, exponent and 32 bits of the fraction, so scores closer than a ten-billionth of
+    themselves count as equal. The lower 20 are the hash's. score: no NaN.
     """
-    down = np.floor((1.0 - np.clip(score / upper, 0.0, 1.0)) * _SCORE_STEPS).astype(np.uint64)
-    return (down << _HASH_BITS) | (hashes >> _HASH_BITS)
+    bits = np.asarray(score + 0.0, dtype=np.float64).view(np.uint64)  # + 0.0: -0.0 is 0.0
+    # Negative numbers order backwards by their bits: all bits turn; of the others the sign alone.
+    ascending = np.where(bits >> _SIGN, ~bits, bits | (np.uint64(1) << _SIGN))
+    return ~ascending >> _HASH_BITS << _HASH_BITS | hashes >> np.uint64(64 - HASH_BITS)

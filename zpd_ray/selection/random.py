@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from zpd_ray.config import SelectConfig
-    from zpd_ray.selection import Candidates
-
-UPPER = 1.0
+    from zpd_ray.selection.base import Candidates
 
 
-def score(items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
-    """The seeded hash of the item's id as a number in [0, 1)."""
-    return (items.item_hash >> np.uint64(11)).astype(np.float64) * 2.0**-53
+class Random:
+    """Looks at nothing."""
+
+    needs = ()
+
+    def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
+        """The seeded hash of the item's id as a number in [0, 1)."""
+        return (items.item_hash >> np.uint64(11)).astype(np.float64) * 2.0**-53

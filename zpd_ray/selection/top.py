@@ -55,11 +55,6 @@ class Threshold:
     key: int
     item_id: str
 
-    @property
-    def first_digit(self) -> int:
-        """The first 16 bits of the key."""
-        return self.key >> (64 - DIGIT_BITS)
-
     def keeps(self, keys: Keys, ids_of: Callable[[NDArray[np.int64]], Iterable[str]]) -> NDArray[np.bool_]:
         """Which items are chosen: keys (n,). ``ids_of`` tells the ids of rows, asked for ties alone."""
         kept = keys < np.uint64(self.key)
@@ -84,13 +79,16 @@ def histogram(keys: Keys, weights: NDArray[np.int64], prefix: Prefix) -> NDArray
     return np.stack([rows, weight])
 
 
-Histogram = Callable[[Prefix], NDArray[np.int64]]
+Histogram = Callable[[list[Prefix]], list[NDArray[np.int64]]]
 Collect = Callable[[Prefix], tuple[Keys, NDArray[np.object_], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True)
 class Top:
-    """What a budget buys: up to which item, rows, their weight; and all rows per first digit (65536,)."""
+    """What a budget buys: up to which item, rows, their weight; and all rows per first digit (65536,).
+
+    The last counts what may be chosen, beyond the threshold too.
+    """
 
     threshold: Threshold
     rows: int
@@ -103,11 +101,11 @@ def find_top(budget: int, histogram_of: Histogram, collect: Collect) -> Top:
 
     It ends at the first item that does not fit.
 
-    ``histogram_of(prefix)`` counts over the whole pool, ``collect(prefix)`` brings the (keys, ids, weights)
-    under a prefix.
+    ``histogram_of(prefixes)`` counts over the whole pool after each prefix, ``collect(prefix)`` brings the
+    (keys, ids, weights) under one.
     """
     prefix, taken, spent = Prefix(), 0, 0
-    first = histogram_of(prefix)
+    (first,) = histogram_of([prefix])
     rows, weight = first
     if weight.sum() <= budget:
         return Top(EVERYTHING, int(rows.sum()), int(weight.sum()), first[0])
@@ -119,7 +117,7 @@ def find_top(budget: int, histogram_of: Histogram, collect: Collect) -> Top:
         prefix = prefix.child(digit)
         if rows[digit] <= SORTABLE_ROWS or prefix.depth == 64 // DIGIT_BITS:
             break
-        rows, weight = histogram_of(prefix)
+        ((rows, weight),) = histogram_of([prefix])
     threshold, more_rows, more_weight = _last_that_fits(prefix, budget - spent, *collect(prefix))
     return Top(threshold, taken + more_rows, spent + more_weight, first[0])
 
@@ -135,3 +133,44 @@ def _last_that_fits(
         return Threshold(prefix.value << (prefix.shift + DIGIT_BITS), ""), 0, 0
     last = order[fitting - 1]
     return Threshold(int(keys[last]), str(item_ids[last])), fitting, int(cumulative[fitting - 1])
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where the files of a selection begin: keys of their first rows, uint64, and the rows before, int64."""
+
+    keys: Keys
+    rows: NDArray[np.int64]
+
+
+def file_starts(top: Top, rows_per_file: int, histogram_of: Histogram) -> Starts:
+    """Split what a budget buys into files of about ``rows_per_file`` rows, at most twice as many.
+
+    A file begins at the first digit past each multiple of ``rows_per_file``. Where a single digit holds more
+    rows than that, its next digits are counted, all such digits of a depth in one pass.
+    """
+    found: dict[int, int] = {0: 0}
+    level = [(Prefix(), top.rows_per_digit, 0)]
+    while level:
+        heavy: list[tuple[Prefix, int]] = []
+        for prefix, rows, before in level:
+            edges = before + np.concatenate([[0], np.cumsum(rows)])
+            for digit in _digits_past(edges, rows_per_file, top.rows):
+                child = prefix.child(digit)
+                if rows[digit] > rows_per_file and child.depth < 64 // DIGIT_BITS:
+                    heavy.append((child, int(edges[digit])))
+                else:
+                    found[child.value << (child.shift + DIGIT_BITS)] = int(edges[digit])
+        counted = histogram_of([prefix for prefix, _ in heavy]) if heavy else []
+        level = [(prefix, rows, before) for (prefix, before), (rows, _) in zip(heavy, counted, strict=True)]
+    kept = sorted((key, rows) for key, rows in found.items() if key <= top.threshold.key)
+    keys, before_each = zip(*kept, strict=True)
+    return Starts(np.array(keys, dtype=np.uint64), np.array(before_each, dtype=np.int64))
+
+
+def _digits_past(edges: NDArray[np.int64], rows_per_file: int, total: int) -> list[int]:
+    """The digits in which the running count of rows passes a multiple of ``rows_per_file``."""
+    first = -(-max(1, int(edges[0])) // rows_per_file) * rows_per_file
+    multiples = np.arange(first, min(int(edges[-1]), total), rows_per_file)
+    digits = np.searchsorted(edges, multiples, side="right") - 1
+    return [int(digit) for digit in np.unique(digits)]

@@ -11,11 +11,14 @@ from zpd_ray import matching
 
 if TYPE_CHECKING:
     from zpd_ray.config import SelectConfig
-    from zpd_ray.selection import Candidates
-
-UPPER = matching.MAX_SCORE
+    from zpd_ray.selection.base import Candidates
 
 
-def score(items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
-    """Expected p(1-p) over the posterior of b; Fisher information where answers can be guessed."""
-    return matching.zpd_score(items.theta, items.b, items.b_sd, items.guess, select.target_p)
+class Zpd:
+    """Looks at ability and difficulty, which follow from ``answers``."""
+
+    needs = ()
+
+    def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
+        """Expected p(1-p) over the posterior of b; Fisher information where answers can be guessed."""
+        return matching.zpd_score(items.theta, items.b, items.b_sd, items.guess, select.target_p)

@@ -14,9 +14,16 @@ import ray
 
 from tests.pipeline.conftest import simulated_values
 from tests.pipeline.processes import call
+from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.cluster.session import ray_session
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.rundir import Run, Store
+
+
+def session_of(config: Config) -> Session:
+    return Session(Run(config, Store(config.output)))
+
 
 AT_ONCE = 10.0  # seconds, on a machine that stalls; where Ray waits, it waits for ever
 
@@ -50,14 +57,14 @@ def test_more_than_the_cluster_has_is_refused_at_once(
     config = validate(simulated_values(tmp_path, n=1, **sections))
     started = time.monotonic()
     with pytest.raises(ZpdError, match=rf"^{told}.*the cluster has .*lower cluster.actors"):
-        ray_session(config).__enter__()
+        session_of(config).__enter__()
     assert time.monotonic() - started < AT_ONCE
     assert ray.is_initialized()  # it was there before
 
 
 def test_an_autoscaler_may_add_what_is_missing(local_ray: None, tmp_path: Path) -> None:
     asked = {"actors": 400, "autoscaling": True}
-    with ray_session(validate(simulated_values(tmp_path, n=1, cluster=asked))):
+    with session_of(validate(simulated_values(tmp_path, n=1, cluster=asked))):
         assert ray.is_initialized()
 
 
@@ -67,8 +74,10 @@ def test_a_local_ray_is_started_with_what_the_run_needs(tmp_path: Path) -> None:
     code = f"""
 import ray
 from zpd_ray.config_file import validate
-from zpd_ray.pipeline.cluster.session import ray_session
-with ray_session(validate({values!r})):
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.rundir import Run, Store
+config = validate({values!r})
+with Session(Run(config, Store(config.output))):
     print(ray.cluster_resources()["CPU"])
 print(ray.is_initialized())
 """
@@ -107,13 +116,15 @@ import ray
 from ray.cluster_utils import Cluster
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.cluster.session import ray_session
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.rundir import Run, Store
+config = validate({values!r})
 nodes = Cluster(initialize_head=True, connect=True, head_node_args={{"num_cpus": 2}})
 nodes.add_node(num_cpus=2)
 nodes.wait_for_nodes()
 assert ray.cluster_resources()["CPU"] == 4
 try:
-    with ray_session(validate({values!r})):
+    with Session(Run(config, Store(config.output))):
         print("let in")
 except ZpdError as error:
     print(error)

@@ -21,7 +21,7 @@ from tests.pipeline.conftest import questions, simulated_values, table_of, write
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.commands import perform
-from zpd_ray.rundir.begin import LOCK
+from zpd_ray.rundir.layout import LOCK
 from zpd_ray.rundir.store import Store
 
 pytestmark = pytest.mark.usefixtures("local_ray")

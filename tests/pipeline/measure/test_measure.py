@@ -22,17 +22,17 @@ from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.cluster.session import ray_session
+from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.ingest.ingest import ingest
 from zpd_ray.pipeline.measure.measure import measure
-from zpd_ray.rundir.store import Store
+from zpd_ray.rundir import Run, Store
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 ENGINES = ["transformers", pytest.param("vllm", marks=[needs_vllm, pytest.mark.slow])]
 ITEMS = 72
 RARE = "~"  # in three items of the pool and in no text that the tokenizer merges
-INTO = "stages/00/measurements"
+INTO = "stages/00/measurements/answers"
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +70,16 @@ def open_pool(
         }
         config = validate(values | sections)
         store = Store(config.output)
-        with ray_session(config):
-            ingest(config, store)
+        with Session(Run(config, store)) as session:
+            ingest(session.run)
         return config, store
 
     return make
 
 
 def run(config: Config, store: Store) -> dict[str, Any]:
-    with ray_session(config):
-        return measure(config, store, ModelRef(config.model.path), "pool", INTO)
+    with Session(Run(config, store)) as session:
+        return measure(session, "answers", ModelRef(config.model.path), "pool", INTO)
 
 
 def measured_bytes(store: Store) -> dict[str, bytes]:

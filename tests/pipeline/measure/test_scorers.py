@@ -27,32 +27,32 @@ from zpd_ray.engines import Engine, EngineError, ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.resources import room_for_both
-from zpd_ray.pipeline.cluster.session import ray_session
+from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.ingest.ingest import ingest
-from zpd_ray.pipeline.measure import scorers
+from zpd_ray.pipeline.measure import dispatch, scorers
+from zpd_ray.pipeline.measure.dispatch import Balancer
 from zpd_ray.pipeline.measure.measure import measure
 from zpd_ray.pipeline.measure.scorer import Scorer
-from zpd_ray.pipeline.measure.scorers import Desk
-from zpd_ray.rundir.store import Store
+from zpd_ray.rundir import Run, Store
+from zpd_ray.rundir.records import load_events
 
 
-def test_the_desk_hands_out_the_least_busy_scorer_and_spares_one_that_was_away(
+def test_the_least_busy_scorer_is_next_and_one_that_was_away_is_spared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    desk = Desk()
-    assert [desk.take(3) for _ in range(4)] == [0, 1, 2, 0]
-    desk.give_back(1, well=True)
-    assert desk.take(3) == 1
-    desk.give_back(2, well=False)
-    assert [desk.take(3) for _ in range(3)] == [1, 2, 2]  # it is asked when the others have enough in hand
-    desk.give_back(2, well=False)
-    desk.give_back(0, well=True)
-    assert desk.take(3) == 0
-    monkeypatch.setattr(scorers, "AWAY_SECONDS", 0.0)
-    desk.give_back(2, well=False)
-    desk.give_back(0, well=True)
-    assert desk.take(3) == 2  # after a while it is as good as any other
-    assert desk.take(1) == 0  # another pool, or a desk that was restarted
+    balancer = Balancer(3)
+    assert [balancer.take() for _ in range(4)] == [0, 1, 2, 0]
+    balancer.give_back(1, well=True)
+    assert balancer.take() == 1
+    balancer.give_back(2, well=False)
+    assert [balancer.take() for _ in range(3)] == [1, 2, 2]  # it is asked when the others have enough in hand
+    balancer.give_back(2, well=False)
+    balancer.give_back(0, well=True)
+    assert balancer.take() == 0
+    monkeypatch.setattr(dispatch, "AWAY_SECONDS", 0.0)
+    balancer.give_back(2, well=False)
+    balancer.give_back(0, well=True)
+    assert balancer.take() == 2  # after a while it is as good as any other
 
 
 VLLM = pytest.param("vllm_quickstart", marks=[needs_vllm, pytest.mark.slow])
@@ -94,14 +94,13 @@ class Flaky(Scorer):
 def open_flaky(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenFlaky:
     """A pool to measure with engines that fail so many times."""
     monkeypatch.setattr(scorers, "Scorer", Flaky)
-    monkeypatch.setattr(scorers, "PAUSE_SECONDS", 0.5)
 
     def begin(failures: int, actors: int) -> tuple[Config, Store]:
         values = simulated_values(tmp_path, n=60, output=str(tmp_path / f"out{failures}"))
         config = validate(values | {"cluster": {"actors": actors}})
         store = Store(config.output)
-        with ray_session(config):
-            ingest(config, store)
+        with Session(Run(config, store)) as session:
+            ingest(session.run)
         for i in range(failures):
             store.write_bytes(f"fail/{i}", b"")
         return config, store
@@ -113,8 +112,8 @@ OpenFlaky = Callable[[int, int], tuple[Config, Store]]
 
 
 def run(config: Config, store: Store) -> dict[str, Any]:
-    with ray_session(config):
-        return measure(config, store, ModelRef("none"), "pool", "measured")
+    with Session(Run(config, store)) as session:
+        return measure(session, "answers", ModelRef("none"), "pool", "measured")
 
 
 @pytest.mark.parametrize("actors", [1, 2])
@@ -143,11 +142,11 @@ def test_a_scorer_that_finds_no_place_holds_nobody_up(local_ray: None, tmp_path:
     place = {"actors": 2, "cpus_per_actor": most, "autoscaling": True}
     config = validate(simulated_values(tmp_path, cluster=place))
     store = Store(config.output)
-    with ray_session(config):
-        ingest(config, store)
+    with Session(Run(config, store)) as session:
+        ingest(session.run)
     assert run(config, store)["items"] == table_of(store, "measured").num_rows == 1500
-    (event,) = store.events()
-    assert len(event["scorers"]) == 1
+    (event,) = load_events(store)
+    assert len(event.details["scorers"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -168,7 +167,7 @@ def test_a_scorer_that_finds_no_place_is_told_with_what_there_is(
     monkeypatch.setattr(scorers, "PLACE_SECONDS", 10.0)
     config = validate(simulated_values(tmp_path, n=1) | {"cluster": {"actors": 2, "cpus_per_actor": 3}})
     with pytest.raises(ZpdError, match=r"1 of 2 scoring actors found a place.*each asks for 3 CPUs"):
-        scorers.Scorers(config, Store(config.output))
+        scorers.Scorers(Run(config, Store(config.output)), "none")
 
 
 @needs_vllm
@@ -183,7 +182,7 @@ def test_a_killed_engine_process_is_replaced_and_nothing_is_missing(
         vllm_quickstart.command(run, "measure"), stderr=subprocess.PIPE, text=True, env=environment
     )
     store, deadline = Store(str(run)), time.monotonic() + RUN_SECONDS
-    while not store.names("stages/00/measurements"):
+    while not store.names("stages/00/measurements/answers"):
         assert command.poll() is None, command.stderr and command.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -194,8 +193,8 @@ def test_a_killed_engine_process_is_replaced_and_nothing_is_missing(
     assert not store.exists("stages/00/measured.json"), "killed too late to say anything"
     _, told = command.communicate(timeout=RUN_SECONDS)
     assert command.returncode == 0, told
-    measured = table_of(store, "stages/00/measurements")
-    undisturbed = table_of(Store(str(vllm_quickstart.output)), "stages/00/measurements")
+    measured = table_of(store, "stages/00/measurements/answers")
+    undisturbed = table_of(Store(str(vllm_quickstart.output)), "stages/00/measurements/answers")
     exact = [name for name in measured.column_names if name != "nll"]
     assert measured.select(exact).equals(undisturbed.select(exact))
     assert_close(measured["nll"], undisturbed["nll"])

@@ -11,16 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.pipeline.conftest import Run, simulated_file, simulated_values, table_of
+from tests.pipeline.conftest import Simulate, simulated_file, simulated_values, table_of
 from tests.pipeline.processes import RUN_SECONDS
 from tests.pipeline.test_run import files_of
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
-from zpd_ray.irt.pool.posterior import item_posterior
-from zpd_ray.matching import MAX_SCORE, probability, zpd_score
+from zpd_ray.matching import probability, zpd_score
 from zpd_ray.pipeline.commands import perform
-from zpd_ray.pipeline.fit.ability import load_fit
-from zpd_ray.pipeline.select.select import select
+from zpd_ray.pipeline.select import select
+from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection import top
 from zpd_ray.selection.budget import replay_share, resolve_budget
@@ -28,15 +27,16 @@ from zpd_ray.selection.keys import item_hash, sort_key
 
 
 def plain(config: Config, store: Store, stage: int) -> dict[str, list[str]]:
-    """Ids by reason in order of rank, from whole columns, posteriors item by item and Python's own sort."""
-    rows = table_of(store, f"stages/{stage:02d}/measurements")
+    """Ids by reason in order of rank, from whole columns and Python's own sort."""
+    rows = table_of(store, f"stages/{stage:02d}/measurements/answers")
     fit, ids = load_fit(store, stage), rows["item_id"]
-    nll, s, k = (rows[name].to_numpy().astype(float) for name in ("nll", "successes", "rollouts"))
-    b, sd = item_posterior(fit.theta, fit.gamma * (fit.z(nll) - fit.origin) + fit.shift, fit.sigma, s, k)
-    key = sort_key(zpd_score(fit.theta, b, sd), MAX_SCORE, item_hash(ids, config.seed, stage, "select"))
+    nll, s, k = (rows[name].to_numpy() for name in ("nll", "successes", "rollouts"))
+    theta = fit.ability.theta
+    b, sd = fit.difficulty(nll.astype(float), s.astype(int), k.astype(int), np.zeros(len(nll)))
+    key = sort_key(zpd_score(theta, b, sd), item_hash(ids, config.seed, stage, "select"))
     amount = resolve_budget(config.select.budget, len(ids), int(rows["n_tokens"].to_numpy().sum()))
     weight = rows["n_tokens"].to_pylist() if amount.unit == "tokens" else [1] * len(ids)
-    mastered = (probability(fit.theta, b) >= config.select.mastered_p) & (s == k)
+    mastered = (probability(theta, b) >= config.select.mastered_p) & (s == k)
     again = sorted(zip(item_hash(ids, config.seed, stage, "replay").tolist(), ids.to_pylist(), strict=True))
     mine = dict(zip(ids.to_pylist(), zip(mastered, weight, strict=True), strict=True))
     left = replay_share(amount, config.select.replay)
@@ -64,7 +64,7 @@ def affordable(names: list[str], items: dict[str, tuple[bool, int]], budget: int
     ],
 )
 def test_selection_is_that_of_a_plain_sort(
-    simulate: Run, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, object], sortable: int
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, object], sortable: int
 ) -> None:
     monkeypatch.setattr(select, "SORTABLE_ROWS", sortable)
     monkeypatch.setattr(top, "SORTABLE_ROWS", sortable)
@@ -99,7 +99,7 @@ def killed_while_scoring(arguments: list[str], run: Path) -> None:
 
 
 def test_killed_while_scoring_and_resumed_gives_the_same_bytes(
-    simulate: Run, address: str, tmp_path: Path
+    simulate: Simulate, address: str, tmp_path: Path
 ) -> None:
     """What the killed attempt has kept is not trusted: here it is damaged, and another key would show."""
     sections = {"pool": {"items_per_part": 20}, "stages": 1, "select": {"replay": 0.2}}
@@ -113,8 +113,8 @@ def test_killed_while_scoring_and_resumed_gives_the_same_bytes(
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, kept.schema) as file:
         file.write_table(kept)
-    killed.write_bytes("stages/00/scored/part-000000.parquet.arrow", sink.getvalue())
-    killed.write_bytes("stages/00/scored/.part-000001.parquet.arrow.0123", b"half a file")
+    killed.write_bytes("stages/00/scored/part-000000.parquet.keys.arrow", sink.getvalue())
+    killed.write_bytes("stages/00/scored/.part-000001.parquet.keys.arrow.0123", b"half a file")
     perform("run", config)
     directories = ("stages/00/selected", "stages/00/chosen")
     assert files_of(killed, *directories) == files_of(whole, *directories)

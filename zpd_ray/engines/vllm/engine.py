@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from zpd_ray.engines import Completions, EngineError, Meter, ModelRef, Scores, tokens
+from zpd_ray import graders
+from zpd_ray.engines import tokens
 from zpd_ray.engines.adapters import changed_modules, check_adapter
+from zpd_ray.engines.base import Completions, EngineError, ModelRef, Scores
 from zpd_ray.engines.batching import longest_first
 from zpd_ray.engines.encoding import Encoder, row_means, to_scores
 from zpd_ray.engines.tokens import Ids
-from zpd_ray.engines.vllm.scores import append_in_bulk, scoring_params, token_scores
+from zpd_ray.engines.usage import Meter
+from zpd_ray.engines.vllm.settings import check_config
 from zpd_ray.engines.vllm.start import start
 from zpd_ray.errors import ZpdError
 from zpd_ray.hashing import item_keys, streams
@@ -40,6 +43,14 @@ SEEDS = np.uint64(2**62)  # vLLM takes signed integers, and counts up from a req
 class VllmEngine:
     """vLLM with the model of a stage loaded."""
 
+    reads_text = True
+    has_weights = True
+
+    @staticmethod
+    def check(config: Config) -> None:
+        """Raises ZpdError when vLLM is not installed, or cannot do what the config asks."""
+        check_config(config)
+
     def __init__(self, config: Config, model: ModelRef, longest: int | None = None) -> None:
         """``longest``: tokens of the longest row and of the longest prompt with its completion, where known.
 
@@ -55,11 +66,10 @@ class VllmEngine:
         # CUDA streams belong to threads: whatever thread calls, one alone talks to vLLM.
         self.thread = ThreadPoolExecutor(max_workers=1)
         length = min(self.encoder.max_length, longest or self.encoder.max_length)
-        append_in_bulk()
         self.llm, self.arguments = self.thread.submit(start, config, model.base, length).result()
         v2 = self.llm.llm_engine.vllm_config.use_v2_model_runner
         # Version 2 of the runner can leave the prompt's logits out, but does not say which token comes first.
-        self.response_only = v2 and config.measure.grader != "greedy_match"
+        self.response_only = v2 and graders.load(config.measure.grader).needs_completion
         self.swaps, self.failed = 0, ""
         self.counted = self._counters()
         self.follow(model)
@@ -82,6 +92,8 @@ class VllmEngine:
         First choices are not counted (n_greedy is -1) where the runner reads the response alone. Errors as in
         ``TransformersEngine.score``; what vLLM refuses is an error of its row.
         """
+        from zpd_ray.engines.vllm.scores import scoring_params, token_scores
+
         with self.encoding:
             rows = self.encoder.rows(items)
         nll, n_greedy = np.full(len(rows.ids), np.nan, dtype=np.float32), np.zeros_like(rows.response)

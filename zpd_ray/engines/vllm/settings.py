@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from zpd_ray.config import Config
+from zpd_ray.errors import ZpdError
 
 MIB, GIB = 2**20, 2**30
 # float32 logits, their log-softmax and a mask for the ranks.
@@ -26,6 +28,37 @@ GPU_SHARE = 0.9  # vLLM's own default
 LEAST_TOKENS = 128  # of a step, whatever the vocabulary
 BLOCK = 128  # tokens of a block of the CPU's KV cache
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the largest ranks that vLLM can be prepared for
+TEMPERATURES = (0.01, 2.0)  # below, vLLM samples at 0.01 without a word
+
+
+def check_config(config: Config) -> None:
+    """Raises ZpdError when vLLM is not installed, or cannot do what the config asks; loads nothing."""
+    if find_spec("vllm") is None:
+        raise ZpdError(
+            "engine.name = 'vllm', and no vllm is installed here; pip install 'zpd-ray[vllm]' on every node, "
+            "or set engine.name = 'transformers'"
+        )
+    gpus, rank, temperature = (
+        config.cluster.gpus_per_actor,
+        config.train.lora.rank,
+        config.measure.temperature,
+    )
+    if gpus > 1 and gpus != int(gpus):
+        raise ZpdError(
+            f"cluster.gpus_per_actor = {gpus:g}; vLLM splits a model over whole GPUs: expected an "
+            "integer, or a fraction below 1 for several actors on one GPU"
+        )
+    if config.train.method == "lora" and rank > RANKS[-1]:
+        raise ZpdError(
+            f"train.lora.rank = {rank}; vLLM takes adapters of rank {RANKS[-1]} at most: lower it, "
+            "or set engine.name = 'transformers'"
+        )
+    least, most = TEMPERATURES
+    if config.measure.rollouts > 1 and not least <= temperature <= most:
+        raise ZpdError(
+            f"measure.temperature = {temperature:g}; vLLM takes {least:g} to {most:g}: change it, or set "
+            "engine.name = 'transformers'"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from zpd_ray.engines import EngineError, tokens
+from zpd_ray.engines import tokens
+from zpd_ray.engines.base import EngineError
 from zpd_ray.engines.vllm.settings import Device, Shape, derive
 from zpd_ray.errors import ZpdError
 

@@ -1,8 +1,9 @@
 """Integer sufficient statistics of one respondent's measurements, added over blocks.
 
-A cell is (bin, group, successes, trials); its count is the number of items in it. Integers add without
-rounding, and cells are kept in one sorted order, so any number of blocks in any order gives the same arrays,
-bit for bit, and therefore the same fit. Size depends on the number of distinct cells, not of items.
+A cell is one combination of values of the named columns, such as (NLL bin, options, successes, trials); its
+count is the number of items in it. Integers add without rounding, and cells are kept in one sorted order, so
+any number of blocks in any order gives the same arrays, bit for bit, and therefore the same fit. Size depends
+on the number of distinct cells, not of items.
 """
 
 from __future__ import annotations
@@ -14,57 +15,56 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Integers = NDArray[np.int64]
-FIELDS = ("bins", "groups", "successes", "trials")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Cells in ascending order of (bin, group, successes, trials). All arrays int64, shape (n_cells,).
+    """Cells in ascending order of their columns. All arrays int64, shape (n_cells,).
 
     `freq` is the number of items in each cell, as `fit_explanatory(..., freq=counts.freq)` takes it.
 
-    >>> first = Counts.of([3, 3, 1], [0, 0, 0], [1, 1, 0], [2, 2, 2])
-    >>> (first + Counts.of([3], [0], [1], [2])).freq.tolist()
-    [1, 3]
+    >>> first = Counts.of(bin=[3, 3, 1], successes=[1, 1, 0], trials=[2, 2, 2])
+    >>> both = first + Counts.of(bin=[3], successes=[1], trials=[2])
+    >>> both["bin"].tolist(), both.freq.tolist()
+    ([1, 3], [1, 3])
     """
 
-    bins: Integers
-    groups: Integers
-    successes: Integers
-    trials: Integers
+    columns: dict[str, Integers]
     freq: Integers
 
-    @classmethod
-    def of(cls, bins: ArrayLike, groups: ArrayLike, successes: ArrayLike, trials: ArrayLike) -> Counts:
-        """Count a block of items: four integer arrays of one length, 0 <= successes <= trials.
+    def __getitem__(self, column: str) -> Integers:
+        """The values of a column, one per cell."""
+        return self.columns[column]
 
-        Raises ValueError for other types, lengths or ranges.
+    @classmethod
+    def of(cls, **columns: ArrayLike) -> Counts:
+        """Count a block of items: integer arrays of one length, by name.
+
+        Columns called ``successes`` and ``trials`` must satisfy 0 <= successes <= trials. Raises ValueError
+        for other types, lengths or ranges.
         """
-        columns = [
-            _integers(name, value)
-            for name, value in zip(FIELDS, (bins, groups, successes, trials), strict=True)
-        ]
-        if len({column.size for column in columns}) > 1:
-            sizes = {name: column.size for name, column in zip(FIELDS, columns, strict=True)}
+        found = {name: _integers(name, value) for name, value in columns.items()}
+        sizes = {name: column.size for name, column in found.items()}
+        if len(set(sizes.values())) != 1:
             raise ValueError(f"Counts.of: arrays of one length expected, got {sizes}; pass one row per item.")
-        bad = np.flatnonzero((columns[2] < 0) | (columns[2] > columns[3]))
-        if bad.size:
-            raise ValueError(
-                f"Counts.of: successes must lie between 0 and trials; row {bad[0]} has "
-                f"{columns[2][bad[0]]} of {columns[3][bad[0]]}; check the grader's counts."
-            )
-        return cls._collect(columns, None)
+        _check_successes(found)
+        return cls._collect(found, None)
 
     @classmethod
     def merge(cls, parts: Iterable[Counts]) -> Counts:
-        """Add any number of counts; the order of `parts` makes no difference."""
+        """Add any number of counts with the same columns, one at least; their order makes no difference.
+
+        Raises ValueError for other columns.
+        """
         parts = list(parts)
-        empty = np.zeros(0, np.int64)
-        columns = [np.concatenate([empty, *(getattr(part, name) for part in parts)]) for name in FIELDS]
-        return cls._collect(columns, np.concatenate([empty, *(part.freq for part in parts)]))
+        names = {tuple(part.columns) for part in parts}
+        if len(names) != 1:
+            raise ValueError(f"Counts.merge: counts with the same columns expected, got {sorted(names)}.")
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in names.pop()}
+        return cls._collect(columns, np.concatenate([part.freq for part in parts]))
 
     @classmethod
-    def _collect(cls, columns: list[Integers], freq: Integers | None) -> Counts:
+    def _collect(cls, columns: dict[str, Integers], freq: Integers | None) -> Counts:
         key, rows = _keys(columns)
         if freq is None:
             order, first = np.unique(key, return_counts=True)
@@ -73,8 +73,7 @@ class Counts:
             order, inverse = np.unique(key, return_inverse=True)
             total = np.zeros(order.size, np.int64)
             np.add.at(total, inverse.reshape(-1), freq)
-        bins, groups, successes, trials = rows(order)
-        return cls(bins, groups, successes, trials, total)
+        return cls(dict(zip(columns, rows(order), strict=True)), total)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts.merge([self, other])
@@ -85,14 +84,27 @@ class Counts:
         return int(self.freq.sum())
 
     def to_dict(self) -> dict[str, list[int]]:
-        """Plain lists of integers, for JSON."""
-        return {name: getattr(self, name).tolist() for name in (*FIELDS, "freq")}
+        """Plain lists of integers by column, and ``freq``, for JSON."""
+        return {name: values.tolist() for name, values in (self.columns | {"freq": self.freq}).items()}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, ArrayLike]) -> Counts:
         """Inverse of `to_dict`; also takes arrays."""
-        columns = [_integers(name, state[name]) for name in FIELDS]
-        return cls._collect(columns, _integers("freq", state["freq"]))
+        columns = {name: _integers(name, values) for name, values in state.items()}
+        freq = columns.pop("freq")
+        return cls._collect(columns, freq)
+
+
+def _check_successes(columns: Mapping[str, Integers]) -> None:
+    if not {"successes", "trials"} <= columns.keys():
+        return
+    successes, trials = columns["successes"], columns["trials"]
+    bad = np.flatnonzero((successes < 0) | (successes > trials))
+    if bad.size:
+        raise ValueError(
+            f"Counts.of: successes must lie between 0 and trials; row {bad[0]} has "
+            f"{successes[bad[0]]} of {trials[bad[0]]}; check the grader's counts."
+        )
 
 
 def _integers(name: str, value: ArrayLike) -> Integers:
@@ -105,16 +117,18 @@ def _integers(name: str, value: ArrayLike) -> Integers:
     return array.astype(np.int64)
 
 
-def _keys(columns: list[Integers]) -> tuple[Integers, _Decoder]:
+def _keys(columns: Mapping[str, Integers]) -> tuple[Integers, _Decoder]:
     """One integer per row, ascending as the rows are (mixed radix), and the way back."""
-    low = [int(column.min(initial=0)) for column in columns]
-    radix = [int(column.max(initial=0)) - base + 1 for column, base in zip(columns, low, strict=True)]
+    values = list(columns.values())
+    low = [int(column.min(initial=0)) for column in values]
+    radix = [int(column.max(initial=0)) - base + 1 for column, base in zip(values, low, strict=True)]
     if np.prod([float(r) for r in radix]) >= 2.0**62:
         raise ValueError(
-            f"Counts: the ranges of {FIELDS} are {radix}, too wide to count together; use narrower bins."
+            f"Counts: the ranges of {list(columns)} are {radix}, too wide to count together; use narrower "
+            "bins."
         )
-    key = np.zeros(columns[0].size, np.int64)
-    for column, base, size in zip(columns, low, radix, strict=True):
+    key = np.zeros(values[0].size, np.int64)
+    for column, base, size in zip(values, low, radix, strict=True):
         key = key * size + (column - base)
     return key, _Decoder(low, radix)
 

@@ -1,9 +1,9 @@
-"""Posterior of one item's difficulty given one respondent, item by item.
+"""Posterior of one item's difficulty given one respondent of known ability, item by item.
 
-`posterior_difficulty` interpolates between the items of a block, which is fast and agrees to 1e-9 but lets
-the last digits depend on which items are in the block. Here every operation is elementwise: an item has the
-same bits in whatever block it comes. `item_posterior` integrates for each item; `smooth_posterior` does so on
-a grid that no block moves, and interpolates.
+`irt.posterior_difficulty` takes several respondents and interpolates between the items of a block, which is
+fast and agrees to 1e-9 but lets the last digits depend on which items are in the block. Here an item has the
+same bits in whatever block it comes: the posterior is integrated on a grid that no block moves, and
+interpolated between its points.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHUNK = 16_384
 PAGE = 64  # cells of the grid that are computed together
 
 
-def item_posterior(
+def difficulty_posterior(
     theta: float,
     prior_mean: ArrayLike,
     sigma: float,
@@ -38,28 +38,11 @@ def item_posterior(
     """Posterior mean and sd of b, each (n,), in logits.
 
     b ~ N(prior_mean, sigma^2), successes | b ~ Binomial(trials, c + (1 - c) sigmoid(theta - b)), c = `guess`.
-    prior_mean, successes, trials: (n,); trials = 0 gives the prior. Quadrature around the mode, scaled to
-    the curvature there (Naylor & Smith 1982, Applied Statistics 31(3)).
-    """
-    m = np.asarray(prior_mean, np.float64)
-    columns = [np.broadcast_to(np.asarray(v, np.float64), m.shape) for v in (successes, trials, guess)]
-    mean, variance, _ = _moments(theta, m, sigma, *columns)
-    return mean, np.sqrt(variance)
-
-
-def smooth_posterior(
-    theta: float,
-    prior_mean: ArrayLike,
-    sigma: float,
-    successes: ArrayLike,
-    trials: ArrayLike,
-    guess: ArrayLike = 0.0,
-) -> tuple[Array, Array]:
-    """`item_posterior` for many items with few distinct (successes, trials, guess), the first two integers.
-
-    Cubics in the prior mean between the points of a fixed grid. Errors seen for sigma up to 2: 1e-7
-    logits with up to 4 trials, or with 16 and no guessing. With 16 that may be guessed, where responses
-    that contradict the prior make two humps, or with sigma 4: 1e-5.
+    prior_mean (n,), logits; successes, trials: integers (n,), few distinct ones; trials = 0 gives the prior.
+    Quadrature around the mode, scaled to the curvature there (Naylor & Smith 1982, Applied Statistics
+    31(3)), at the points of a fixed grid of prior means, and cubics between them. Errors seen for sigma up
+    to 2: 1e-7 logits with up to 4 trials, or with 16 and no guessing. With 16 that may be guessed, where
+    responses that contradict the prior make two humps, or with sigma 4: 1e-5.
     """
     m = np.asarray(prior_mean, np.float64)
     mean, variance = np.empty(m.shape), np.empty(m.shape)

@@ -1,4 +1,4 @@
-"""Work over the parts of the pool: Ray Data tasks or actors, one part at a time.
+"""Work over the parts of the pool: Ray Data tasks, one part at a time.
 
 A part is a parquet file with a fixed name and content, so what is computed from it does not depend on how
 many workers there are, nor on the order in which they finish; and a part whose result is on disk is done.
@@ -38,24 +38,14 @@ def tables(parts: list[str], function: Callable[[str], pa.Table]) -> ray.data.Da
     return dataset_of(parts, _task_blocks()).map_batches(each, batch_size=1, batch_format="pyarrow")
 
 
-def results(
-    parts: list[str], function: Callable[[str], dict[str, Any]], waiting: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """One small row per part, in the order in which tasks finish.
-
-    waiting: for a function that waits for an actor: so many tasks at a time, which take no CPU.
-    """
+def results(parts: list[str], function: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One small row per part, in the order in which tasks finish."""
 
     def each(row: dict[str, Any]) -> dict[str, Any]:
         return function(row["part"])
 
-    if not parts:
-        return
-    if waiting is None:
+    if parts:
         yield from dataset_of(parts, _task_blocks()).map(each).iter_rows()
-    else:
-        waiters: dict[str, Any] = {"num_cpus": 0, "concurrency": min(waiting, len(parts))}
-        yield from dataset_of(parts).map(each, **waiters).iter_rows()
 
 
 def sums(parts: list[str], function: Callable[[list[str]], dict[str, Any]]) -> Iterator[dict[str, Any]]:

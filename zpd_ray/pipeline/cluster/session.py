@@ -1,4 +1,4 @@
-"""Starting or joining Ray for the length of a command, and what lives as long as that."""
+"""A session: Ray for the length of a command, and the actors that live as long."""
 
 from __future__ import annotations
 
@@ -6,44 +6,120 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache, partial
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.data.context import ShuffleStrategy
 
-from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.config import ClusterConfig
+from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.cluster.resources import check_resources, scoring_cpus, training_cpus
+from zpd_ray.pipeline.cluster.resources import check_resources, room_for_both, scoring_cpus, training_cpus
+from zpd_ray.rundir import Run
+
+if TYPE_CHECKING:
+    from zpd_ray.pipeline.measure.scorers import Scorers
+    from zpd_ray.pipeline.train.job import TrainJob
 
 IDLE_WORKER_MS = 60_000
 
 
-@contextmanager
-def ray_session(config: Config) -> Iterator[None]:
-    """Ray for the length of a command; a cluster that was running before is left running."""
-    already = ray.is_initialized()
-    if not already:
-        start(config.cluster, scoring_cpus(config) + training_cpus(config))
-    set_up_data()
-    try:
-        check_resources(config)
-        yield
-    finally:
-        while _at_end:
-            _at_end.pop()()
-        if not already:
+class Session:
+    """What the steps of a run share: Ray, the scoring actors, the training job, the ability actor.
+
+    Actors start when they are first asked for, and stay up from stage to stage. A cluster that was running
+    before is left running.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Nothing is started before ``with session:``."""
+        self.run = run
+        self._scorers: Scorers | None = None
+        self._train_job: TrainJob | None = None
+        self._ability: Any = None
+        self._restore: Callable[[], None] | None = None  # Ray Data's settings
+        self._started = False
+
+    def __enter__(self) -> Session:
+        """Start or join Ray. Raises ZpdError when no cluster answers, or it lacks what the run asks for."""
+        cluster = self.run.config.cluster
+        self._started = not ray.is_initialized()
+        self._restore = _data_settings()
+        try:
+            if self._started:
+                start(cluster, scoring_cpus(self.run.config) + training_cpus(self.run.config))
+            set_up_data()
+            check_resources(self.run.config)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """End what was started here."""
+        self.close_train_job()
+        self.close_scorers()
+        self._ability = None
+        if self._restore is not None:
+            self._restore()
+        if self._started:
             ray.shutdown()
 
+    def scorers(self, model: ModelRef) -> Scorers:
+        """The scoring actors, started when there are none, or those there are have another kind of model."""
+        from zpd_ray.pipeline.measure.scorers import Scorers
 
-def at_end(close: Callable[[], None]) -> None:
-    """Call ``close`` when the session ends."""
-    _at_end.append(close)
+        family = self.run.family(model)
+        if self._scorers is not None and self._scorers.family != family:
+            self.close_scorers()
+        if self._scorers is None:
+            self._scorers = Scorers(self.run, family)
+        return self._scorers
 
+    @property
+    def scores(self) -> bool:
+        """Whether scoring actors have their place."""
+        return self._scorers is not None
 
-_at_end: list[Callable[[], None]] = []
+    def train_job(self) -> TrainJob:
+        """The training job, started when there is none, or the one there is has failed."""
+        from zpd_ray.pipeline.train.job import TrainJob  # torch: not for runs that do not train
+
+        if self._train_job is not None and self._train_job.failed:
+            self.close_train_job()
+        if self._train_job is None:
+            if not room_for_both(self.run.config, self.scores):
+                self.close_scorers()
+            self._train_job = TrainJob(self.run)
+        return self._train_job
+
+    def ability_actor(self) -> Any:
+        """The central actor. It takes no CPU, and is restarted when it dies (then empty)."""
+        from zpd_ray.pipeline.fit.ability import AbilityActor
+
+        if self._ability is None:
+            actor = ray.remote(AbilityActor)
+            self._ability = actor.options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        return self._ability
+
+    def rest_after_training(self) -> None:
+        """Where there was no room for both, scoring actors and train workers take turns."""
+        if not (self.scores or self.run.overlaps):
+            self.close_train_job()
+
+    def close_scorers(self) -> None:
+        """End the scoring actors, if there are any."""
+        if self._scorers is not None:
+            self._scorers.close()
+        self._scorers = None
+
+    def close_train_job(self) -> None:
+        """End the training job, if there is one."""
+        if self._train_job is not None:
+            self._train_job.close()
+        self._train_job = None
 
 
 def start(cluster: ClusterConfig, cpus: float) -> None:
@@ -73,8 +149,13 @@ def _start_here(cpus: float) -> None:
         log_to_driver=False,
     )
     options = ray.data.DataContext.get_current().execution_options
-    at_end(partial(setattr, options, "resource_limits", options.resource_limits))
     options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=cores)
+
+
+def _data_settings() -> Callable[[], None]:
+    """How to put Ray Data's limits back to what they are now: the context belongs to the process."""
+    options = ray.data.DataContext.get_current().execution_options
+    return partial(setattr, options, "resource_limits", options.resource_limits)
 
 
 def set_up_data() -> None:
@@ -88,19 +169,6 @@ def set_up_data() -> None:
     context.raise_original_map_exception = True
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def lasting_actor(cls: type) -> Any:
-    """The session's one actor of a class, started on first use: a process costs seconds to start.
-
-    It takes no CPU, is restarted when it dies (then empty), and ends with the session.
-    """
-    return _actor_of(ray.get_runtime_context().get_job_id(), cls)
-
-
-@cache  # holds the handle: Ray ends an actor that nobody refers to
-def _actor_of(job: str, cls: type) -> Any:
-    return ray.remote(cls).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
 
 
 def _check_reachable(address: str) -> None:

@@ -21,31 +21,32 @@ import ray
 
 from zpd_ray import graders, schema
 from zpd_ray.config import Config, ModelConfig, SourceConfig
-from zpd_ray.engines import tokens
+from zpd_ray.engines import ENGINES, tokens
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
-from zpd_ray.pipeline.measure.part import sum_of
 from zpd_ray.readers.duplicates import ID_USED_TWICE, clashing_ids, drop_duplicates, drop_overlap
 from zpd_ray.readers.formats import read
 from zpd_ray.readers.items import to_items
 from zpd_ray.readers.rows import EXCERPT
 from zpd_ray.readers.shapes import check_columns
 from zpd_ray.readers.sources import SourceFile, expand, fingerprint
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import EVALUATION, POOL
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import item_hash
 from zpd_ray.terminal import progress, say
 
-POOL, EVALUATION = "pool", "evaluation/pool"
 TOO_LONG = "too long for the model"
 NOT_TOKENISED = "cannot be tokenised"
 
 
-def ingest(config: Config, store: Store) -> dict[str, Any]:
+def ingest(run: Run) -> dict[str, Any]:
     """Pool and evaluation set of a run, both anew; returns pool.json.
 
     Evaluation items that are also in the pool (same prompt, case and white space aside) are dropped from the
     pool and counted.
     """
+    config, store = run.config, run.store
     prompts = np.zeros(0, dtype=np.uint64)
     if config.evaluation is not None:
         ingest_source(config, store, config.evaluation, EVALUATION, prompts)
@@ -182,6 +183,11 @@ def _finish_part(config: Config, store: Store, into: str, excluded: np.ndarray, 
     return row.append_column("prompt_keys", pa.array([keys], pa.list_(pa.uint64())))
 
 
+def sum_of(table: pa.Table, column: str) -> int:
+    """Sum of an integer column; 0 for no rows."""
+    return int(table[column].to_numpy().sum())
+
+
 def _longest(lengths: pa.ChunkedArray) -> int:
     return int(pc.max(lengths).as_py() or 0)
 
@@ -206,7 +212,7 @@ def _with_lengths(config: Config, items: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 def _lengths(config: Config, items: pa.Table) -> tuple[list[int], list[int], list[tuple[str, str] | None]]:
     """Tokens of prompt and response, and per item why the model cannot take it (reason, detail), or None."""
-    if config.engine.name == "simulated":  # it reads no text: words stand for tokens
+    if not ENGINES.load(config.engine.name).reads_text:  # words stand for tokens
         words = [len(text.split()) for text in items["response"].to_pylist()]
         return [1] * len(words), words, [None] * len(words)
     tokenizer, limit = _tokenizer(config.model)

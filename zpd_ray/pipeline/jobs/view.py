@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from ray.job_submission import JobDetails
 from rich.box import SIMPLE
@@ -11,6 +10,8 @@ from rich.table import Table
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.jobs.client import OUTPUT_KEY, Cluster
+from zpd_ray.rundir.layout import EVALUATE
+from zpd_ray.rundir.records import Event, load_events, load_metrics
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import results, say
 
@@ -56,7 +57,7 @@ def _took(job: JobDetails) -> str:
 def _print_steps(output: str) -> None:
     try:
         store = Store(output)
-        steps = [event for event in store.events() if "seconds" in event]
+        steps = [event for event in load_events(store) if event.seconds is not None]
     except (OSError, ZpdError) as problem:  # a bucket or a disk that only the cluster has access to
         say(f"the run directory {output} cannot be read from here: {problem}")
         return
@@ -67,21 +68,21 @@ def _print_steps(output: str) -> None:
     for column in ("stage", "finished", "at", "took", "with"):
         table.add_column(column)
     for event in steps:
-        took = str(timedelta(seconds=round(event["seconds"])))
-        at = f"{datetime.fromtimestamp(event['at']):%m-%d %H:%M:%S}"
-        stage = "" if event["stage"] is None else str(event["stage"])
-        table.add_row(stage, event["step"], at, took, _result(store, event))
+        took = str(timedelta(seconds=round(event.seconds or 0.0)))
+        at = f"{datetime.fromtimestamp(event.at):%m-%d %H:%M:%S}"
+        stage = "" if event.stage is None else str(event.stage)
+        table.add_row(stage, event.step, at, took, _result(store, event))
     results.print(table)
 
 
-def _result(store: Store, event: dict[str, Any]) -> str:
+def _result(store: Store, event: Event) -> str:
     """What the step came to, in a word or two."""
-    if "theta" in event:
-        return f"theta {event['theta']:.2f} +- {event['theta_se']:.2f}"
-    if "selected" in event:
-        return f"{event['selected']:,} items, {event['tokens']:,} tokens"
-    if event["step"] == "evaluate":
-        name = "base" if event["stage"] is None else f"stages/{event['stage']:02d}"
-        accuracy = store.read_json(f"{name}/metrics.json").get("accuracy")
+    told = event.details
+    if "theta" in told:
+        return f"theta {told['theta']:.2f} +- {told['theta_se']:.2f}"
+    if "selected" in told:
+        return f"{told['selected']:,} items, {told['tokens']:,} tokens"
+    if event.step == EVALUATE.name:
+        accuracy = load_metrics(store, event.stage).accuracy
         return "" if accuracy is None else f"accuracy {accuracy:.3f}"
     return ""

@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zpd_ray.config import Config
-from zpd_ray.engines import ModelRef
-from zpd_ray.pipeline.ingest.ingest import EVALUATION
+from zpd_ray.engines.base import ModelRef
+from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.measure.measure import measure
+from zpd_ray.rundir.layout import ANSWERS, EVALUATION
+from zpd_ray.rundir.records import Metrics, save_metrics
 from zpd_ray.rundir.store import Store
 
 
-def evaluate(config: Config, store: Store, model: ModelRef, directory: str) -> dict[str, Any]:
-    """Measure the evaluation set with ``model``; returns and writes ``directory``/metrics.json.
-
-    accuracy: right answers / items measured, overall and by group; failed: items that could not be measured;
-    nll: mean over items, nats per token. Empty when the run has no evaluation set.
-    """
-    metrics: dict[str, Any] = {}
-    if config.evaluation is not None:
+def evaluate_model(session: Session, model: ModelRef, directory: str) -> Metrics:
+    """Measure the evaluation set with ``model``; returns and writes ``directory``/metrics.json."""
+    metrics, store = Metrics(), session.run.store
+    if session.run.config.evaluation is not None:
         into = f"{directory}/evaluation"
-        measure(config, store, model, EVALUATION, into, rollouts=1)
+        measure(session, ANSWERS, model, EVALUATION, into, rollouts=1)
         metrics = _metrics(store, into)
-    store.write_json(f"{directory}/metrics.json", metrics)
+    save_metrics(store, directory, metrics)
     return metrics
 
 
-def _metrics(store: Store, into: str) -> dict[str, Any]:
+def _metrics(store: Store, into: str) -> Metrics:
     measured = pa.concat_tables([_with_group(store, into, name) for name in store.names(into)])
     total = measured.num_rows
     measured = measured.filter(pc.is_valid(measured["nll"]))
     groups = measured.group_by("group").aggregate([("successes", "mean"), ("successes", "count")])
-    return {
-        "items": measured.num_rows,
-        "failed": total - measured.num_rows,
-        "right": pc.sum(measured["successes"]).as_py() or 0,
-        "accuracy": pc.mean(measured["successes"]).as_py(),
-        "nll": pc.mean(pc.cast(measured["nll"], pa.float64())).as_py(),
-        "unparsed": pc.sum(measured["unparsed"]).as_py() or 0,
-        "groups": {row["group"]: row["successes_mean"] for row in groups.sort_by("group").to_pylist()},
-    }
+    return Metrics(
+        items=measured.num_rows,
+        failed=total - measured.num_rows,
+        right=pc.sum(measured["successes"]).as_py() or 0,
+        accuracy=pc.mean(measured["successes"]).as_py(),
+        nll=pc.mean(pc.cast(measured["nll"], pa.float64())).as_py(),
+        unparsed=pc.sum(measured["unparsed"]).as_py() or 0,
+        groups={row["group"]: row["successes_mean"] for row in groups.sort_by("group").to_pylist()},
+    )
 
 
 def _with_group(store: Store, into: str, name: str) -> pa.Table:

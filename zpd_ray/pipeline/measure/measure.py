@@ -8,94 +8,100 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from zpd_ray.config import Config, MeasureConfig
-from zpd_ray.engines import ModelRef
+from zpd_ray import measures
+from zpd_ray.config import MeasureConfig
+from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
-from zpd_ray.pipeline.measure.part import COUNTED, count
-from zpd_ray.pipeline.measure.scorers import IN_HAND, Scorers, scorers
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.measure.dispatch import dispatch
+from zpd_ray.pipeline.measure.scorer import Request
+from zpd_ray.pipeline.measure.scorers import Scorers
+from zpd_ray.rundir.layout import ANSWERS, MANIFEST, MEASURE, POOL, StageFiles
+from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import progress
 
 
+def measure_pool(session: Session, stage: int) -> dict[str, Any]:
+    """Everything that the run needs to know of the pool at a stage; the totals of ``answers``.
+
+    Writes stages/NN/measurements/MEASURE/ and, last, measured.json: totals by measure.
+    """
+    run, files = session.run, StageFiles(stage)
+    stage_model = run.model(stage - run.staleness(stage))
+    totals = {}
+    for name in run.measures:
+        model = measures.load(name, run.config).model(stage_model)
+        totals[name] = measure(session, name, model, POOL, files.measurements(name))
+    run.store.write_json(files.closing(MEASURE), totals)
+    return totals[ANSWERS]
+
+
 def measure(
-    config: Config, store: Store, model: ModelRef, items: str, into: str, rollouts: int | None = None
+    session: Session, name: str, model: ModelRef, items: str, into: str, rollouts: int | None = None
 ) -> dict[str, Any]:
-    """Measure every part of directory ``items`` that has no file in directory ``into`` yet.
+    """Take the measure ``name`` of every part of directory ``items`` that has no file in ``into`` yet.
 
     rollouts: in place of the config's. Returns totals over all parts, those of earlier attempts included:
-    items, failed, tokens, responses, right, unparsed. Raises ZpdError when more than
+    items, failed, and what ``measures.count`` counts. Raises ZpdError when more than
     ``measure.max_failed_share`` of the items failed.
     """
-    names = store.names(items)
-    finished = set(store.names(into))
-    done = [f"{into}/{name}" for name in names if name in finished]
-    pending = [name for name in names if name not in finished]
+    store, how = session.run.store, session.run.config.measure
+    if rollouts is not None:
+        how = how.model_copy(update={"rollouts": rollouts})
+    names, finished = store.names(items), set(store.names(into))
+    done = [f"{into}/{part}" for part in names if part in finished]
+    pending = [part for part in names if part not in finished]
     total = store.read_json(f"{items}.json")["items"]
-    counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
-    example = ""
+    counts: Counter[str] = Counter()
     with progress(f"measuring {into}", total) as advance:
+
+        def add(row: dict[str, Any]) -> None:
+            counts.update({key: row[key] for key in row.keys() - {"example", "scorer"}})
+            advance(row["items"])
+
+        example = ""
         for row in parts.results(done, partial(_counts_of, store)):
-            counts.update({key: row[key] for key in COUNTED})
+            add(row)
             example = row["example"] or example
-            advance(row["items"])
-        _check_failures(counts["failed"], total, config.measure, example)
-        for row in _score(config, store, model, items, into, rollouts, pending):
-            counts.update({key: row[key] for key in COUNTED})
+        _check_failures(counts["failed"], total, how, example)
+        for row in _score(session, Request(name, how, model, items, into), pending):
+            add(row)
             example = row["example"] or example
-            advance(row["items"])
-            _check_failures(counts["failed"], total, config.measure, example)
-    return dict(counts)
+            _check_failures(counts["failed"], total, how, example)
+    return {key: counts[key] for key in sorted(counts)}
 
 
-def _score(
-    config: Config,
-    store: Store,
-    model: ModelRef,
-    items: str,
-    into: str,
-    rollouts: int | None,
-    pending: list[str],
-) -> Iterator[dict[str, Any]]:
+def _score(session: Session, request: Request, pending: list[str]) -> Iterator[dict[str, Any]]:
     """Counts of each pending part as it is finished; at the end an event tells what the scorers did."""
     if not pending:
         return
-    pool = scorers(config, store)
-    how = config.measure.model_copy(update={} if rollouts is None else {"rollouts": rollouts})
+    pool = session.scorers(request.model)
     last: dict[int, float] = {}
-    for row in parts.results(
-        pending, partial(_measure_part, pool, how, model, items, into), len(pool.actors) * IN_HAND
-    ):
+    for row in dispatch(pool, pending, request):
         last[row["scorer"]] = time.time()
         yield row
-    _record_usage(store, pool, model, into, last)
+    _record_usage(session.run.store, pool, request, last)
 
 
-def _measure_part(
-    pool: Scorers, how: MeasureConfig, model: ModelRef, items: str, into: str, name: str
-) -> dict[str, Any]:
-    return pool.measure(name, how, model, items, into)
-
-
-def _record_usage(store: Store, pool: Scorers, model: ModelRef, into: str, last: dict[int, float]) -> None:
+def _record_usage(store: Store, pool: Scorers, request: Request, last: dict[int, float]) -> None:
     """An event with each scorer's work and the seconds it idled at the end; the engine's settings once."""
     end = max(last.values())
     rows = [
         {name: round(value, 4) for name, value in usage.items()} | {"idle_at_end": round(end - last[i], 3)}
         for i, usage in sorted(pool.ask("usage", last).items())
     ]
-    store.append_event(
-        {"at": time.time(), "step": "scored", "stage": model.stage, "into": into, "scorers": rows}
-    )
-    if store.exists("manifest.json"):
-        manifest = store.read_json("manifest.json")
+    add_event(store, "scored", request.model.stage, into=request.into, scorers=rows)
+    if store.exists(MANIFEST):
+        manifest = store.read_json(MANIFEST)
         settings = next(filter(None, pool.ask("settings", last).values()), None)
         if settings and "engine" not in manifest:
-            store.write_json("manifest.json", manifest | {"engine": settings})
+            store.write_json(MANIFEST, manifest | {"engine": settings})
 
 
 def _counts_of(store: Store, name: str) -> dict[str, Any]:
-    return count(store.read_table(name))
+    return measures.count(store.read_table(name))
 
 
 def _check_failures(failed: int, total: int, measure: MeasureConfig, example: str) -> None:

@@ -8,18 +8,19 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 from ray.util.metrics import Counter
 
-from zpd_ray import engines, graders
-from zpd_ray.config import Config, MeasureConfig
-from zpd_ray.engines import Engine, EngineError, ModelRef
+from zpd_ray import engines, measures
+from zpd_ray.config import MeasureConfig
+from zpd_ray.engines.base import Engine, EngineError, ModelRef
 from zpd_ray.engines.canary import check_canary, tolerance
-from zpd_ray.pipeline.ingest.ingest import EVALUATION
-from zpd_ray.pipeline.measure.part import count, measure_items
-from zpd_ray.rundir.store import Store
+from zpd_ray.engines.usage import rates
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import EVALUATION, POOL
 
 
 class EngineFailureError(Exception):
@@ -33,12 +34,23 @@ class EngineFailureError(Exception):
         return str(self.args[0])
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a scorer is asked for: a measure of each part in directory ``items``, into directory ``into``."""
+
+    measure: str
+    how: MeasureConfig
+    model: ModelRef
+    items: str
+    into: str
+
+
 class Scorer:
     """The actor. Every call names its model, so that a restarted scorer knows what to load."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, run: Run) -> None:
         """Nothing is loaded before the first part."""
-        self._config, self._store = config, store
+        self._run = run
         self._engine: Engine | None = None
         self._model: ModelRef | None = None
         self._copy: Any = None  # the directory that holds the model, where the run directory is remote
@@ -46,34 +58,34 @@ class Scorer:
         self._used: defaultdict[str, float] = defaultdict(float)
         self._counters: dict[str, Counter] = {}
         self._life = uuid.uuid4().hex
-        if config.cluster.gpus_per_actor == 0:  # other actors compute on the cores it would take
+        if run.config.cluster.gpus_per_actor == 0:  # other actors compute on the cores it would take
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-    def measure(
-        self, measure: MeasureConfig, model: ModelRef, items: str, into: str, name: str
-    ) -> dict[str, Any]:
-        """Measure one part with ``model`` and write its file; what was counted.
+    def measure(self, request: Request, name: str) -> dict[str, Any]:
+        """Measure one part and write its file; what was counted.
 
         Raises EngineFailureError when a fresh process has to try again.
         """
-        started = time.perf_counter()
+        started, model = time.perf_counter(), request.model
         try:
-            engine, grader = self._engine_of(model), graders.load(measure.grader)
-            rows = self._store.read_table(f"{items}/{name}")
-            table = measure_items(engine, grader, rows, measure, model.stage)
+            engine = self._engine_of(model)
+            config = self._run.config.model_copy(update={"measure": request.how})
+            measure = measures.load(request.measure, config)
+            rows = self._run.store.read_table(f"{request.items}/{name}")
+            table = measures.rows_of(request.measure, measure, engine, rows, model.stage)
             if self._model != model:
                 raise EngineError("the scorer was given another model while it measured a part")
         except EngineError as error:
             raise EngineFailureError(str(error), self._life) from error
-        self._store.write_table(f"{into}/{name}", table)
+        self._run.store.write_table(f"{request.into}/{name}", table)
         self._note(engine.usage() | {"parts": 1.0, "part_seconds": time.perf_counter() - started})
-        return count(table)
+        return measures.count(table)
 
     def usage(self) -> dict[str, float]:
         """Amounts of work since the last call, and the rates that follow from them."""
         with self._counting:
             used, self._used = dict(self._used), defaultdict(float)
-        return used | engines.rates(used)
+        return used | rates(used)
 
     def _note(self, amounts: Mapping[str, float]) -> None:
         """Add amounts of work, also to Ray's metrics (``zpd_ray_`` and the name)."""
@@ -104,23 +116,23 @@ class Scorer:
         """Weights into the engine, checked against what their trainer expects."""
         self._model = None  # until the canary lives
         directory = tempfile.TemporaryDirectory(prefix="zpd-ray-")
-        local = self._store.fetched(model, directory.name)
+        local = self._run.store.fetched(model, directory.name)
         if self._engine is None:
             started = time.perf_counter()
-            self._engine = engines.load(self._config, local, self._longest())
+            self._engine = engines.load(self._run.config, local, self._longest())
             self._note({"start_seconds": time.perf_counter() - started})
         else:
             self._engine.follow(local)
         self._copy = directory  # and the copy of the model before is deleted
         if model.canary is not None:
-            canary = self._store.read_table(model.canary)
-            check_canary(self._engine, canary, tolerance(self._config), model)
+            canary = self._run.store.read_table(model.canary)
+            check_canary(self._engine, canary, tolerance(self._run.config), model)
         self._model = model
 
     def _longest(self) -> int | None:
         """Tokens of the longest row or prompt with completion, of pool and evaluation set."""
-        names = [f"{items}.json" for items in ("pool", EVALUATION)]
-        pools = [self._store.read_json(name) for name in names if self._store.exists(name)]
-        new = self._config.measure.max_new_tokens
+        names = [f"{items}.json" for items in (POOL, EVALUATION)]
+        pools = [self._run.store.read_json(name) for name in names if self._run.store.exists(name)]
+        new = self._run.config.measure.max_new_tokens
         longest = [max(pool["longest"], pool["longest_prompt"] + new) for pool in pools if "longest" in pool]
         return max(longest, default=None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from zpd_ray import schema
 from zpd_ray.pipeline.cluster.parts import part_name
+from zpd_ray.rundir.records import Selection
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import Keys
-from zpd_ray.selection.top import DIGIT_BITS, Top
+from zpd_ray.selection.top import Starts
 
 ITEMS_PER_FILE = 50_000
 # Outside these an item is too hard or too easy to be called in the zone.
@@ -25,53 +26,38 @@ ZONE_P = (0.1, 0.9)
 
 
 @dataclass(frozen=True)
-class Buckets:
-    """Which file a chosen row goes to, and the rank of the file's first row.
+class Files:
+    """Which file a chosen row goes to, by its sort key: where the files of each reason begin, zone first."""
 
-    A file holds a range of first digits of the sort key. ``starts``: by reason, the first digits at which
-    files begin; ``ranks``: rank of the first row of each file, zone first.
-    """
-
-    starts: dict[str, NDArray[np.int64]]
-    ranks: NDArray[np.int64]
-
-    @staticmethod
-    def of(zone: Top, replay: Top) -> Buckets:
-        """Files of about ITEMS_PER_FILE rows from the histograms of the two selections."""
-        starts, ranks, rank = {}, [], 0
-        for reason, top in (("zone", zone), ("replay", replay)):
-            before = np.concatenate([[0], np.cumsum(top.rows_per_digit)[:-1]])
-            reached = before[: top.threshold.first_digit + 1] if top.rows else before[:1]
-            # A file begins at the first digit past each multiple of ITEMS_PER_FILE.
-            starts[reason] = np.unique(
-                np.searchsorted(reached, np.arange(0, reached[-1] + 1, ITEMS_PER_FILE))
-            )
-            ranks.append(rank + before[starts[reason]])
-            rank += top.rows
-        return Buckets(starts, np.concatenate(ranks))
+    zone: Starts
+    replay: Starts
 
     @property
     def count(self) -> int:
         """Number of files, empty ones included."""
-        return len(self.ranks)
+        return len(self.zone.keys) + len(self.replay.keys)
+
+    def first_rank(self, file: int) -> int:
+        """Rank of the first row of a file."""
+        return int(np.concatenate([self.zone.rows, self.replay.rows])[file])
 
     def of_keys(self, keys: Keys, reason: str) -> NDArray[np.int64]:
         """File of each key: shape (n,)."""
-        digits = (keys >> np.uint64(64 - DIGIT_BITS)).astype(np.int64)
-        file = np.searchsorted(self.starts[reason], digits, side="right") - 1
-        return file + (len(self.starts["zone"]) if reason == "replay" else 0)
+        starts = self.zone if reason == "zone" else self.replay
+        file = np.searchsorted(starts.keys, keys, side="right") - 1
+        return file + (len(self.zone.keys) if reason == "replay" else 0)
 
 
-def write_selected(store: Store, directory: str, buckets: Buckets, rows: pa.Table) -> pa.Table:
+def write_selected(store: Store, directory: str, files: Files, rows: pa.Table) -> pa.Table:
     """Sort the rows of one file, rank them and write them; a row with the file's sums."""
-    bucket = rows["bucket"][0].as_py()
+    file = rows["file"][0].as_py()
     rows = rows.take(pc.sort_indices(rows, [("key", "ascending"), ("item_id", "ascending")]))
-    rank = buckets.ranks[bucket] + np.arange(rows.num_rows)
+    rank = files.first_rank(file) + np.arange(rows.num_rows)
     rows = rows.append_column("rank", pa.array(rank, pa.int64()))
     store.write_table(
-        f"{directory}/{part_name(bucket)}", rows.select(schema.SELECTED.names).cast(schema.SELECTED)
+        f"{directory}/{part_name(file)}", rows.select(schema.SELECTED.names).cast(schema.SELECTED)
     )
-    return pa.Table.from_pylist([{"bucket": bucket, "sums": json.dumps(_sums(rows))}])
+    return pa.Table.from_pylist([{"file": file, "sums": json.dumps(_sums(rows))}])
 
 
 def _sums(rows: pa.Table) -> dict[str, Any]:
@@ -90,24 +76,30 @@ def _sums(rows: pa.Table) -> dict[str, Any]:
     }
 
 
-def summarise(files: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What was selected from where: counts, tokens and means, from the files' sums in order of rank."""
+def summarise(
+    files: Iterable[dict[str, Any]], budget: int, unit: str, warn: Callable[[Selection], list[str]]
+) -> Selection:
+    """What was selected from where, from the files' sums in order of rank; ``warn`` is asked for warnings."""
     counts: Counter[str] = Counter()
     groups: Counter[str] = Counter()
     b, p = 0.0, 0.0
-    for file in sorted(files, key=lambda file: file["bucket"]):
+    for file in sorted(files, key=lambda file: file["file"]):
         sums = json.loads(file["sums"])
         groups.update(sums.pop("groups"))
         b, p = b + sums.pop("b"), p + sums.pop("p")
         counts.update(sums)
     zone = max(1, counts["zone"])
-    return {
-        "selected": counts["selected"],
-        "zone": counts["zone"],
-        "replay": counts["selected"] - counts["zone"],
-        "outside_zone": counts["outside_zone"],
-        "tokens": counts["tokens"],
-        "mean_b": b / zone,
-        "mean_p": p / zone,
-        "groups": dict(sorted(groups.items())),
-    }
+    told = Selection(
+        selected=counts["selected"],
+        zone=counts["zone"],
+        replay=counts["selected"] - counts["zone"],
+        outside_zone=counts["outside_zone"],
+        tokens=counts["tokens"],
+        mean_b=b / zone,
+        mean_p=p / zone,
+        groups=dict(sorted(groups.items())),
+        budget=budget,
+        unit=unit,
+        warnings=[],
+    )
+    return replace(told, warnings=warn(told))

@@ -6,6 +6,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
+
+import ray
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
@@ -14,10 +17,11 @@ from zpd_ray.rundir.store import Store
 # A stage whose workers die (preempted, out of memory) is begun again from its last checkpoint, so many times.
 WORKER_FAILURES = 3
 POLL_SECONDS = 0.05
+CONTROLLER_VARIABLE = "ZPD_RAY_CONTROLLER"  # in the environment of train workers: its name
 
 
 @dataclass(frozen=True)
-class Work:
+class StageTask:
     """The training of one stage, as every worker is told of it."""
 
     config: Config
@@ -30,7 +34,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Heard:
+class StageStatus:
     """What the controller knows of a stage."""
 
     known: bool  # False for an actor that was restarted: it has to be told again
@@ -46,32 +50,32 @@ class Controller:
     def __init__(self) -> None:
         """Nothing to train yet."""
         self._stage = -1
-        self._work: Work | None = None
+        self._task: StageTask | None = None
         self._open = True
         self._rows, self._starts, self._finished = 0, 0, -1
-        self._failure, self._last_words = "", ""
+        self._failure, self._last_error = "", ""
         self._waited: float | None = None
 
     # --- for the driver ---
 
-    async def publish(self, work: Work) -> None:
+    async def publish(self, task: StageTask) -> None:
         """Hand this stage to the workers."""
-        if work.model.stage != self._stage:
-            self._stage, self._work = work.model.stage, work
+        if task.model.stage != self._stage:
+            self._stage, self._task = task.model.stage, task
             self._rows, self._starts, self._waited = 0, 0, None
 
     async def close(self) -> None:
         """There is no further stage."""
         self._open = False
 
-    async def hear(self, stage: int) -> Heard:
+    async def status(self, stage: int) -> StageStatus:
         """How the stage is going."""
         known, finished = self._stage == stage, self._finished >= stage
-        return Heard(known, self._rows, finished, self._failure, self._waited)
+        return StageStatus(known, self._rows, finished, self._failure, self._waited)
 
     # --- for the workers ---
 
-    async def next(self, rank: int, after: int) -> Work | None:
+    async def next_stage(self, rank: int, after: int) -> StageTask | None:
         """The stage that follows ``after`` (-1: whichever is open), as soon as there is one; None at the end.
 
         Asking for it says that ``after`` is finished. A stage that worker 0 asks for too often has failed.
@@ -86,11 +90,11 @@ class Controller:
             self._waited = time.monotonic() - asked if after >= 0 else None
             if self._starts > 1 + WORKER_FAILURES:
                 self._failure = (
-                    f"its workers died {self._starts - 1} times; {self._last_words or 'see the Ray logs'}"
+                    f"its workers died {self._starts - 1} times; {self._last_error or 'see the Ray logs'}"
                 )
-        return None if self._failure or not self._open else self._work
+        return None if self._failure or not self._open else self._task
 
-    async def tell(self, rows: int) -> None:
+    async def report_rows(self, rows: int) -> None:
         """Worker 0 has taken so many rows."""
         self._rows = rows
 
@@ -98,6 +102,27 @@ class Controller:
         """What no further attempt would mend."""
         self._failure = reason
 
-    async def note(self, error: str) -> None:
+    async def report_error(self, error: str) -> None:
         """What a worker died of, as far as it could say."""
-        self._last_words = f"one said: {error}"
+        self._last_error = f"one said: {error}"
+
+
+def start_controller(workers: int) -> tuple[Any, str]:
+    """A controller for ``workers`` train workers, and the name by which they find it.
+
+    The name is not used again: the workers of a job that failed may live on for a while after the next one
+    has started, and must not take its stages. The controller ends with the last handle that the driver holds.
+    """
+    name = f"stages-{uuid4().hex}"
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    options["max_concurrency"] = 10 + workers  # every worker may be waiting in it
+    return ray.remote(Controller).options(name=name, namespace=_namespace(), **options).remote(), name
+
+
+def find_controller(name: str) -> Any:
+    """The controller of that name, from any process of the same Ray job."""
+    return ray.get_actor(name, namespace=_namespace())
+
+
+def _namespace() -> str:
+    return f"zpd-ray-{ray.get_runtime_context().get_job_id()}"

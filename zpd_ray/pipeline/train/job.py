@@ -17,14 +17,19 @@ from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.resources import train_nodes
-from zpd_ray.pipeline.cluster.session import at_end
-from zpd_ray.pipeline.train.controller import Controller, Heard, Work
+from zpd_ray.pipeline.train.controller import (
+    CONTROLLER_VARIABLE,
+    StageStatus,
+    StageTask,
+    start_controller,
+)
 from zpd_ray.pipeline.train.stages import serve
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import RAY_TRAIN as DIRECTORY
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import Advance
 
 BUILT_IN = "zpd_ray.pipeline.train.loop:train_loop"
-DIRECTORY = "ray_train"  # Ray Train's own, in the run directory: the last checkpoint inside a stage
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's, in its directory
 ATTEMPTS = 4  # at the job itself: Ray Train's own controller may be killed
 BEAT_SECONDS = 0.2
@@ -34,48 +39,46 @@ CLOSE_SECONDS = 60.0
 class TrainJob:
     """Workers that wait for a stage, and the thread of this process in which Ray Train runs."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, run: Run) -> None:
         """Workers start at once; they take their place in the cluster until ``close``."""
-        self.config, self.store = config, store
-        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        options["max_concurrency"] = 10 + config.train.workers  # every worker may be waiting in it
-        self._controller: Any = ray.remote(Controller).options(**options).remote()
+        self.config, self.store = run.config, run.store
+        self._controller, self._controller_name = start_controller(run.config.train.workers)
         self._error: Exception | None = None
         self._attempts, self._idle, self._served, self._closed, self.failed = 0, True, False, False, False
         self._start()
 
-    def train(self, work: Work, advance: Advance) -> Heard:
-        """Hand a stage to the workers and wait until it is finished; what was heard of it last.
+    def train(self, task: StageTask, advance: Advance) -> StageStatus:
+        """Hand a stage to the workers and wait until it is finished; its last status.
 
         Raises ZpdError when it fails: a run that is started again goes on from the last checkpoint.
         """
         shown, self._idle = 0, False
-        while not (heard := ray.get(self._controller.hear.remote(work.model.stage))).finished:
-            if not heard.known:
-                ray.get(self._controller.publish.remote(work))
-            if heard.failure or self._closed:
-                raise self._failure(work.directory, heard.failure or "the run was ended")
-            self._look_after(work.directory)
-            advance(max(0, heard.rows - shown))
-            shown = max(shown, heard.rows)
+        while not (status := ray.get(self._controller.status.remote(task.model.stage))).finished:
+            if not status.known:
+                ray.get(self._controller.publish.remote(task))
+            if status.failure or self._closed:
+                raise self._failure(task.directory, status.failure or "the run was ended")
+            self._look_after(task.directory)
+            advance(max(0, status.rows - shown))
+            shown = max(shown, status.rows)
             time.sleep(BEAT_SECONDS)
-        advance(work.rows[0] - shown)
+        advance(task.rows[0] - shown)
         self._idle = self._served = True
-        return heard
+        return status
 
     def close(self) -> None:
         """Let the workers go. Those that wait leave at once, and their place in the cluster is free."""
         self._closed = True
-        self._tell_to_leave()
+        self._let_go()
         if self._idle:
             deadline = time.monotonic() + CLOSE_SECONDS
             while self._thread.is_alive() and time.monotonic() < deadline:
-                self._tell_to_leave()  # again: a controller that was restarted does not know
+                self._let_go()  # again: a controller that was restarted does not know
                 self._thread.join(BEAT_SECONDS)
         if self._idle and self._served:
             self.store.remove(DIRECTORY)  # checkpoints inside a stage are of no more use
 
-    def _tell_to_leave(self) -> None:
+    def _let_go(self) -> None:
         with suppress(RayError):  # a cluster that is gone has ended them
             ray.get(self._controller.close.remote())
 
@@ -89,12 +92,9 @@ class TrainJob:
         self._error = None
         trainer = TorchTrainer(
             serve,
-            train_loop_config={
-                "controller": self._controller,
-                "function": self.config.train.function or BUILT_IN,
-            },
+            train_loop_config={"function": self.config.train.function or BUILT_IN},
             scaling_config=_scaling(self.config),
-            run_config=_run_config(self.store),
+            run_config=_run_config(self.store, {CONTROLLER_VARIABLE: self._controller_name}),
         )
         try:
             trainer.fit()
@@ -108,9 +108,7 @@ class TrainJob:
         if isinstance(self._error, RayActorError) and self._attempts < ATTEMPTS:
             self._start()
             return
-        error = self._error or "its workers left before the stage was finished"
-        told = user_error(error) if isinstance(error, Exception) else None
-        raise self._failure(directory, str(told or error)) from self._error
+        raise self._failure(directory, _why_it_ended(self._error)) from self._error
 
     def _failure(self, directory: str, reason: str) -> ZpdError:
         self.failed = True
@@ -118,6 +116,13 @@ class TrainJob:
             f"training of {directory} failed: {reason}; what was measured and selected is kept: mend the "
             "cause and run again"
         )
+
+
+def _why_it_ended(error: Exception | None) -> str:
+    """The cause of a job that ended with a stage unfinished; None: all its workers returned."""
+    if error is None:
+        return "its workers left before the stage was finished"
+    return str(user_error(error) or error)
 
 
 def _drop_torn_snapshot(store: Store) -> None:
@@ -145,35 +150,14 @@ def _scaling(config: Config) -> ScalingConfig:
     )
 
 
-def _run_config(store: Store) -> RunConfig:
+def _run_config(store: Store, variables: dict[str, str]) -> RunConfig:
+    # Version 2 of Ray Train has it; the type that checkers see is that of version 1.
+    environment: dict[str, Any] = {"worker_runtime_env": {"env_vars": variables}}
     return RunConfig(
         name=DIRECTORY,  # the same name and place: Ray Train finds its last checkpoint again
         storage_path=store.path(),
         storage_filesystem=store.fs,
         checkpoint_config=CheckpointConfig(num_to_keep=1),
         failure_config=FailureConfig(max_failures=-1),  # the controller counts them, stage by stage
+        **environment,
     )
-
-
-_open: list[TrainJob] = []  # of this session: one at most
-
-
-def train_job(config: Config, store: Store) -> TrainJob:
-    """The training job of this session, started when there is none for this run; it ends with the session."""
-    if _open and (_open[0].failed or _open[0].store.root != store.root):
-        close_train_job()
-    if not _open:
-        _open.append(TrainJob(config, store))
-        at_end(close_train_job)
-    return _open[0]
-
-
-def has_train_job() -> bool:
-    """Whether train workers of this session have their place."""
-    return bool(_open)
-
-
-def close_train_job() -> None:
-    """End the training job of this session, if there is one."""
-    while _open:
-        _open.pop().close()

@@ -15,9 +15,10 @@ is the one that was not finished.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,9 @@ from zpd_ray.config import TrainConfig
 from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.tokens import Encoded, encode, load_tokenizer
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.train.controller import Work
+from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
 from zpd_ray.training.loss import IGNORED, collate
 from zpd_ray.user_code import load_function
-
-_controller: Any = None  # of this worker's job, as long as its loop runs
 
 
 def stages() -> Iterator[Stage]:
@@ -47,21 +46,53 @@ def stages() -> Iterator[Stage]:
     Raises ZpdError outside of a training job that zpd-ray started, and when the loop asks for a next stage
     before it has reported the one it has.
     """
-    if _controller is None:
-        raise ZpdError(
-            "zpd_ray.stages() works inside of a training job that zpd-ray has started; name this function in "
-            "the config, as train.function = 'my.module:loop', and start it with `zpd-ray run`"
-        )
-    rank, after = ray.train.get_context().get_world_rank(), -1
-    while (work := ray.get(_controller.next.remote(rank, after))) is not None:
+    controller, context = _own_controller(), _own_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    next_task = lambda after: ray.get(controller.next_stage.remote(rank, after))  # noqa: E731
+    yield from each_stage(next_task, rank, workers, controller.report_rows.remote)
+
+
+def each_stage(
+    next_task: Callable[[int], StageTask | None],
+    rank: int,
+    workers: int,
+    report_rows: Callable[[int], Any],
+) -> Iterator[Stage]:
+    """The stages that ``next_task`` gives for the number of the one before (-1: none), until it gives None.
+
+    report_rows: is told how many rows worker 0 has taken. Raises ZpdError when a stage was not reported.
+    """
+    after = -1
+    while (task := next_task(after)) is not None:
         # Rank 0 may have died between closing a stage and asking for the next.
-        if after < 0 and work.store.exists(f"{work.directory}/train.json"):
-            after = work.model.stage
+        if after < 0 and task.store.exists(f"{task.directory}/train.json"):
+            after = task.model.stage
             continue
-        stage = Stage(work, _controller)
+        stage = Stage(task, rank, workers, report_rows)
         yield stage
         stage._check_reported()
         after = stage.number
+
+
+def _own_controller() -> Any:
+    name = os.environ.get(CONTROLLER_VARIABLE)
+    if name is None or not ray.is_initialized():
+        raise _outside()
+    return find_controller(name)
+
+
+def _own_context() -> Any:
+    try:
+        return ray.train.get_context()
+    except RuntimeError:  # in a task or an actor that a train worker has started
+        raise _outside() from None
+
+
+def _outside() -> ZpdError:
+    return ZpdError(
+        "zpd_ray.stages() works inside of a training job that zpd-ray has started; name this function in "
+        "the config, as train.function = 'my.module:loop', and start it with `zpd-ray run`"
+    )
 
 
 class Stage:
@@ -72,16 +103,15 @@ class Stage:
     itself and in full fine-tuning. train: the config's section.
     """
 
-    def __init__(self, work: Work, controller: Any) -> None:
+    def __init__(self, task: StageTask, rank: int, workers: int, report_rows: Callable[[int], Any]) -> None:
         """For ``stages()``."""
-        context = ray.train.get_context()
-        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
-        self.work, self.number, self.items = work, work.model.stage, work.items
-        self.rows = work.rows[self.rank]
-        self.train: TrainConfig = work.config.train
-        self._controller, self._reported = controller, False
+        self.rank, self.workers = rank, workers
+        self.task, self.number, self.items = task, task.model.stage, task.items
+        self.rows = task.rows[rank]
+        self.train: TrainConfig = task.config.train
+        self._report_rows, self._reported = report_rows, False
         self._copies = tempfile.TemporaryDirectory(prefix="zpd-ray-")  # where the run directory is remote
-        model = work.store.fetched(work.model, self._copies.name)
+        model = task.store.fetched(task.model, self._copies.name)
         self.base, self.adapter = model.base, model.adapter
 
     def iter_batches(self, batch_size: int) -> Iterator[pa.Table]:
@@ -90,13 +120,13 @@ class Stage:
         Columns: item_id, messages (list of role and content), response, rank (by score, from 0).
         """
         taken = 0
-        for batch in self.work.shards[self.rank].iter_batches(
+        for batch in self.task.shards[self.rank].iter_batches(
             batch_size=batch_size, batch_format="pyarrow", prefetch_batches=1
         ):
             yield batch
             taken += batch.num_rows
             if self.rank == 0:
-                self._controller.tell.remote(taken)
+                self._report_rows(taken)
 
     def iter_tokens(self) -> Iterator[dict[str, list[int]]]:
         """The same row by row as ``input_ids`` and ``labels``: for trainers that batch for themselves.
@@ -119,7 +149,7 @@ class Stage:
             yield {name: tensor.to(device) for name, tensor in batch.items()}
 
     def _encoded(self, batch_size: int) -> Iterator[Encoded]:
-        tokenizer, separator = load_tokenizer(self.base), self.work.config.model.separator
+        tokenizer, separator = load_tokenizer(self.base), self.task.config.model.separator
         for rows in self.iter_batches(batch_size):
             yield encode(tokenizer, rows["messages"], rows["response"], separator)
 
@@ -161,9 +191,9 @@ class Stage:
                 f"stage {self.number}: rank 0 has to report the directory that it trained, got None"
             )
         _check_result(self.train.method, Path(path))
-        self.work.store.upload(str(path), f"{self.work.directory}/{self.train.result}")
-        known = {"items": self.items, "rows": sum(self.work.rows)}
-        self.work.store.write_json(f"{self.work.directory}/train.json", known | metrics)
+        self.task.store.upload(str(path), f"{self.task.directory}/{self.train.result}")
+        known = {"items": self.items, "rows": sum(self.task.rows)}
+        self.task.store.write_json(f"{self.task.directory}/train.json", known | metrics)
 
     def _check_reported(self) -> None:
         self._copies.cleanup()
@@ -186,20 +216,20 @@ def _check_result(method: str, path: Path) -> None:
         )
 
 
-def serve(settings: dict[str, Any]) -> None:
-    """What each Ray Train worker runs: the loop, with what it says when it fails."""
-    global _controller
-    _controller = settings["controller"]
+def serve(settings: dict[str, str]) -> None:
+    """What each Ray Train worker runs: the loop, with what it says when it fails.
+
+    settings: ``function``, the import path of the loop.
+    """
+    controller = _own_controller()
     try:
         load_function("the training loop", settings["function"], "function()")()
     except ZpdError as error:
-        ray.get(_controller.fail.remote(str(error)))
+        ray.get(controller.fail.remote(str(error)))
         raise
     except Exception as error:
         told = traceback.format_exception_only(error)[-1].strip()
         # Where there are several workers it may be the echo of another one's death.
         alone = ray.train.get_context().get_world_size() == 1 and not isinstance(error, RayError)
-        ray.get((_controller.fail if alone else _controller.note).remote(told))
+        ray.get((controller.fail if alone else controller.report_error).remote(told))
         raise
-    finally:
-        _controller = None

@@ -4,42 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from zpd_ray.config import Config
-from zpd_ray.engines import ModelRef
-from zpd_ray.pipeline.train.controller import Work
-from zpd_ray.pipeline.train.job import train_job
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.shards import ordered_shards, share_of
-from zpd_ray.rundir.store import Store
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import TRAIN, StageFiles
+from zpd_ray.rundir.records import load_closing, load_selection
 from zpd_ray.terminal import progress, say
 
 
-def prepare(config: Config, store: Store, model: ModelRef, directory: str) -> Work:
-    """Train workers, if there are none, and ``directory``/selected in the order in which they take it.
-
-    model: what the stage begins with; directory: of the stage.
-    """
-    train_job(config, store)  # first: workers start while the selection is sorted
-    items, epochs, workers = _dealt(config, store, directory), config.train.epochs, config.train.workers
+def prepare(session: Session, stage: int) -> StageTask:
+    """Train workers, if there are none, and what the stage selected in the order in which they take it."""
+    run, directory = session.run, StageFiles(stage).directory
+    session.train_job()  # first: workers start while the selection is sorted
+    items, epochs, workers = _dealt(run, stage), run.config.train.epochs, run.config.train.workers
     rows = [epochs * share_of(items, worker, workers) for worker in range(workers)]
-    shards = ordered_shards(store, f"{directory}/selected", config.seed, model.stage, epochs, rows)
-    return Work(config, store, model, directory, items, rows, [shard.iterator() for shard in shards])
+    shards = ordered_shards(run.store, StageFiles(stage).selected, run.config.seed, stage, epochs, rows)
+    iterators = [shard.iterator() for shard in shards]
+    return StageTask(run.config, run.store, run.model(stage), directory, items, rows, iterators)
 
 
-def train(config: Config, store: Store, work: Work) -> dict[str, Any]:
+def train(session: Session, task: StageTask) -> dict[str, Any]:
     """Train a stage; an interrupted one goes on from its last checkpoint.
 
     Leaves the adapter (or model), the trainer state and train.json in the stage's directory; returns what is
     in the latter. waited: seconds in which workers that are up since the stage before had nothing to train.
     """
-    epochs, workers = config.train.epochs, config.train.workers
-    say(f"training {work.directory}: {work.items} items, {epochs} epochs, {workers} workers")
-    with progress(f"training {work.directory}", work.rows[0]) as advance:
-        heard = train_job(config, store).train(work, advance)
-    waited = {} if heard.waited is None else {"waited": round(heard.waited, 3)}
-    return store.read_json(f"{work.directory}/train.json") | waited
+    train, stage = session.run.config.train, task.model.stage
+    say(f"training {task.directory}: {task.items} items, {train.epochs} epochs, {train.workers} workers")
+    with progress(f"training {task.directory}", task.rows[0]) as advance:
+        status = session.train_job().train(task, advance)
+    waited = {} if status.waited is None else {"waited": round(status.waited, 3)}
+    return load_closing(session.run.store, stage, TRAIN) | waited
 
 
-def _dealt(config: Config, store: Store, directory: str) -> int:
+def _dealt(run: Run, stage: int) -> int:
     """Items that are trained on: all, and for a loop of the user's the same number for every worker."""
-    selected = int(store.read_json(f"{directory}/selection.json")["selected"])
-    return selected - (selected % config.train.workers if config.train.function else 0)
+    selected = load_selection(run.store, StageFiles(stage).selection()).selected
+    return selected - (selected % run.config.train.workers if run.config.train.function else 0)

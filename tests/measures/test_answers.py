@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from tests.pipeline.conftest import simulated_values
-from zpd_ray import graders, schema
+from zpd_ray import schema
 from zpd_ray.config_file import validate
 from zpd_ray.engines import Completions, ModelRef
 from zpd_ray.engines.simulated import SimulatedEngine
-from zpd_ray.pipeline.measure.part import count, measure_items
+from zpd_ray.measures import count
+from zpd_ray.measures.answers import Answers
 
 N, ROLLOUTS = 50, 4
 REFUSED = 7  # a row
@@ -36,10 +37,10 @@ def test_a_refused_prompt_is_an_error_of_its_row_alone(tmp_path: Path, already: 
     values = {"response": ["#### 42"] * N, "answer": ["42"] * N, "response_tokens": tokens}
     rows = {"item_id": [f"item-{i}" for i in range(N)]} | values
     items = pa.table([rows.get(f.name, [None] * N) for f in schema.ITEM], schema=schema.ITEM)
-    grader, reference = graders.load("numeric"), ModelRef("unused", stage=0)
+    answers, reference = Answers(config), ModelRef("unused", stage=0)
 
-    refused = measure_items(RefusingEngine(config, reference), grader, items, config.measure, 0)
-    answered = measure_items(SimulatedEngine(config, reference), grader, items, config.measure, 0)
+    refused = answers.measure(RefusingEngine(config, reference), items, 0)
+    answered = answers.measure(SimulatedEngine(config, reference), items, 0)
 
     others = [i for i in range(N) if i != REFUSED]
     assert refused.take(others).equals(answered.take(others))

@@ -1,0 +1,44 @@
+"""What a measure is: columns per item, what it asks of an engine, and of which model."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pyarrow as pa
+
+from zpd_ray.config import Config
+from zpd_ray.engines.base import Engine, ModelRef
+from zpd_ray.errors import ZpdError
+
+
+class Measure:
+    """One thing that is measured of each item, by every scoring actor, a part of the pool at a time.
+
+    columns: arrow schema of what it writes, a row per item of the part and in the same order. A column
+    ``error`` (string, null where the row was measured) is counted: a run stops when too many rows have one.
+    """
+
+    columns: ClassVar[pa.Schema]
+
+    def __init__(self, config: Config) -> None:
+        """The run's config; nothing is loaded yet."""
+        self.config = config
+
+    def model(self, stage: ModelRef) -> ModelRef:
+        """The model that is asked: the stage's own, unless a measure says otherwise.
+
+        One with other weights than the run's base model (a proxy, a judge) makes the scoring actors start
+        anew with it; the run's base model without an adapter is ``ModelRef(self.config.model.path)``.
+        """
+        return stage
+
+    def measure(self, engine: Engine, items: pa.Table, stage: int) -> pa.Table:
+        """Rows of ``columns`` for ``items`` (``schema.ITEM``); the same items give the same bytes."""
+        raise ZpdError(f"the measure {type(self).__name__} has no method measure(engine, items, stage)")
+
+
+def without_prompt(items: pa.Table) -> pa.Table:
+    """The items with no messages: ``engine.score`` then gives the NLL of the responses by themselves."""
+    column = items.schema.get_field_index("messages")
+    none = pa.array([[]] * items.num_rows, items.schema.field(column).type)
+    return items.set_column(column, "messages", none)

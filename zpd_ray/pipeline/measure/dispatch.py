@@ -1,0 +1,157 @@
+"""Handing the parts to the scorers: by one process, in which a thread waits for each part in hand.
+
+Ray Data deals the parts to an actor pool of one, on the driver's node: no other node's death ends it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from threading import Lock
+from typing import Any
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.cluster.parts import dataset_of
+from zpd_ray.pipeline.measure.scorer import EngineFailureError
+from zpd_ray.pipeline.measure.scorers import CONTROL, IN_HAND, Scorers
+
+ATTEMPTS = 4  # at a part, by scorers that die or whose engine fails
+PAUSE_SECONDS = 3.0  # before the second attempt; twice that before the third, and so on
+ANSWER_SECONDS = 600.0  # in which one of the scorers has to answer: an autoscaler may be fetching machines
+AWAY_SECONDS = 30.0  # in which a scorer that was away is the last to be asked
+
+
+def dispatch(scorers: Scorers, parts: list[str], *arguments: Any) -> Iterator[dict[str, Any]]:
+    """What ``Scorer.measure`` counts in each part, with the index of its scorer, in the order of finishing.
+
+    arguments: those of ``Scorer.measure`` before the part's name. Where the process that hands out the parts
+    dies, another one hands out again what was not finished. Raises ZpdError when that happens several times
+    without a part being finished, and what ``Dispatcher.measure`` raises.
+    """
+    left, deaths = dict.fromkeys(parts), 0
+    while left:
+        try:
+            for row in _rows(scorers, list(left), arguments):
+                del left[row.pop("part")]
+                deaths = 0
+                yield row
+        except (RayActorError, OutOfMemoryError) as death:
+            deaths += 1
+            if deaths == ATTEMPTS:
+                raise ZpdError(
+                    f"the process that hands out parts died {deaths} times: {death}; parts that are done are "
+                    "kept: mend the cause (often memory) and run again"
+                ) from None
+
+
+def _rows(scorers: Scorers, parts: list[str], arguments: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+    threads = min(len(scorers.actors) * IN_HAND, len(parts))
+    one_process = ray.data.ActorPoolStrategy(
+        size=1,
+        max_tasks_in_flight_per_actor=threads,
+        max_concurrent_calls_per_actor=threads,
+        enable_true_multi_threading=True,  # else one call at a time, whatever the number of threads
+    )
+    counts = dataset_of(parts).map(
+        Dispatcher,  # type: ignore[arg-type]  # Ray Data makes the object, and declares functions only
+        fn_constructor_args=(scorers, arguments),
+        compute=one_process,
+        num_cpus=0,
+        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+        # Ray warns on the screen of every actor of Ray Data's that it may start again.
+        ray_remote_args_fn=lambda: {"max_restarts": 0},
+    )
+    return iter(counts.iter_rows())
+
+
+class Balancer:
+    """Tells which scorer is the least busy; for many threads."""
+
+    def __init__(self, scorers: int) -> None:
+        """All of so many are idle."""
+        self._lock = Lock()
+        self._busy = [0] * scorers
+        self._missed = [-math.inf] * scorers  # when each was last found away
+
+    def take(self) -> int:
+        """The index of a scorer, which counts as busier from here on.
+
+        One that was found away is named for some time only when the others have enough in hand: to see
+        whether it is back.
+        """
+        since = time.monotonic() - AWAY_SECONDS
+        with self._lock:
+            scorers = range(len(self._busy))
+            free = [i for i in scorers if self._busy[i] < IN_HAND] or scorers
+            index = min(free, key=lambda i: (self._missed[i] > since, self._busy[i]))
+            self._busy[index] += 1
+        return index
+
+    def give_back(self, index: int, well: bool) -> None:
+        """A part is done with, or the scorer died or did not answer."""
+        with self._lock:
+            self._busy[index] -= 1
+            if not well:
+                self._missed[index] = time.monotonic()
+
+
+class Dispatcher:
+    """Called by Ray Data with one part after another, in many threads."""
+
+    def __init__(self, scorers: Scorers, arguments: tuple[Any, ...]) -> None:
+        """arguments: those of ``Scorer.measure`` before the part's name."""
+        self._scorers, self._arguments = scorers, arguments
+        self._balancer = Balancer(len(scorers.actors))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Counts of the part of a row, with its name."""
+        return self.measure(row["part"]) | row
+
+    def measure(self, name: str) -> dict[str, Any]:
+        """``Scorer.measure`` of part ``name`` by the least busy scorer.
+
+        A scorer that dies is restarted by Ray, one whose engine fails is ended; the part is done again, a few
+        times, by whoever is free. Raises ZpdError when that did not help, and what else the scorer raised.
+        """
+        reason = ""
+        for attempt in range(ATTEMPTS):
+            time.sleep(PAUSE_SECONDS * attempt)  # a restarted actor is back in seconds
+            index = self._take()
+            scorer, well = self._scorers.actors[index], True
+            try:
+                counts: dict[str, Any] = ray.get(scorer.measure.remote(*self._arguments, name))
+                return counts | {"scorer": index}
+            except (RayActorError, OutOfMemoryError) as death:
+                reason, well = str(death).partition("\n")[0], False
+            except RayTaskError as error:
+                if not isinstance(error.cause, EngineFailureError):
+                    raise
+                reason, well = str(error.cause), False
+                scorer.end.options(concurrency_group=CONTROL).remote(error.cause.life)
+            finally:
+                self._balancer.give_back(index, well)
+        raise ZpdError(
+            f"part {name} could not be measured in {ATTEMPTS} attempts: {reason}; parts that are done are "
+            "kept: see the Ray logs of the scoring actors, mend the cause (often memory) and run again"
+        )
+
+    def _take(self) -> int:
+        """The index of the least busy scorer that answers.
+
+        A scorer waits for its place where an autoscaler fetches nodes or a node was lost: others go on.
+        """
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < deadline or self._scorers.answer():
+            index = self._balancer.take()
+            if self._scorers.answer([index]):
+                return index
+            self._balancer.give_back(index, False)
+        raise ZpdError(
+            f"none of {len(self._scorers.actors)} scoring actors answered within {ANSWER_SECONDS:g} s: they "
+            "wait for a node with room, or die as soon as they have one; parts that are done are kept: see "
+            "`ray status` and the Ray logs of the scoring actors, and run again"
+        )

@@ -1,0 +1,115 @@
+"""What each step does, with what goes in and what comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.fit.ability import fit_ability
+from zpd_ray.pipeline.ingest.ingest import ingest
+from zpd_ray.pipeline.measure.evaluate import evaluate_model
+from zpd_ray.pipeline.measure.measure import measure_pool
+from zpd_ray.pipeline.select.select import select_items
+from zpd_ray.pipeline.train import train as training
+from zpd_ray.rundir.begin import record
+from zpd_ray.rundir.layout import (
+    BASE,
+    CONFIG,
+    EVALUATE,
+    METRICS,
+    POOL,
+    TRAIN,
+    StageFiles,
+)
+from zpd_ray.rundir.records import add_event, load_fit
+from zpd_ray.selection.budget import check_anchors_left, resolve_budget
+from zpd_ray.terminal import say
+
+Details = dict[str, Any]  # what the event of a step tells
+
+
+def measure(session: Session, stage: int) -> Details:
+    """Pool, model of the stage -> NLL, responses and what the methods need, of every item."""
+    return measure_pool(session, stage)
+
+
+def fit(session: Session, stage: int) -> Details:
+    """Measurements of the stage, NLLs of the stage before -> ability theta, calibration of difficulty b."""
+    fit = fit_ability(session, stage)
+    flags = f" ({', '.join(fit.flags)})" if fit.flags else ""
+    say(f"stage {stage}: theta = {fit.ability.theta:.3f} +- {fit.ability.se:.3f} logits{flags}")
+    return {"theta": fit.ability.theta, "theta_se": fit.ability.se}
+
+
+def select(session: Session, stage: int) -> Details:
+    """Measurements, fit, budget -> the items to train on, in order of score."""
+    run, fit = session.run, load_fit(session.run.store, stage)
+    for method in run.methods[1:]:
+        select_items(run, fit, method, beside=True)
+    chosen = select_items(run, fit, run.methods[0])
+    say(
+        f"stage {stage}: selected {chosen.zone} items of the zone (mean b {chosen.mean_b:.2f}, "
+        f"mean p {chosen.mean_p:.2f}) and {chosen.replay} to replay; {chosen.tokens} tokens"
+    )
+    for warning in chosen.warnings:
+        say(f"  note: {warning}")
+    return {"selected": chosen.selected, "tokens": chosen.tokens}
+
+
+def train(session: Session, stage: int) -> Details:
+    """Selected items, model of the stage -> the model of the next stage."""
+    task = training.prepare(session, stage)
+    details = training.train(session, task)
+    session.rest_after_training()
+    return details
+
+
+def evaluate(session: Session, stage: int) -> Details:
+    """Evaluation set, model of the next stage -> its accuracy; this closes the stage."""
+    evaluate_model(session, session.run.model(stage + 1), StageFiles(stage).directory)
+    return {}
+
+
+def begin_training(session: Session, stage: int) -> Callable[[], None]:
+    """Prepare what ``train`` takes; the rest of the step, for another thread (nothing where finished)."""
+    if session.run.finished(stage, TRAIN):
+        return lambda: None
+    task = training.prepare(session, stage)
+
+    def finish() -> None:
+        with timed(session, TRAIN.name, stage) as details:
+            details |= training.train(session, task)
+
+    return finish
+
+
+def ingest_pool(session: Session) -> None:
+    """Source files -> pool, evaluation set and quarantine."""
+    run = session.run
+    if not run.store.exists(CONFIG):
+        # What a refused or killed attempt has read may come from another config: it is read again.
+        with timed(session, "ingest"):
+            ingest(run)
+    pool = run.store.read_json(f"{POOL}.json")
+    # A budget that the pool cannot pay is refused before anything is measured.
+    amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
+    check_anchors_left(amount, run.config.stages, pool["items"], pool["response_tokens"])
+    record(run)
+
+
+def evaluate_base(session: Session) -> None:
+    """Evaluation set, base model -> its accuracy."""
+    if not session.run.store.exists(f"{BASE}/{METRICS}"):
+        with timed(session, EVALUATE.name):
+            evaluate_model(session, session.run.model(0), BASE)
+
+
+@contextmanager
+def timed(session: Session, step: str, stage: int | None = None) -> Iterator[Details]:
+    """An event for a step that ends well, with its seconds; the caller adds what it did."""
+    started, details = time.perf_counter(), Details()
+    yield details
+    add_event(session.run.store, step, stage, time.perf_counter() - started, **details)

@@ -1,0 +1,92 @@
+"""Every name in a run directory, and the steps of a stage with the files that prove them finished.
+
+config.toml  manifest.json  events.jsonl  pool.json  evaluation/pool.json
+pool/part-000000.parquet ...           items; later tables of a part have the same rows in the same order
+evaluation/pool/...
+quarantine/{pool/,evaluation/pool/}    bad rows, with reason, file and row
+base/{evaluation/,metrics.json}        the model before any training
+ray_train/                             Ray Train's own: the last checkpoint inside a stage
+stages/NN/measurements/MEASURE/...     what was measured of each item, one directory per measure
+stages/NN/{measured,fit,selection,train,metrics}.json   written last: they prove their steps
+stages/NN/{selected/,chosen/}          the chosen items in order of rank; their rows in each part
+stages/NN/scored/                      sort keys, while items are selected
+stages/NN/beside/METHOD/{selected/,chosen/,selection.json}   selections that are not trained on
+stages/NN/{adapter/ or model/,trainer/,canary.parquet,evaluation/}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zpd_ray.registry import label
+
+CONFIG, MANIFEST, EVENTS, LOCK = "config.toml", "manifest.json", "events.jsonl", ".zpd-ray.lock"
+POOL, EVALUATION = "pool", "evaluation/pool"
+BASE = "base"
+RAY_TRAIN = "ray_train"
+METRICS = "metrics.json"
+ANSWERS = "answers"  # the measure that ability stands on
+
+SELECTING, TRAINING = "selecting", "training"
+
+
+class Step(NamedTuple):
+    """A step of a stage: its command, the file that proves it finished, what its time is spent on."""
+
+    name: str
+    closes: str
+    purpose: str = ""
+
+
+STEPS = (
+    MEASURE := Step("measure", "measured.json", SELECTING),
+    FIT := Step("fit", "fit.json", SELECTING),
+    SELECT := Step("select", "selection.json", SELECTING),
+    TRAIN := Step("train", "train.json", TRAINING),
+    EVALUATE := Step("evaluate", METRICS),
+)
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """Names of the files of one stage, relative to the run directory."""
+
+    stage: int
+
+    @property
+    def directory(self) -> str:
+        """That holds them all."""
+        return f"stages/{self.stage:02d}"
+
+    def closing(self, step: Step) -> str:
+        """The file whose presence proves the step."""
+        return f"{self.directory}/{step.closes}"
+
+    def measurements(self, measure: str = ANSWERS) -> str:
+        """Directory of what a measure found, a file per part."""
+        return f"{self.directory}/measurements/{label(measure)}"
+
+    @property
+    def evaluation(self) -> str:
+        """Directory of the measured evaluation set."""
+        return f"{self.directory}/evaluation"
+
+    def selection(self, beside: str | None = None) -> str:
+        """Directory of ``selected``, ``chosen`` and selection.json: the stage's own, or a method's beside."""
+        return self.directory if beside is None else f"{self.directory}/beside/{label(beside)}"
+
+    @property
+    def selected(self) -> str:
+        """Directory of the items that the stage trains on, in order of rank."""
+        return f"{self.directory}/selected"
+
+    @property
+    def trainer(self) -> str:
+        """Directory of the optimiser's state at the end of the stage."""
+        return f"{self.directory}/trainer"
+
+    @property
+    def canary(self) -> str:
+        """What an engine that loads the stage's result has to measure."""
+        return f"{self.directory}/canary.parquet"

@@ -1,0 +1,60 @@
+"""What a selection method is, and what it may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from zpd_ray.config import SelectConfig
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Some items of the pool. Arrays of shape (n,), tables of n rows in the same order.
+
+    theta: ability of the model, logits. item_hash: uint64, seeded, another one for each run seed and stage.
+    b, b_sd: mean and sd of the difficulty given the item's responses, logits. p: probability of a right
+    answer. guess: the part of it that guessing gives. measured: by name of the measure, its columns (as
+    ``Method.needs`` asked for them); rows that could not be measured hold nulls, and are never selected.
+    """
+
+    theta: float
+    item_hash: NDArray[np.uint64]
+    b: Floats
+    b_sd: Floats
+    p: Floats
+    guess: Floats
+    measured: Mapping[str, pa.Table]
+
+
+class Method(Protocol):
+    """A score per item, the larger the sooner selected."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names (or import paths) of measures beside ``answers``, which is always measured."""
+
+    def score(self, items: Candidates, select: SelectConfig) -> Floats:
+        """float64 (n,), any range; NaN: the item may not be selected.
+
+        An item's score must not depend on the other items: parts of the pool are scored one by one.
+        """
+
+
+Score = Callable[[Candidates, "SelectConfig"], Floats]
+
+
+class FunctionMethod:
+    """A user's ``score(items, select)`` as a method; the function may have an attribute ``needs``."""
+
+    def __init__(self, function: Score) -> None:
+        self.needs: tuple[str, ...] = tuple(getattr(function, "needs", ()))
+        self.score = function

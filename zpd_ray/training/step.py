@@ -1,0 +1,157 @@
+"""The maths of a training step: one optimiser step over a global batch, split over workers and micro-batches.
+
+Torch only. What joins several workers (their sum, the module that averages gradients) is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW
+
+from zpd_ray.config import Config
+from zpd_ray.training.loss import IGNORED, collate, response_nll
+from zpd_ray.training.schedule import learning_rate
+from zpd_ray.training.state import trainable
+
+Batch = dict[str, Tensor]  # as ``collate`` makes it
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers that train together, as one of them sees them.
+
+    total: the sum of a number over all workers; each of them calls it at the same place.
+    """
+
+    rank: int = 0
+    count: int = 1
+    total: Callable[[float], float] = lambda own: own
+
+
+@dataclass
+class Learner:
+    """What a worker keeps from stage to stage.
+
+    net: the model itself, which is saved. forward: the same as it is called; with several workers, in a
+    module that averages their gradients in ``backward``, such as DistributedDataParallel.
+    """
+
+    config: Config
+    net: nn.Module
+    forward: nn.Module
+    optimizer: AdamW
+    device: torch.device
+    workers: Workers = field(default_factory=Workers)
+
+
+@dataclass
+class StageProgress:
+    """How far a stage has come. counters: steps taken, and NLL (nats) and tokens summed over them."""
+
+    stage: int
+    steps: int  # of the whole stage
+    counters: dict[str, float] = field(default_factory=lambda: {"step": 0.0, "nll": 0.0, "tokens": 0.0})
+
+    @property
+    def step(self) -> int:
+        """The next step, from 0."""
+        return int(self.counters["step"])
+
+
+def new_learner(config: Config, net: nn.Module, forward: nn.Module, workers: Workers) -> Learner:
+    """A learner whose optimiser has seen nothing; on the device of the weights."""
+    optimizer = AdamW(trainable(net).values(), lr=0.0, weight_decay=config.train.weight_decay)
+    return Learner(config, net, forward, optimizer, next(net.parameters()).device, workers)
+
+
+def train_step(learner: Learner, progress: StageProgress, micro_batches: list[Batch]) -> None:
+    """One optimiser step over all workers: the mean over all response tokens of the global batch.
+
+    micro_batches: this worker's share of the global batch, at least one (see ``micro_batches``). Changes
+    weights, optimiser and counters.
+    """
+    workers = learner.workers
+    seed_dropout(learner.config.seed, progress.stage, progress.step, workers.rank)
+    nll, tokens = accumulate(learner, micro_batches)
+    _update(learner, progress)
+    progress.counters["step"] += 1
+    progress.counters["nll"] += workers.total(nll)
+    progress.counters["tokens"] += tokens
+
+
+def micro_batches(prompt_ids: list[list[int]], response_ids: list[list[int]], size: int) -> list[Batch]:
+    """Batches of at most ``size`` rows.
+
+    Where there are no rows, one batch without a label, of loss 0: a worker whose shard ran out still takes
+    part in what workers compute together.
+    """
+    if not prompt_ids:
+        return [collate([[0, 0]], [[]])]
+    starts = range(0, len(prompt_ids), size)
+    return [collate(prompt_ids[i : i + size], response_ids[i : i + size]) for i in starts]
+
+
+def seed_dropout(seed: int, stage: int, step: int, worker: int) -> None:
+    """Draws that belong to these four numbers: a resumed stage then drops what it would have dropped."""
+    place = (seed, stage, step, worker)
+    torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
+
+
+def accumulate(learner: Learner, micro_batches: list[Batch]) -> tuple[float, float]:
+    """Add the gradient of the mean NLL per response token of the global batch to the weights' ``grad``.
+
+    Returns this worker's summed NLL in nats, and the response tokens of all workers.
+    """
+    workers = learner.workers
+    tokens = workers.total(sum(int((micro["labels"] != IGNORED).sum()) for micro in micro_batches))
+    nll = 0.0
+    for i, micro in enumerate(micro_batches):
+        with _synchronising(learner.forward, last=i == len(micro_batches) - 1):
+            loss = _loss(learner, learner.forward, micro)
+            (loss * (workers.count / tokens)).backward()  # ``forward`` averages over workers
+        nll += float(loss.detach())
+    return nll, tokens
+
+
+@torch.no_grad()
+def item_nlls(learner: Learner, prompt_ids: list[list[int]], response_ids: list[list[int]]) -> list[float]:
+    """NLL of each response in nats per token, without dropout; the model trains on afterwards."""
+    learner.net.eval()
+    nlls = [
+        float(_loss(learner, learner.net, collate([prompt], [response]))) / len(response)
+        for prompt, response in zip(prompt_ids, response_ids, strict=True)
+    ]
+    learner.net.train()
+    return nlls
+
+
+def _loss(learner: Learner, model: nn.Module, micro: Batch) -> Tensor:
+    device = learner.device
+    bf16 = learner.config.train.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        return response_nll(model, {name: tensor.to(device) for name, tensor in micro.items()})
+
+
+def _synchronising(forward: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Workers exchange gradients once per step: in the backward pass of the last micro-batch."""
+    if last or not isinstance(forward, DistributedDataParallel):
+        return nullcontext()
+    return forward.no_sync()
+
+
+def _update(learner: Learner, progress: StageProgress) -> None:
+    """Clip the gradient, move the weights at the rate of this step, and forget the gradient."""
+    config, optimizer = learner.config, learner.optimizer
+    rate = learning_rate(config.train, progress.stage, config.stages, progress.step, progress.steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    nn.utils.clip_grad_norm_(trainable(learner.net).values(), config.train.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
