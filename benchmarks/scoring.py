@@ -135,10 +135,7 @@ def bare(config: Config, items: pa.Table, barrier: Any, queue: Any) -> None:
 def vllm_ways(engine: Any, work: list[pa.Table]) -> dict[str, tuple[Callable[[Any], object], list[Any]]]:
     """What is called with each part: on texts as a user has them, without our statistics; and on ids."""
     from vllm import LLM, SamplingParams, TokensPrompt
-    from vllm.v1.engine.logprobs import LogprobsProcessor
 
-    # What our engine has put in its place is no part of a bare vLLM.
-    LogprobsProcessor._update_prompt_logprobs = LogprobsProcessor._update_prompt_logprobs.__wrapped__
     asked = SamplingParams(
         max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
     )

@@ -92,7 +92,7 @@ class MeasureConfig(Section):
 
 
 class AbilityConfig(Section):
-    """Calibration of difficulty and estimation of ability (DESIGN section 2)."""
+    """Calibration of difficulty and estimation of ability (docs/decisions.md, "The method")."""
 
     calibration: Literal["explanatory", "feedback"] = "explanatory"
     feedback_strength: float = Field(1.0, ge=0, description="lambda of the feedback calibration, logits")
@@ -174,17 +174,19 @@ class TrainConfig(Section):
 class ClusterConfig(Section):
     """Resources. ``address`` and ``actors`` change no result and may differ when a run is resumed.
 
-    CPUs and GPUs per worker do: threads sum in another order, and a GPU may compute in another type.
+    CPUs and GPUs per worker do: threads sum in another order, and a GPU may compute in another type. On a Ray
+    of our own, ``actors`` and these four follow from the machine where they are left out (machine.py), and
+    from the run directory when the run is resumed; the defaults here are those on a cluster that is joined.
     """
 
     address: str = Field(
         "local", description="'local' starts a Ray of its own; 'auto' or an address joins one"
     )
-    actors: Count = Field(1, description="scoring actors")
-    cpus_per_actor: Positive = 1.0
-    gpus_per_actor: float = Field(0.0, ge=0)
-    cpus_per_train_worker: Positive = 1.0
-    gpus_per_train_worker: float = Field(0.0, ge=0)
+    actors: Count = Field(1, description="scoring actors; here one per core, or per GPU")
+    cpus_per_actor: Positive = Field(1.0, description="here more than one where memory is short")
+    gpus_per_actor: float = Field(0.0, ge=0, description="here 1 where there are GPUs")
+    cpus_per_train_worker: Positive = Field(1.0, description="here the cores shared among train.workers")
+    gpus_per_train_worker: float = Field(0.0, ge=0, description="here 1 where every worker can have one")
     autoscaling: bool = Field(False, description="nodes may come later: wait for room, do not refuse at once")
     placement: Literal["shared", "split"] = Field(
         "shared",

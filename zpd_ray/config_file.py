@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -52,9 +52,11 @@ def validate(values: dict[str, Any]) -> Config:
     return config
 
 
-def to_toml(config: Config) -> str:
-    """The resolved config, defaults included."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+def to_toml(config: Config, without: Collection[str] = ()) -> str:
+    """The config, defaults included, without some keys of ``cluster``."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    values["cluster"] = {key: value for key, value in values["cluster"].items() if key not in without}
+    return tomli_w.dumps(values)
 
 
 def differences(old: Config, new: Config) -> list[str]:

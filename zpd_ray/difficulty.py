@@ -1,8 +1,8 @@
 """From the NLL of a reference response to a difficulty in logits: NLL -> bin -> z -> b.
 
 The logarithm of the mean token NLL is used rather than the NLL itself: with a z-scored NLL and slope one,
-p(1-p) comes out almost flat (DESIGN section 2, spike). Bins make the fit's input integers that add over
-blocks in any order with the same bits.
+p(1-p) comes out almost flat and mastered items get into the zone (docs/decisions.md). Bins make the fit's
+input integers that add over blocks in any order with the same bits.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def feedback_difficulty(z: ArrayLike, successes: ArrayLike, rollouts: ArrayLike,
     """b = z + lambda (1 - 2 s/k), in logits: the error feedback of the ``feedback`` calibration.
 
     The paper (arXiv 2601.10986) moves b up after a wrong and down after a right answer without giving the
-    formula; this one is ours (DESIGN section 2). An item without rollouts keeps b = z.
+    formula; this one is ours. An item without rollouts keeps b = z.
     """
     k = np.asarray(rollouts, dtype=np.float64)
     share = np.divide(successes, k, out=np.full(k.shape, 0.5), where=k > 0)

@@ -10,10 +10,11 @@ import pytest
 from scipy.special import expit
 from scipy.stats import kstest
 
+from tests.truth import true_difficulty
 from zpd_ray import schema
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, load
-from zpd_ray.engines.simulated import SimulatedEngine, true_difficulty, wrong_answer
+from zpd_ray.engines.simulated import SimulatedEngine, wrong_answer
 from zpd_ray.hashing import item_keys, streams, uniforms
 
 N = 20_000

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.pipeline.conftest import Simulate, questions, simulated_values, table_of, write_jsonl
+from tests.truth import true_difficulty
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
-from zpd_ray.engines.simulated import true_difficulty
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.commands import perform
 from zpd_ray.rundir.records import load_fit

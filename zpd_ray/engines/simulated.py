@@ -1,6 +1,7 @@
 """A model with known ability over items with known difficulty: for tests and for runs at scale.
 
-Its truth is the one-parameter logistic model (Rasch 1960): P(right) = sigmoid(theta - b).
+Its truth is the one-parameter logistic model (Rasch 1960): P(right) = sigmoid(theta - b), with b ~ N(0, 1) a
+function of the item's id alone.
 """
 
 from __future__ import annotations
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 # Streams of random numbers that belong to the item alone, whatever the run's seed and stage.
 DIFFICULTY, NOISE = 101, 102
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def true_difficulty(item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """float64 (n,): b_i ~ N(0, 1), logits, a function of the item's id alone."""
-    return normals(item_keys(item_ids), DIFFICULTY)
 
 
 def normals(keys: np.ndarray, stream: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a grader is."""
+"""What a grader is: it takes a completion and a gold answer, and says whether the completion is right."""
 
 from __future__ import annotations
 

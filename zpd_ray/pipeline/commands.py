@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import ray
 from ray.exceptions import RayError
 
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
+from zpd_ray.machine import resolve
 from zpd_ray.pipeline import steps
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.session import Session
@@ -23,7 +25,7 @@ def perform(command: str, config: Config) -> None:
 
     Everything that needs no Ray is checked before it starts: config, inputs, the lock on the run directory.
     """
-    opened = check_run(config)
+    opened = check_run(resolve(config, own_ray=not ray.is_initialized()))
     with locked(opened.store):
         try:
             with Session(opened) as session:

@@ -41,7 +41,7 @@ class _Lines:
 
 
 def csv_rows(file: SourceFile) -> Iterator[RawRow]:
-    """A dict of strings per record. Errors: ZpdError when there is no sound header."""
+    """A dict of strings per record. Raises ZpdError when there is no sound header."""
     csv.field_size_limit(rows.MAX_ROW_BYTES)  # one limit for the whole process; the default is 128 KiB
     lines = _Lines(file)
     reader = csv.reader(lines, strict=True)

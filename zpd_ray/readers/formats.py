@@ -16,7 +16,7 @@ from zpd_ray.readers.tables import table_rows
 def read(file: SourceFile, rows_per_batch: int = 5000) -> Iterator[list[RawRow]]:
     """Rows of a file in file order, at most ``rows_per_batch`` at a time.
 
-    Errors: ZpdError when the file is gone, unreadable, or a corrupt Parquet or Arrow file. A compressed text
+    Raises ZpdError when the file is gone, unreadable, or a corrupt Parquet or Arrow file. A compressed text
     file that ends early gives every whole row before the damage and then one bad row that says so.
     """
     rows = _rows(file, rows_per_batch)

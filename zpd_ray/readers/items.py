@@ -90,7 +90,7 @@ def _ungradable(item: dict[str, Any], grader: Grader) -> Bad | None:
 
 
 def _add_keys(item: dict[str, Any]) -> None:
-    """item_id, content_hash and prompt_key. Errors: UnicodeEncodeError for text that is no valid Unicode."""
+    """item_id, content_hash and prompt_key. Raises UnicodeEncodeError for text that is no valid Unicode."""
     messages, response, choices = item["messages"], item["response"], item["choices"]
     turns = ",".join(
         f'{{"role":{_quote(turn["role"])},"content":{_quote(turn["content"])}}}' for turn in messages

@@ -64,8 +64,10 @@ class _Window:
         self.text, self.position = "", 0
 
     def fill(self) -> bool:
-        """Drop what was used and double the rest; False at the end. Errors: DamagedError, when all that is
-        sound has been given."""
+        """Drop what was used and double the rest; False at the end.
+
+        Raises DamagedError when all that is sound has been given.
+        """
         if self._damage:
             raise self._damage
         self.text, self.position = self.text[self.position :], 0
@@ -88,13 +90,13 @@ class _Window:
                 return ""
 
     def take(self, character: str) -> None:
-        """Consume one expected character. Errors: ValueError when it is another."""
+        """Consume one expected character. Raises ValueError when it is another."""
         if (got := self.next_character()) != character:
             raise ValueError(f"expected {character!r}, got {got!r}")
         self.position += 1
 
     def value(self) -> object:
-        """The next JSON value. Errors: ValueError when there is none, or it is too long."""
+        """The next JSON value. Raises ValueError when there is none, or it is too long."""
         self.next_character()
         while True:
             error = ValueError("the file ends in the middle of a value")

@@ -74,7 +74,7 @@ def recognise(value: dict) -> str | None:
 def check_columns(first_row: Iterable[str], source: SourceConfig) -> None:
     """To be called once per file with the columns of its first row.
 
-    Errors: ZpdError when a mapped column is not there, or when nothing there makes a known shape.
+    Raises ZpdError when a mapped column is not there, or when nothing there makes a known shape.
     """
     columns = list(first_row)
     absent = [f"{field} = {column!r}" for field, column in source.columns.items() if column not in columns]

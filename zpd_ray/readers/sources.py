@@ -49,7 +49,7 @@ class SourceFile:
     )  # URI that opens the filesystem; None is the local disk
 
     def filesystem(self) -> fs.FileSystem:
-        """The filesystem that holds the file. Errors: ZpdError when the URI cannot be opened."""
+        """The filesystem that holds the file. Raises ZpdError when the URI cannot be opened."""
         return fs.LocalFileSystem() if self.base is None else _from_uri(self.base)[0]
 
     @property
@@ -82,7 +82,7 @@ def expand(paths: str | list[str], format: str = "auto") -> list[SourceFile]:
     (in these, ``?`` starts the options and only ``*`` is a glob), or directories that ``datasets`` wrote
     with ``save_to_disk``. ``format``: "auto" goes by the extension.
 
-    Errors: ZpdError for a path that is not there (with the nearest names), is unreadable or empty, has an
+    Raises ZpdError for a path that is not there (with the nearest names), is unreadable or empty, has an
     unknown extension, or is a dataset with several splits, one of which has to be named.
     """
     given = [paths] if isinstance(paths, str) else paths

@@ -30,7 +30,7 @@ class Line(NamedTuple):
 def chunks(file: SourceFile) -> Iterator[bytes]:
     """Decompressed chunks of at most 1 MiB.
 
-    Errors: DamagedError, after everything that decompresses was given; ZpdError when the file cannot be read.
+    Raises DamagedError after everything that decompresses was given; ZpdError when the file cannot be read.
     """
     done = 0
     try:

@@ -18,7 +18,7 @@ _MAGIC = b"ARROW1"  # an IPC file starts with it, an IPC stream does not
 def table_rows(file: SourceFile, rows_per_batch: int) -> Iterator[RawRow]:
     """A dict per row, decoded ``rows_per_batch`` at a time.
 
-    Errors: ZpdError when the file is corrupt, not of its format, or has two columns of one name.
+    Raises ZpdError when the file is corrupt, not of its format, or has two columns of one name.
     """
     batches = _parquet_batches(file, rows_per_batch) if file.format == "parquet" else _arrow_batches(file)
     start = 0

@@ -1,4 +1,4 @@
-"""The closing table of a run."""
+"""The closing table of a run: per stage its ability, what was selected from where, accuracy and cost."""
 
 from __future__ import annotations
 

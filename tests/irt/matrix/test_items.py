@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.irt.conftest import DATA, reference
+from tests.irt.conftest import lsat6, reference
 from zpd_ray import irt
 from zpd_ray.irt.matrix import cml, mml, score_curves
 from zpd_ray.irt.matrix.mml import Model, Responses
 
-# LSAT section 6 (Bock & Lieberman 1970, Psychometrika 35, 179-197): patterns 00000 to 11111, in binary order.
-LSAT6 = np.array([[int(digit) for digit in f"{code:05b}"] for code in range(32)])
-FREQ = [3, 6, 2, 11, 1, 1, 3, 4, 1, 8, 0, 16, 0, 3, 2, 15]
-FREQ += [10, 29, 14, 81, 3, 28, 15, 80, 16, 56, 21, 173, 11, 61, 28, 298]
+LSAT6, FREQ = lsat6()
 
 
 def test_lsat6_1pl():
@@ -62,8 +59,7 @@ def test_lsat6_rasch_is_the_1pl_on_another_scale():
 )
 def test_lsat6_against_the_reference_file(model, guess, key):
     known = reference("lsat6")[key]
-    raw = np.loadtxt(DATA / "lsat6.csv", delimiter=",", skiprows=1)
-    fit = irt.fit(raw[:, :5], model, raw[:, 5], guess)
+    fit = irt.fit(LSAT6, model, FREQ, guess)
     assert fit.a == pytest.approx(known["a"], abs=1e-4)
     assert fit.b == pytest.approx(known["b"], abs=1e-4)
     assert fit.se_a == pytest.approx(known["se_a"], abs=1e-3)

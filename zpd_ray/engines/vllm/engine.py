@@ -41,7 +41,7 @@ SEEDS = np.uint64(2**62)  # vLLM takes signed integers, and counts up from a req
 
 
 class VllmEngine:
-    """vLLM with the model of a stage loaded."""
+    """vLLM with the model of a stage loaded: NLL and greedy matches from one prefill, and completions."""
 
     reads_text = True
     has_weights = True

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import numpy as np
-import torch
 from vllm import RequestOutput, SamplingParams
-from vllm.logprobs import FlatLogprobs
-from vllm.v1.engine.logprobs import LogprobsProcessor
-from vllm.v1.outputs import LogprobsTensors
 
 from zpd_ray.engines.encoding import Rows, TokenScores
 from zpd_ray.engines.tokens import Ids
@@ -24,36 +19,6 @@ ONE_PREFILL: dict[str, Any] = {
     "detokenize": False,
     "skip_clone": True,
 }
-
-
-def append_in_bulk() -> None:
-    """Have vLLM append a prompt's log-probabilities to its flat lists at once, not token by token.
-
-    The same lists, in 8 % less of an engine's time on a CPU; a GPU waits meanwhile (docs/decisions.md).
-    What is asked for in other ways goes vLLM's own way.
-    """
-    token_by_token = LogprobsProcessor._update_prompt_logprobs
-    if hasattr(token_by_token, "__wrapped__"):
-        return  # an earlier engine of this process
-
-    @wraps(token_by_token)
-    def update(self: LogprobsProcessor, tensors: LogprobsTensors) -> None:
-        flat = self.prompt_logprobs
-        if not isinstance(flat, FlatLogprobs) or self.tokenizer is not None:
-            token_by_token(self, tensors)
-            return
-        n, width = tensors.logprobs.shape  # the prompt's own token first, then the most likely ones
-        start, end = len(flat.logprobs), len(flat.logprobs) + n * width
-        ranks = torch.arange(width).repeat(n, 1)
-        ranks[:, 0] = tensors.selected_token_ranks
-        flat.start_indices += range(start, end, width)
-        flat.end_indices += range(start + width, end + width, width)
-        flat.token_ids += tensors.logprob_token_ids.flatten().tolist()
-        flat.logprobs += tensors.logprobs.flatten().tolist()
-        flat.ranks += ranks.flatten().tolist()
-        flat.decoded_tokens += [None] * (n * width)
-
-    LogprobsProcessor._update_prompt_logprobs = update
 
 
 def scoring_params(rows: Rows, response_only: bool) -> Callable[[int], SamplingParams]:

@@ -28,7 +28,6 @@ class AbilityActor:
     """Statistics of one fit, keyed by a task's first part, so that a repeated task is no double count."""
 
     def __init__(self) -> None:
-        """Empty."""
         self.begin("")
 
     def begin(self, fit: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from zpd_ray.config import Config
 from zpd_ray.config_file import places, to_toml
 from zpd_ray.errors import ZpdError
+from zpd_ray.machine import left_out
 
 CONFIG = "run.toml"
 IGNORE_FILES = (".gitignore", ".rayignore")
@@ -26,7 +27,9 @@ def package(config: Config, code: Path | None) -> Iterator[str]:
         target = Path(directory)
         if code is not None:
             _link(code, target)
-        (target / CONFIG).write_text(to_toml(for_cluster(config)), encoding="utf-8")
+        # What the user left open stays open: the job takes it from the run directory that it resumes.
+        shipped = to_toml(for_cluster(config), without=left_out(config.cluster))
+        (target / CONFIG).write_text(shipped, encoding="utf-8")
         try:
             yield directory
         except OSError as problem:
@@ -54,7 +57,7 @@ def _link(code: Path, target: Path) -> None:
 
 
 def variables(names: Sequence[str]) -> dict[str, str]:
-    """Those of the environment that the job is given; ZpdError for one that is not set."""
+    """The variables of the environment that the job is given. Raises ZpdError for one that is not set."""
     for name in names:
         if "=" in name:
             raise ZpdError(

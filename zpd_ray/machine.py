@@ -1,0 +1,139 @@
+"""What a run takes of the machine it runs on, where the config leaves it open.
+
+On a Ray of our own, keys of ``cluster`` that are left out follow from the machine; on a cluster that is
+joined they keep the defaults of ``config.py``. CPUs and GPUs per actor and per train worker change results
+(threads sum in another order), so a run that is resumed takes them from its run directory, on whatever
+machine; the number of actors changes nothing and follows from the machine at hand.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.config_file import validate
+from zpd_ray.engines import ENGINES
+from zpd_ray.rundir.store import Store
+from zpd_ray.terminal import say
+
+# Keys of ``cluster`` that follow from the machine: those that change results, and the one that does not.
+BINDING = ("cpus_per_actor", "gpus_per_actor", "cpus_per_train_worker", "gpus_per_train_worker")
+DERIVED = ("actors", *BINDING)
+MEMORY_SHARE = 0.5  # of main memory, for the weights of all scoring actors together
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Cores, NVIDIA GPUs and bytes of main memory that this process may use."""
+
+    cores: int
+    gpus: int
+    memory: int
+
+
+def resolve(config: Config, own_ray: bool) -> Config:
+    """The config with every resource as a number, and one line about what follows from this machine.
+
+    own_ray: a Ray is started for the run; it has none yet. Raises ZpdError when the output cannot be opened.
+    """
+    missing = left_out(config.cluster)
+    known = _recorded(config.output, missing)
+    missing -= known.keys()
+    if own_ray and config.cluster.address == "local" and missing:
+        given = {key: getattr(config.cluster, key) for key in DERIVED if key not in missing}
+        machine = this_machine()
+        known = derive(config, machine, given | known)
+        say(_told(config, machine, known))
+    return config.model_copy(update={"cluster": config.cluster.model_copy(update=known)})
+
+
+def left_out(cluster: ClusterConfig) -> set[str]:
+    """Keys that the user did not give and that may follow from the machine."""
+    return set(DERIVED) - cluster.model_fields_set
+
+
+def derive(config: Config, machine: Machine, given: dict[str, float]) -> dict[str, float]:
+    """A value for every key of DERIVED, those in ``given`` kept.
+
+    One actor per GPU; without GPUs one per core, fewer with more cores each where their weights would take
+    more than half the memory. CPUs per actor do not depend on how many actors are given.
+    """
+    gpus = machine.gpus if ENGINES.load(config.engine.name).has_weights else 0
+    workers = 0 if config.train.method == "none" else config.train.workers
+    taken = {
+        "gpus_per_actor": 1.0 if gpus else 0.0,
+        "gpus_per_train_worker": 1.0 if 0 < workers <= gpus else 0.0,
+        "cpus_per_train_worker": float(max(1, machine.cores // max(1, workers))),
+    } | given
+    if taken["gpus_per_actor"]:
+        return {"cpus_per_actor": 1.0, "actors": max(1, int(gpus / taken["gpus_per_actor"]))} | taken
+    copies = _copies(config, machine)
+    cpus = taken.get("cpus_per_actor", float(machine.cores // copies))
+    return {"cpus_per_actor": cpus, "actors": max(1, min(copies, int(machine.cores / cpus)))} | taken
+
+
+def this_machine() -> Machine:
+    """What this process may use: the machine, or the part of it that its container was given."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _limit("cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit():
+        cores = min(cores, max(1, int(quota) // int(period)))
+    memory, limit = psutil.virtual_memory().total, _limit("memory.max")
+    return Machine(cores, _gpus(), min(memory, int(limit)) if limit.isdigit() else memory)
+
+
+def _limit(name: str) -> str:
+    """A limit of the container's control group (version 2); empty where there is none."""
+    file = CGROUP / name
+    return file.read_text(encoding="ascii").strip() if file.is_file() else ""
+
+
+def _gpus() -> int:
+    """GPUs that torch can use; torch is imported only where there is an NVIDIA driver."""
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _copies(config: Config, machine: Machine) -> int:
+    """How many scoring actors the machine has room for, each with a core and the weights of its own."""
+    if config.engine.name == "simulated":
+        return machine.cores
+    directory = Path(config.model.path)
+    if not directory.is_dir():  # of the hub: its size is not known before it is here
+        return 1
+    weights = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    return min(machine.cores, max(1, int(MEMORY_SHARE * machine.memory / max(1, weights))))
+
+
+def _recorded(output: str, missing: set[str]) -> dict[str, float]:
+    """What an earlier attempt of the run took, for the missing keys that change results."""
+    store = Store(output)
+    if not missing.intersection(BINDING) or not store.exists("config.toml"):
+        return {}
+    before = validate(tomllib.loads(store.read_bytes("config.toml").decode())).cluster
+    return {key: getattr(before, key) for key in BINDING if key in missing}
+
+
+def _told(config: Config, machine: Machine, taken: dict[str, float]) -> str:
+    def each(cpus: float, gpus: float) -> str:
+        return f"{cpus:g} CPU{'s' * (cpus != 1)}" + (f" and {gpus:g} GPU{'s' * (gpus != 1)}" if gpus else "")
+
+    actors, workers = int(taken["actors"]), config.train.workers
+    gpus = f", {machine.gpus} GPU{'s' * (machine.gpus != 1)}" if machine.gpus else ""
+    scoring = each(taken["cpus_per_actor"], taken["gpus_per_actor"])
+    training = each(taken["cpus_per_train_worker"], taken["gpus_per_train_worker"])
+    told = f"of {machine.cores} core{'s' * (machine.cores != 1)}{gpus}: "
+    told += f"{actors} scoring actor{'s' * (actors != 1)} with {scoring} each"
+    if config.train.method != "none":
+        told += f", {workers} train worker{'s' * (workers != 1)} with {training} each"
+    return told
