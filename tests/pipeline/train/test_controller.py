@@ -7,15 +7,15 @@ from typing import Any
 
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
-from zpd_ray.pipeline.train.controller import WORKER_FAILURES, Controller, Heard, Work
+from zpd_ray.pipeline.train.controller import WORKER_FAILURES, Controller, StageStatus, StageTask
 from zpd_ray.rundir.store import Store
 
 
-def work(stage: int) -> Work:
+def task(stage: int) -> StageTask:
     config = validate(
         {"output": "x", "pool": {"path": "x"}, "model": {"path": "x"}, "select": {"budget": {"items": 1}}}
     )
-    return Work(config, Store("x"), ModelRef("x", None, stage), f"stages/{stage:02d}", 1, [1], [None])
+    return StageTask(config, Store("x"), ModelRef("x", None, stage), f"stages/{stage:02d}", 1, [1], [None])
 
 
 def play(*calls: tuple[str, Any]) -> list[Any]:
@@ -29,48 +29,55 @@ def play(*calls: tuple[str, Any]) -> list[Any]:
 
 
 def test_every_worker_gets_the_stage_that_is_open_and_none_at_the_end() -> None:
-    first = work(0)
-    answers = play(("publish", first), ("next", 0, -1), ("next", 1, -1), ("close",), ("next", 1, 0))
+    first = task(0)
+    answers = play(
+        ("publish", first), ("next_stage", 0, -1), ("next_stage", 1, -1), ("close",), ("next_stage", 1, 0)
+    )
     assert answers == [None, first, first, None, None]
 
 
 def test_workers_wait_for_the_next_stage_and_that_is_counted() -> None:
-    async def talk() -> tuple[Work | None, Heard]:
+    async def talk() -> tuple[StageTask | None, StageStatus]:
         controller = Controller()
-        await controller.publish(work(0))
-        await controller.next(0, -1)
-        waiting = asyncio.create_task(controller.next(0, 0))
+        await controller.publish(task(0))
+        await controller.next_stage(0, -1)
+        waiting = asyncio.create_task(controller.next_stage(0, 0))
         await asyncio.sleep(0.2)
         assert not waiting.done()
-        assert (await controller.hear(0)).finished
-        await controller.publish(work(1))
-        return await waiting, await controller.hear(1)
+        assert (await controller.status(0)).finished
+        await controller.publish(task(1))
+        return await waiting, await controller.status(1)
 
-    got, heard = asyncio.run(talk())
+    got, status = asyncio.run(talk())
     assert got is not None
     assert got.model.stage == 1
-    assert heard.known
-    assert not heard.finished
-    assert heard.waited is not None
-    assert 0.2 <= heard.waited < 5
+    assert status.known
+    assert not status.finished
+    assert status.waited is not None
+    assert 0.2 <= status.waited < 5
 
 
 def test_a_restarted_controller_asks_for_the_stage_and_learns_from_the_worker_that_it_is_finished() -> None:
-    assert play(("hear", 3))[0].known is False
-    answers = play(("publish", work(4)), ("next", 0, 3), ("hear", 3), ("hear", 4))
+    assert play(("status", 3))[0].known is False
+    answers = play(("publish", task(4)), ("next_stage", 0, 3), ("status", 3), ("status", 4))
     assert answers[2].finished
     assert not answers[3].finished
 
 
 def test_telling_it_twice_changes_nothing() -> None:
-    answers = play(("publish", work(0)), ("tell", 7), ("publish", work(0)), ("hear", 0))
+    answers = play(("publish", task(0)), ("report_rows", 7), ("publish", task(0)), ("status", 0))
     assert answers[-1].rows == 7
 
 
-def test_a_stage_whose_workers_keep_dying_fails_with_their_last_words() -> None:
-    tries = [("next", 0, -1)] * (1 + WORKER_FAILURES)
+def test_a_stage_whose_workers_keep_dying_fails_with_the_error_of_one() -> None:
+    tries = [("next_stage", 0, -1)] * (1 + WORKER_FAILURES)
     answers = play(
-        ("publish", work(0)), *tries, ("hear", 0), ("note", "KeyError: 'x'"), ("next", 0, -1), ("hear", 0)
+        ("publish", task(0)),
+        *tries,
+        ("status", 0),
+        ("report_error", "KeyError: 'x'"),
+        ("next_stage", 0, -1),
+        ("status", 0),
     )
     assert all(answers[1 : 2 + WORKER_FAILURES])
     assert answers[2 + WORKER_FAILURES].failure == ""
@@ -79,6 +86,6 @@ def test_a_stage_whose_workers_keep_dying_fails_with_their_last_words() -> None:
 
 
 def test_failures_are_counted_stage_by_stage() -> None:
-    tries = [("next", 0, -1)] * (1 + WORKER_FAILURES)
-    answers = play(("publish", work(0)), *tries, ("publish", work(1)), *tries, ("hear", 1))
+    tries = [("next_stage", 0, -1)] * (1 + WORKER_FAILURES)
+    answers = play(("publish", task(0)), *tries, ("publish", task(1)), *tries, ("status", 1))
     assert answers[-1].failure == ""

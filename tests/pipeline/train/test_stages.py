@@ -11,14 +11,19 @@ import zpd_ray
 from tests.pipeline.conftest import table_of
 from tests.pipeline.processes import EXAMPLES, Quickstart, call, command
 from tests.pipeline.train.test_train import Make, fit, make, model_dir  # noqa: F401 (fixtures)
+from zpd_ray.config import Config
+from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.train.job import close_train_job
-from zpd_ray.pipeline.train.stages import _check_result
+from zpd_ray.pipeline.train.controller import StageTask
+from zpd_ray.pipeline.train.job import _why_it_ended, close_train_job
+from zpd_ray.pipeline.train.stages import _check_result, each_stage
 from zpd_ray.rundir.begin import check_inputs
 from zpd_ray.rundir.store import Store
 
 
-@pytest.mark.parametrize("loop", ["plain_loop:loop", "trl_loop:loop"])
+@pytest.mark.parametrize(
+    "loop", ["plain_loop:loop", pytest.param("trl_loop:loop", marks=pytest.mark.nightly)]
+)
 def test_the_examples_train_stage_after_stage(quickstart: Quickstart, tmp_path: Path, loop: str) -> None:
     """On the small world; what was trained on has become easier than the rest."""
     if loop.startswith("trl"):
@@ -44,9 +49,13 @@ def test_the_examples_train_stage_after_stage(quickstart: Quickstart, tmp_path: 
 @pytest.mark.parametrize(
     ("loop", "told"),
     [
-        ("forgetful", "the training loop left stage 0 without a word; .* call stage.report"),
+        pytest.param(
+            "forgetful",
+            "the training loop left stage 0 without a word; .* call stage.report",
+            marks=pytest.mark.nightly,
+        ),
         ("mistaken", r"KeyError: .*\['input_ids', 'labels'\] of stage 0"),
-        ("hasty", "its workers left before the stage was finished"),
+        pytest.param("hasty", "its workers left before the stage was finished", marks=pytest.mark.nightly),
     ],
 )
 def test_a_loop_that_errs_is_told_at_once(local_ray: None, make: Make, loop: str, told: str) -> None:  # noqa: F811
@@ -55,6 +64,36 @@ def test_a_loop_that_errs_is_told_at_once(local_ray: None, make: Make, loop: str
             fit(make(function=f"tests.pipeline.loops:{loop}"))
     finally:
         close_train_job()
+
+
+def task(config: Config, stage: int = 0) -> StageTask:
+    model = ModelRef(config.model.path, None, stage)
+    return StageTask(config, Store(config.output), model, f"stages/{stage:02d}", 3, [3], [None])
+
+
+def test_a_stage_that_is_not_reported_is_refused_when_the_next_is_asked_for(make: Make) -> None:  # noqa: F811
+    config, _ = make()
+    given = each_stage(lambda after: task(config), 0, 1, print)
+    next(given)
+    with pytest.raises(ZpdError, match="left stage 0 without a word"):
+        next(given)
+
+
+def test_a_stage_that_was_closed_before_the_loop_began_is_passed_over(make: Make) -> None:  # noqa: F811
+    config, store = make()
+    store.write_json("stages/00/train.json", {})
+    tasks = {-1: task(config, 0), 0: task(config, 1), 1: None}
+    given = each_stage(tasks.__getitem__, 0, 1, print)
+    stage = next(given)
+    assert (stage.number, stage.rows) == (1, 3)
+    stage._reported = True
+    assert list(given) == []
+
+
+def test_a_job_that_ends_with_a_stage_unfinished_says_why() -> None:
+    assert _why_it_ended(None) == "its workers left before the stage was finished"
+    assert _why_it_ended(KeyError("x")) == "'x'"
+    assert _why_it_ended(ZpdError("no such file")) == "no such file"
 
 
 def test_a_loop_that_is_not_there_is_refused_before_anything_starts(make: Make) -> None:  # noqa: F811

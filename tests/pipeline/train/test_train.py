@@ -175,6 +175,7 @@ def test_the_engine_sees_lower_nll_with_the_adapter(reference: tuple[Config, Sto
     assert not store.exists(DIRECTORY)
 
 
+@pytest.mark.nightly  # tests/training/test_step.py: micro-batches of any size
 def test_gradient_accumulation_makes_no_difference(reference: tuple[Config, Store], make: Make) -> None:
     """Responses differ in length: a mean of micro-batch means would not pass."""
     assert_close(reference[1], fit(make(micro_batch_size=1)), 1e-5)
@@ -186,6 +187,7 @@ def test_two_workers_equal_one_with_the_same_global_batches(
     assert_close(reference[1], fit(make(workers=2)), 1e-5)
 
 
+@pytest.mark.nightly  # tests/training: the loss falls, the model is saved and loads again
 def test_full_fine_tuning_leaves_a_model_that_the_engine_loads(make: Make) -> None:
     config, store = make(method="full", learning_rate=2e-3)
     before = mean_nll(config, ModelRef(config.model.path), store)

@@ -19,7 +19,7 @@ def test_workers_that_ask_a_controller_that_was_restarted_leave_too(local_ray: N
     job = TrainJob(config, Store(config.output))
     closing = Thread(target=job.close)
     closing.start()
-    ray.get(job._controller.hear.remote(0))  # it has been told by now, and its workers are still starting
+    ray.get(job._controller.status.remote(0))  # it has been told by now, and its workers are still starting
     ray.kill(job._controller, no_restart=False)
     closing.join()
     assert not job._thread.is_alive()

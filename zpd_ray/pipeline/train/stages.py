@@ -20,6 +20,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,7 @@ def stages() -> Iterator[Stage]:
     """
     controller, context = _own_controller(), _own_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    next_task = lambda after: ray.get(controller.next_stage.remote(rank, after))  # noqa: E731
-    yield from each_stage(next_task, rank, workers, controller.report_rows.remote)
+    yield from each_stage(partial(_next_task, controller, rank), rank, workers, controller.report_rows.remote)
 
 
 def each_stage(
@@ -72,6 +72,11 @@ def each_stage(
         yield stage
         stage._check_reported()
         after = stage.number
+
+
+def _next_task(controller: Any, rank: int, after: int) -> StageTask | None:
+    task: StageTask | None = ray.get(controller.next_stage.remote(rank, after))
+    return task
 
 
 def _own_controller() -> Any:
