@@ -39,7 +39,7 @@ def test_the_examples_train_stage_after_stage(
         assert told["items"] == 32
         assert told["rows"] == 320
         assert told["loss"] > 0
-    before, after = (table_of(store, f"stages/{stage:02d}/measurements") for stage in (0, 1))
+    before, after = (table_of(store, f"stages/{stage:02d}/measurements/answers") for stage in (0, 1))
     fell = before["nll"].to_numpy() - after["nll"].to_numpy()
     chosen = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
     trained = [item in chosen for item in before["item_id"].to_pylist()]
