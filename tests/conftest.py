@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.pipeline.processes import S3_KEY
+from tests.pipeline.processes import EXAMPLES, S3_KEY
 from tests.pipeline.processes import address as address  # fixtures: one run for several modules
 from tests.pipeline.processes import quickstart as quickstart
 from tests.pipeline.processes import vllm_measured as vllm_measured
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """Ray with four logical CPUs, whatever the machine has."""
+    """Ray with four logical CPUs, whatever the machine has, and what users have on their nodes."""
     import ray
 
     from zpd_ray.config import ClusterConfig
@@ -52,6 +52,8 @@ def local_ray() -> Iterator[None]:
         patch.setattr(os, "cpu_count", lambda: 2)
         for name, value in S3_KEY.items():
             patch.setenv(name, value)
+        paths = [str(EXAMPLES / "own_loop"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         start(ClusterConfig(), cpus=2)
     yield
     ray.shutdown()

@@ -44,10 +44,10 @@ def test_a_node_the_driver_and_actors_die(simulate: Simulate, tmp_path: Path) ->
     """With an engine that computes nothing: what dies while training is in tests/pipeline/train."""
     run = {"stages": 3, "pool": {"items_per_part": 100}}
     faults = [
-        Fault("raylet", "stages/00/measurements/part-000000.parquet", 0.0),
+        Fault("raylet", "stages/00/measurements/answers/part-000000.parquet", 0.0),
         Fault("ability actor", "stages/00/fit.json", 0.0),
-        Fault("driver", "stages/01/measurements/part-000000.parquet", 0.0),
-        Fault("scoring actor", "stages/02/measurements/part-000000.parquet", 0.0),
+        Fault("driver", "stages/01/measurements/answers/part-000000.parquet", 0.0),
+        Fault("scoring actor", "stages/02/measurements/answers/part-000000.parquet", 0.0),
     ]
     _, undisturbed = simulate(n=3000, **run)
     simulated = simulated_file(tmp_path, **run)

@@ -296,9 +296,6 @@ def test_adapters_that_vllm_would_drop_or_that_do_not_fit_are_refused(
         engine.follow(ModelRef(str(model_dir), str(foreign)))
     with pytest.raises(ZpdError, match="no LoRA adapter in"):
         engine.follow(ModelRef(str(model_dir), str(tmp_path)))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ZpdError, match="cannot load the weights"):
-        engine.follow(ModelRef(str(tmp_path / "empty")))
 
 
 def test_of_two_tokens_that_tie_one_is_the_first_choice(
@@ -330,6 +327,13 @@ def test_a_start_that_fails_says_what_was_asked_for(
     engine = start(model_dir, engine={"vllm": {"kv_cache_gib": 1e-6, "gpu_memory_share": 0.001}})
     with pytest.raises(Exception, match=f"vLLM does not start with .*asked for .*{memory}"):
         engine.settings()
+
+
+def test_weights_that_are_not_there_are_refused(model_dir: Path, tmp_path: Path, start: Start) -> None:
+    """The last one: vLLM starts no other engine in a process in which it was left without weights."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ZpdError, match="cannot load the weights"):
+        start(model_dir).follow(ModelRef(str(tmp_path / "empty")))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,9 @@ from zpd_ray.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-TRAINED = ("adapter", "trainer", "train.json", "canary.parquet")  # what training leaves of a stage
+# What a stage has before training, and what training leaves of it.
+SELECTED = ("measurements", "measured.json", "fit.json", "selection.json", "selected", "chosen")
+TRAINED = ("adapter", "trainer", "train.json", "canary.parquet")
 # For the object store of the tests: what a user has in the environment of every node.
 S3_KEY = {
     "AWS_ACCESS_KEY_ID": "AKIAZPDRAYTEST000001",
@@ -80,6 +82,14 @@ class Quickstart:
         """The same run into another run directory, by a process and on a Ray of its own."""
         return command(verb, self.config, *self.overrides, f"output={output}")
 
+    def partly(self, output: Path, kept: dict[str, tuple[str, ...]]) -> Path:
+        """A run directory like this one's, with these files of the stages, for another config."""
+        shutil.copytree(self.output, output)
+        for file in (output / "config.toml", output / "manifest.json", *output.glob("stages/*/*")):
+            if file.name not in kept.get(file.parent.name, ()):
+                (shutil.rmtree if file.is_dir() else os.unlink)(file)
+        return output
+
     def with_engine(self, engine: str) -> Quickstart:
         """Another run of the same world, from start to end, with another engine."""
         overrides, output = (*self.overrides, f"engine.name={engine}"), self.output.with_name(engine)
@@ -114,13 +124,7 @@ def address(local_ray: None) -> str:
 @pytest.fixture(scope="session")
 def vllm_measured(quickstart: Quickstart) -> Quickstart:
     """The quickstart with vLLM, but for the training: what that has left is taken as it is."""
-    run = quickstart.output.with_name("measured by vllm")
-    shutil.copytree(quickstart.output, run)
-    for name in ("config.toml", "manifest.json"):
-        (run / name).unlink()
-    for file in run.glob("stages/*/*"):
-        if file.name not in TRAINED:
-            (shutil.rmtree if file.is_dir() else os.unlink)(file)
+    run = quickstart.partly(quickstart.output.with_name("measured"), {"00": TRAINED, "01": TRAINED})
     overrides = (*quickstart.overrides, "engine.name=vllm", "cluster.actors=1")
     return run_quickstart(quickstart.config, overrides, run)
 

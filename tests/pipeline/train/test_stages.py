@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 import zpd_ray
 from tests.pipeline.conftest import table_of
-from tests.pipeline.processes import EXAMPLES, Quickstart, call, command
+from tests.pipeline.processes import EXAMPLES, SELECTED, Quickstart, run_here
 from tests.pipeline.train.test_train import Make, fit, make, model_dir  # noqa: F401 (fixtures)
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.train.controller import StageTask
-from zpd_ray.pipeline.train.job import _why_it_ended, close_train_job
+from zpd_ray.pipeline.train.job import _why_it_ended
 from zpd_ray.pipeline.train.stages import _check_result, each_stage
+from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_inputs
-from zpd_ray.rundir.store import Store
 
 
 @pytest.mark.parametrize(
     "loop", ["plain_loop:loop", pytest.param("trl_loop:loop", marks=pytest.mark.nightly)]
 )
-def test_the_examples_train_stage_after_stage(quickstart: Quickstart, tmp_path: Path, loop: str) -> None:
+def test_the_examples_train_stage_after_stage(
+    quickstart: Quickstart, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the small world; what was trained on has become easier than the rest."""
     if loop.startswith("trl"):
         pytest.importorskip("trl")
-    config, run = EXAMPLES / "own_loop/run.toml", tmp_path / "run"
+    config, run = EXAMPLES / "own_loop/run.toml", quickstart.partly(tmp_path / "run", {"00": SELECTED})
     overrides = [text for text in quickstart.overrides if not text.startswith("train.")]
-    arguments = command("run", config, *overrides, f"train.function={loop}", f"output={run}")
-    done = call(arguments, env=os.environ | {"PYTHONPATH": str(config.parent)})
-    assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(config.parent)  # on the PYTHONPATH of the tests' Ray it is, too
+    run_here("run", config, *overrides, f"train.function={loop}", f"output={run}")
     store = Store(str(run))
     for stage in (0, 1):
         told = store.read_json(f"stages/{stage:02d}/train.json")
         assert told["items"] == 32
         assert told["rows"] == 320
         assert told["loss"] > 0
-    before, after = (table_of(store, f"stages/{stage:02d}/measurements") for stage in (0, 1))
+    before, after = (table_of(store, f"stages/{stage:02d}/measurements/answers") for stage in (0, 1))
     fell = before["nll"].to_numpy() - after["nll"].to_numpy()
     chosen = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
     trained = [item in chosen for item in before["item_id"].to_pylist()]
@@ -59,11 +59,8 @@ def test_the_examples_train_stage_after_stage(quickstart: Quickstart, tmp_path: 
     ],
 )
 def test_a_loop_that_errs_is_told_at_once(local_ray: None, make: Make, loop: str, told: str) -> None:  # noqa: F811
-    try:
-        with pytest.raises(ZpdError, match=f"^training of stages/00 failed: {told}.*run again"):
-            fit(make(function=f"tests.pipeline.loops:{loop}"))
-    finally:
-        close_train_job()
+    with pytest.raises(ZpdError, match=f"^training of stages/00 failed: {told}.*run again"):
+        fit(make(function=f"tests.pipeline.loops:{loop}"))
 
 
 def task(config: Config, stage: int = 0) -> StageTask:
@@ -99,7 +96,7 @@ def test_a_job_that_ends_with_a_stage_unfinished_says_why() -> None:
 def test_a_loop_that_is_not_there_is_refused_before_anything_starts(make: Make) -> None:  # noqa: F811
     config, _ = make(function="tests.pipeline.loops:absent")
     with pytest.raises(ZpdError, match=r"loops has no 'absent'; the nearest are"):
-        check_inputs(config, Store(config.output))
+        check_inputs(Run(config, Store(config.output)))
 
 
 def test_outside_of_a_training_job_there_are_no_stages() -> None:

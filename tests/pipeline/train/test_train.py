@@ -23,15 +23,18 @@ from zpd_ray import engines, schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
-from zpd_ray.pipeline.train.job import DIRECTORY, close_train_job
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.train.job import DIRECTORY
 from zpd_ray.pipeline.train.shards import ordered_shards, share_of
 from zpd_ray.pipeline.train.train import prepare, train
-from zpd_ray.rundir.store import Store
+from zpd_ray.rundir import Run, Store
+from zpd_ray.rundir.records import Selection, save_selection
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 STAGE = "stages/00"
 ITEMS = 24
+STEPS = {"epochs": 12, "learning_rate": 1e-3}  # one step an epoch
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def write_selection(store: Store, n: int, files: int = 2) -> None:
     table = pa.Table.from_pylist(rows, schema=schema.SELECTED)
     for index, ranks in enumerate(np.array_split(np.arange(n), files)):
         store.write_table(f"{STAGE}/selected/part-{index:06d}.parquet", table.take(ranks))
-    store.write_json(f"{STAGE}/selection.json", {"selected": n})
+    save_selection(store, STAGE, Selection(n, n, 0, 0, 0, 0.0, 0.5, {}, n, "items", []))
 
 
 Make = Callable[..., tuple[Config, Store]]
@@ -81,10 +84,9 @@ def make(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 def fit(made: tuple[Config, Store]) -> Store:
-    config, store = made
-    train(config, store, prepare(config, store, ModelRef(config.model.path), STAGE))
-    close_train_job()
-    return store
+    with Session(Run(*made)) as session:
+        train(session, prepare(session, 0))
+    return made[1]
 
 
 def adapter_of(store: Store) -> dict[str, np.ndarray]:
@@ -148,8 +150,8 @@ def test_more_workers_than_items_leaves_the_rest_empty(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def reference(local_ray: None, make: Make) -> tuple[Config, Store]:
-    """Four steps over the whole selection at once: the same batches for any number of workers."""
-    made = make()
+    """Steps over the whole selection at once: the same batches for any number of workers."""
+    made = make(**STEPS)
     fit(made)
     return made
 
@@ -167,24 +169,18 @@ def test_the_engine_sees_lower_nll_with_the_adapter(reference: tuple[Config, Sto
     after = mean_nll(config, ModelRef(config.model.path, store.path(f"{STAGE}/adapter"), 1), store)
     result = store.read_json(f"{STAGE}/train.json")
     assert after < result["train_nll"] < before
-    assert result["steps"] == 4
+    assert result["steps"] == 12
     items = table_of(store, f"{STAGE}/selected")
     tokenizer = tiny.build_tokenizer()
     tokens = sum(len(tokenizer(text).input_ids) + 1 for text in items["response"].to_pylist())
-    assert result["tokens"] == 4 * tokens
+    assert result["tokens"] == 12 * tokens
     assert not store.exists(DIRECTORY)
 
 
 @pytest.mark.nightly  # tests/training/test_step.py: micro-batches of any size
 def test_gradient_accumulation_makes_no_difference(reference: tuple[Config, Store], make: Make) -> None:
     """Responses differ in length: a mean of micro-batch means would not pass."""
-    assert_close(reference[1], fit(make(micro_batch_size=1)), 1e-5)
-
-
-def test_two_workers_equal_one_with_the_same_global_batches(
-    reference: tuple[Config, Store], make: Make
-) -> None:
-    assert_close(reference[1], fit(make(workers=2)), 1e-5)
+    assert_close(reference[1], fit(make(**STEPS, micro_batch_size=1)), 1e-5)
 
 
 @pytest.mark.nightly  # tests/training: the loss falls, the model is saved and loads again
@@ -199,48 +195,65 @@ def test_full_fine_tuning_leaves_a_model_that_the_engine_loads(make: Make) -> No
 # --- interruption ---
 
 
-def train_workers() -> list[psutil.Process]:
-    """Train workers of this test's own Ray."""
+def processes(title: str) -> list[psutil.Process]:
+    """Of this test's own Ray."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "RayTrainWorker" in " ".join(process.cmdline()):
+            if title in " ".join(process.cmdline()):
                 found.append(process)
     return found
 
 
 class Killer(threading.Thread):
-    """Kills one train worker when checkpoint number ``at`` of a stage appears, and watches on."""
+    """Kills a process of each title when so many checkpoints of a stage have appeared, and watches on."""
 
-    def __init__(self, store: Store, at: int) -> None:
+    def __init__(self, store: Store, at: dict[str, int]) -> None:
         super().__init__(daemon=True)
         self.place, self.at = Path(store.path(DIRECTORY)), at
         self.seen: set[Path] = set()
-        self.killed, self.over = 0, threading.Event()
+        self.killed: dict[str, int] = {}
+        self.over = threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.02):
             self.seen |= {file.parent for file in self.place.glob("*/trainer.safetensors")}
-            if len(self.seen) >= self.at and not self.killed:
-                self.killed = train_workers()[-1].pid
-                os.kill(self.killed, signal.SIGKILL)
+            for title in self.at.keys() - self.killed.keys():
+                if len(self.seen) >= self.at[title] and (found := processes(title)):
+                    self.killed[title] = found[-1].pid
+                    os.kill(found[-1].pid, signal.SIGKILL)
 
 
+def fit_under_fire(made: tuple[Config, Store], at: dict[str, int], checkpoints: int) -> Store:
+    killer = Killer(made[1], at)
+    killer.start()
+    store = fit(made)
+    killer.over.set()
+    killer.join()
+    assert killer.killed.keys() == at.keys(), "the stage ended before all could be killed"
+    assert not any(map(psutil.pid_exists, killer.killed.values()))
+    # It went on from checkpoints: not all were made again.
+    assert len(killer.seen) <= checkpoints + 2 * len(at)
+    return store
+
+
+def test_two_workers_of_which_one_is_killed_and_the_controller_too_equal_one_that_is_left_alone(
+    reference: tuple[Config, Store], make: Make
+) -> None:
+    """That resumption is exact to the bit is shown in tests/training/test_step.py."""
+    made = make(**STEPS, workers=2, micro_batch_size=4, checkpoint_steps=1)
+    store = fit_under_fire(made, {"RayTrainWorker": 3, "TrainController": 6}, checkpoints=11)
+    assert_close(reference[1], store, 1e-5)
+
+
+@pytest.mark.nightly
 def test_a_killed_train_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_run(make: Make) -> None:
     """Two workers with uneven shares; the same bytes also prove that a run can be repeated."""
     section = {"workers": 2, "batch_size": 4, "micro_batch_size": 2, "epochs": 6, "checkpoint_steps": 3}
     steps = 6 * 13 // 2
     checkpoints = (steps - 1) // 3
     undisturbed = fit(make(n=25, **section))
-    config, store = make(n=25, **section)
-    killer = Killer(store, at=checkpoints // 2)
-    killer.start()
-    fit((config, store))
-    killer.over.set()
-    killer.join()
-    assert killer.killed, "the stage ended before a worker could be killed"
-    assert not psutil.pid_exists(killer.killed)
-    assert len(killer.seen) <= checkpoints + 2  # it went on from a checkpoint: not all were made again
+    store = fit_under_fire(make(n=25, **section), {"RayTrainWorker": checkpoints // 2}, checkpoints)
     assert adapter_bytes(store) == adapter_bytes(undisturbed)
     name = f"{STAGE}/train.json"
     assert store.read_json(name) == undisturbed.read_json(name)
