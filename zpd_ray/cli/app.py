@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,8 @@ import typer
 from zpd_ray import __version__
 from zpd_ray.cli import jobs as cli_jobs
 from zpd_ray.cli.options import ConfigFile, Overrides, exit_code
+
+RAY_SAYS_NOT = "worker processes have been started on node"
 
 app = typer.Typer(
     name="zpd-ray",
@@ -105,6 +108,9 @@ def _step(name: str, path: Path, overrides: list[str] | None) -> None:
     """Import what a command needs only when it runs, so that --help answers at once."""
 
     def work() -> None:
+        # Ray warns of more processes than cores, also where most of them wait, as ours do. It reads this when
+        # it is imported.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_SAYS_NOT)
         from zpd_ray.config_file import load_config
         from zpd_ray.pipeline.commands import perform
 

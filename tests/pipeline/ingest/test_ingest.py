@@ -150,6 +150,24 @@ def test_each_row_is_accounted_for_with_its_reason_file_and_row(tmp_path: Path) 
     assert_adds_up(store, store.read_json("evaluation/pool.json"), "evaluation/pool")
 
 
+def test_few_rows_are_dealt_as_many_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a shuffle and with one: the same files, quarantine included."""
+    files = [write_jsonl(tmp_path / name, rows) for name, rows in mixed_rows().items()]
+    sections: dict[str, Any] = {
+        "pool": {"path": [str(path) for path in files], "max_bad_share": 0.2, "items_per_part": 25},
+        "evaluation": {"path": str(write_jsonl(tmp_path / "eval.jsonl", questions(12, start=50)))},
+    }
+    few, of_few = ingest(tmp_path, "few", **sections)
+    monkeypatch.setattr("zpd_ray.pipeline.ingest.ingest.FEW_ROWS", 0)
+    many, of_many = ingest(tmp_path, "many", **sections)
+    assert of_few == of_many
+    assert len(few.names("pool")) == 3
+    for directory in ("pool", "evaluation/pool", "quarantine/pool"):
+        assert few.names(directory) == many.names(directory)
+        for name in few.names(directory):
+            assert few.read_bytes(f"{directory}/{name}") == many.read_bytes(f"{directory}/{name}")
+
+
 def test_items_too_long_for_the_model_are_quarantined_and_lengths_are_the_tokenizers(tmp_path: Path) -> None:
     model = tiny.build_model(tmp_path / "model", layers=1, max_length=48)
     rows = [*questions(30), {"prompt": "long", "response": "word " * 60, "answer": "1"}]

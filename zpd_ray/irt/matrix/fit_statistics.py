@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc  # scipy.stats, which has it as chi2.sf, takes a second to import
 
 from zpd_ray.irt import checks
 from zpd_ray.irt.models import probability
@@ -138,4 +138,4 @@ def compare(restricted: Fitted, general: Fitted) -> Comparison:
             "models are not nested, or were fitted to different data."
         )
     aic = [2.0 * (f.n_parameters - f.loglik) for f in (restricted, general)]
-    return Comparison(max(statistic, 0.0), df, float(chi2.sf(max(statistic, 0.0), df)), aic[0], aic[1])
+    return Comparison(max(statistic, 0.0), df, float(chdtrc(df, max(statistic, 0.0))), aic[0], aic[1])

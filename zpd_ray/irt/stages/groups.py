@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 
 from zpd_ray.irt import checks
 from zpd_ray.irt.newton import maximise
@@ -171,6 +170,7 @@ def _rest(state: _State, designs: list[Design], free_sigma: bool) -> Array:
 
 def _between(estimate: Array, error: Array) -> float:
     """Maximum likelihood sd of the groups, each estimate being N(0, tau^2 + error)."""
+    from scipy.optimize import minimize_scalar
 
     def deviance(log_tau: float) -> float:
         total = error + np.exp(2.0 * log_tau)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import chi2, norm
+from scipy.special import chdtrc, ndtr, ndtri  # scipy.stats takes a second to import
 
 from zpd_ray.irt import checks
 from zpd_ray.irt.models import probability
@@ -87,16 +87,16 @@ def link(
         shift=shift,
         se=float(1.0 / np.sqrt(weight.sum())),
         heterogeneity=q,
-        heterogeneity_p=float(chi2.sf(q, max(int(kept.sum()) - 1, 1))),
+        heterogeneity_p=float(chdtrc(max(int(kept.sum()) - 1, 1), q)),
         z=z,
-        p=2.0 * norm.sf(np.abs(z)),
+        p=2.0 * ndtr(-np.abs(z)),
         kept=kept,
         groups=None if labels is None else _group_drift(difference, variance, labels),
     )
 
 
 def _kept(difference: Array, variance: Array, alpha: float) -> NDArray[np.bool_]:
-    limit = float(norm.isf(alpha / (2.0 * difference.size)))
+    limit = -float(ndtri(alpha / (2.0 * difference.size)))
     centre, centre_variance = float(np.median(difference)), float(np.median(variance)) * 1.6 / difference.size
     kept = np.ones(difference.size, bool)
     for _ in range(20):
@@ -121,7 +121,7 @@ def _group_drift(difference: Array, variance: Array, labels: NDArray[np.generic]
     total = np.bincount(member, difference / variance)
     shift = total / weight - (total.sum() - total) / (weight.sum() - weight)
     se = np.sqrt(1.0 / weight + 1.0 / (weight.sum() - weight))
-    return GroupDrift(names, shift, se, shift / se, 2.0 * norm.sf(np.abs(shift / se)))
+    return GroupDrift(names, shift, se, shift / se, 2.0 * ndtr(-np.abs(shift / se)))
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 Two passes. The first reads every source file in a task of its own and stages good rows and quarantined ones.
 The second deals staged rows by a hash of their content into parts of about ``items_per_part`` rows, drops
 exact duplicates, measures lengths in tokens and writes each part in order of item id. Which row is in which
-part, and in which order, depends on the rows alone.
+part, and in which order, depends on the rows alone. Few rows are dealt without a shuffle.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray.data import Dataset
 
 from zpd_ray import graders, schema
 from zpd_ray.config import Config, ModelConfig, SourceConfig
@@ -36,8 +37,12 @@ from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import item_hash
 from zpd_ray.terminal import progress, say
 
+Read = Callable[[str], pa.Table]
+Change = Callable[[pa.Table], pa.Table]
+
 TOO_LONG = "too long for the model"
 NOT_TOKENISED = "cannot be tokenised"
+FEW_ROWS = 20_000  # that a task of the second pass reads whole, rather than wait for a shuffle
 
 
 def ingest(run: Run) -> dict[str, Any]:
@@ -129,21 +134,46 @@ def _deal(
 ) -> list[dict[str, Any]]:
     """Second pass: staged rows to parts; a row of counts per part."""
     count = -(-staged["items"] // config.pool.items_per_part)
-    rows = parts.tables(store.names(staging), partial(_read_staged, store, staging, count))
-    if staged["own_ids"]:
-        # Ids that users give may stand for two contents, seen only with all rows of an id in one place.
-        resolve = partial(_resolve_ids, store, into)
-        rows = rows.groupby("id_bucket", num_partitions=count).map_groups(resolve, batch_format="pyarrow")
+    read = partial(_read_staged, store, staging, count)
+    # Ids that users give may stand for two contents, seen only with all rows of an id in one place.
+    resolve = partial(_resolve_ids, store, into) if staged["own_ids"] else None
     finish = partial(_finish_part, config, store, into, excluded)
+    deal = _deal_few if staged["items"] <= FEW_ROWS else _deal_many
     dealt: list[dict[str, Any]] = []
     with progress(f"dealing {into}", staged["items"]) as advance:
-        buckets = rows.groupby("bucket", num_partitions=count)
-        for row in buckets.map_groups(finish, batch_format="pyarrow").iter_rows():
+        for row in deal(store.names(staging), count, read, resolve, finish).iter_rows():
             dealt.append(row)
             advance(row["staged"])
     clashes = staged["items"] - sum(row["staged"] for row in dealt)
     staged["reasons"].update({ID_USED_TWICE: clashes} if clashes else {})
     return dealt
+
+
+def _deal_many(names: list[str], count: int, read: Read, resolve: Change | None, finish: Change) -> Dataset:
+    """By shuffles: no task holds more than a bucket or a staged file."""
+    rows = parts.tables(names, read)
+    if resolve:
+        rows = rows.groupby("id_bucket", num_partitions=count).map_groups(resolve, batch_format="pyarrow")
+    return rows.groupby("bucket", num_partitions=count).map_groups(finish, batch_format="pyarrow")
+
+
+def _deal_few(names: list[str], count: int, read: Read, resolve: Change | None, finish: Change) -> Dataset:
+    """By tasks that read all rows and keep those of some buckets."""
+
+    def each(buckets: pa.Table) -> Iterator[pa.Table]:
+        rows = pa.concat_tables([read(name) for name in names])
+        whole = clashing_ids(rows)[0] if resolve else rows
+        for bucket in buckets["bucket"].to_pylist():
+            of_ids = rows.filter(pc.equal(rows["id_bucket"], bucket))
+            if resolve and of_ids.num_rows:
+                resolve(of_ids)  # for its quarantine
+            mine = whole.filter(pc.equal(whole["bucket"], bucket))
+            if mine.num_rows:
+                yield finish(mine)
+
+    tasks = min(count, max(1, int(ray.cluster_resources().get("CPU", 1))))
+    buckets = ray.data.from_items([{"bucket": i} for i in range(count)], override_num_blocks=tasks)
+    return buckets.map_batches(each, batch_size=None, batch_format="pyarrow")
 
 
 def _read_staged(store: Store, staging: str, count: int, name: str) -> pa.Table:
