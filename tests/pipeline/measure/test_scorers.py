@@ -84,7 +84,7 @@ class Flaky(Scorer):
     """A scorer whose engine fails as often as files named "fail" are left to take."""
 
     def _engine_of(self, model: ModelRef) -> Engine:
-        for file in sorted(Path(self._store.path("fail")).glob("*")):
+        for file in sorted(Path(self._run.store.path("fail")).glob("*")):
             with suppress(FileNotFoundError):
                 file.unlink()
                 raise EngineError("the device is in an undefined state")
@@ -153,8 +153,8 @@ def test_one_process_hands_out_all_parts_and_where_it_is_killed_another_goes_on(
     pool = {"items_per_part": 10}
     config = validate(simulated_values(tmp_path, n=400, pool=pool, cluster={"actors": 2}))
     store = Store(config.output)
-    with ray_session(config):
-        ingest(config, store)
+    with Session(Run(config, store)) as session:
+        ingest(session.run)
     killed: list[int] = []
 
     def kill() -> None:

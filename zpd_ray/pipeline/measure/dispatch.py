@@ -23,6 +23,7 @@ from zpd_ray.pipeline.measure.scorers import CONTROL, IN_HAND, Scorers
 ATTEMPTS = 4  # at a part, by scorers that die or whose engine fails
 PAUSE_SECONDS = 3.0  # before the second attempt; twice that before the third, and so on
 ANSWER_SECONDS = 600.0  # in which one of the scorers has to answer: an autoscaler may be fetching machines
+RETRY_SECONDS = 0.5
 AWAY_SECONDS = 30.0  # in which a scorer that was away is the last to be asked
 
 
@@ -155,6 +156,7 @@ class Dispatcher:
             if self._scorers.answer([index]):
                 return index
             self._balancer.give_back(index, False)
+            time.sleep(RETRY_SECONDS)  # one that is being restarted says so at once
         raise ZpdError(
             f"none of {len(self._scorers.actors)} scoring actors answered within {ANSWER_SECONDS:g} s: they "
             "wait for a node with room, or die as soon as they have one; parts that are done are kept: see "

@@ -47,11 +47,17 @@ class Scorers:
         self._wait_for_places(cluster)
 
     def answer(self, which: Iterable[int] | None = None) -> bool:
-        """Whether one of these scorers (default: of all) answers within seconds, whatever it has in hand."""
+        """Whether one of these scorers (None: of all) is up and answers, whatever it has in hand."""
         actors = self.actors if which is None else [self.actors[index] for index in which]
         asked = [actor.__ray_ready__.options(concurrency_group=CONTROL).remote() for actor in actors]
-        answered, _ = ray.wait(asked, timeout=ANSWER_SECONDS)
-        return bool(answered)
+        while asked:
+            answered, asked = ray.wait(asked, timeout=ANSWER_SECONDS)
+            if not answered:
+                return False
+            with suppress(RayActorError):  # it is being restarted
+                ray.get(answered)
+                return True
+        return False
 
     def ask(self, method: str, which: Iterable[int]) -> dict[int, Any]:
         """What each of these scorers answers to a method without arguments; one that is away is left out."""
