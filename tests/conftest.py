@@ -18,13 +18,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers give way to every other process, and tests on the other core would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-# Tests of a group share a worker of pytest-xdist, and with it a Ray, a run of the quickstart, a cluster. The
-# first place that fits counts; tests elsewhere that use the tests' Ray belong to "ray".
+# Tests of a group share a worker of pytest-xdist, and with it what is costly to start; groups go to whichever
+# worker is free, the largest first. The first place that fits counts; other tests on Ray belong to "ray".
 GROUPS = {
     "tests/engines/test_vllm": "vllm",
     "tests/cluster/test_two_nodes": "nodes",
     "tests/pipeline/jobs": "jobs",
-    "tests/pipeline": "ray",
+    "tests/pipeline/ingest": "ingest",
+    "tests/test_bad_input": "ingest",
+    "tests/pipeline/measure/test_measure": "measure",
+    "tests/pipeline/train/test_train": "train",
+    "tests/pipeline": "ray",  # and the run of the quickstart
     "tests/chaos": "ray",
 }
 

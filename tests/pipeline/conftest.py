@@ -81,13 +81,13 @@ def simulate(local_ray: None, tmp_path: Path) -> Simulate:
 
 @pytest.fixture(scope="session")
 def plain_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Store]:
-    """A simulated run without any option, to look at."""
-    return perform_in(tmp_path_factory.mktemp("plain"))
+    """A simulated run to look at."""
+    return perform_in(tmp_path_factory.mktemp("plain"), select={"replay": 0.1})
 
 
 @pytest.fixture(scope="session")
 def replay_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Store]:
-    """A longer one with replay, to look at."""
+    """A longer one."""
     return perform_in(tmp_path_factory.mktemp("replay"), n=3000, stages=3, select={"replay": 0.2})
 
 

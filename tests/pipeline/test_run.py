@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from tests.pipeline.conftest import Simulate, questions, simulated_values, table_of, write_jsonl
+from tests.pipeline.conftest import Simulate, perform_in, questions, simulated_values, table_of, write_jsonl
 from tests.truth import true_difficulty
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
@@ -57,28 +57,12 @@ def test_selections_spend_the_budget_once_and_never_twice_on_an_item(
         assert sum(summary["groups"].values()) == 300
 
 
-def test_a_token_budget_is_not_exceeded_and_nearly_spent(simulate: Simulate) -> None:
-    _, store = simulate(n=1500, stages=1, select={"budget": {"tokens": 777}})
-    selected = table_of(store, "stages/00/selected")
-    spent = pc.sum(selected["response_tokens"]).as_py()
-    assert 777 - 8 < spent <= 777  # the longest response has 8 tokens
-
-
-def test_any_number_of_actors_gives_the_same_bytes(
+def test_any_number_of_parts_gives_the_same_selection(
     plain_run: tuple[Config, Store], simulate: Simulate
 ) -> None:
-    config, one = plain_run
-    _, three = simulate(output="three", cluster={"actors": 3}, pool={"path": config.pool.path})
-    directories = [
-        f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements/answers", "selected", "chosen")
-    ]
-    assert files_of(one, *directories) == files_of(three, *directories)
-    assert load_fit(one, 1) == load_fit(three, 1)
-
-
-def test_any_number_of_parts_gives_the_same_selection(simulate: Simulate) -> None:
-    _, few = simulate(output="few", pool={"items_per_part": 1500}, select={"replay": 0.1})
-    _, many = simulate(output="many", pool={"items_per_part": 130}, select={"replay": 0.1})
+    config, few = plain_run
+    pool = {"path": config.pool.path, "items_per_part": 65}
+    _, many = simulate(output="many", pool=pool, select={"replay": 0.1})
     assert len(many.names("pool")) > 5 * len(few.names("pool"))
     for stage in (0, 1):
         assert load_fit(few, stage) == load_fit(many, stage)
@@ -104,18 +88,23 @@ def test_running_again_touches_nothing_and_a_changed_config_is_refused(
     perform("run", more_actors)
 
 
-def test_steps_one_by_one_equal_the_run(plain_run: tuple[Config, Store], tmp_path: Path) -> None:
+def test_steps_one_by_one_with_three_actors_give_the_bytes_of_the_run(
+    plain_run: tuple[Config, Store], tmp_path: Path
+) -> None:
     config, whole = plain_run
-    config = config.model_copy(update={"output": str(tmp_path / "steps")})
+    three = config.cluster.model_copy(update={"actors": 3})
+    config = config.model_copy(update={"output": str(tmp_path / "steps"), "cluster": three})
     with pytest.raises(ZpdError, match="zpd-ray measure"):
         perform("fit", config)
     for _ in range(config.stages):
         for step in ("measure", "fit", "select", "evaluate"):
             perform(step, config)
     steps = Store(config.output)
-    for stage in (0, 1):
-        name = f"stages/{stage:02d}/selected"
-        assert files_of(whole, name) == files_of(steps, name)
+    directories = [
+        f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements/answers", "selected", "chosen")
+    ]
+    assert files_of(whole, *directories) == files_of(steps, *directories)
+    assert load_fit(whole, 1) == load_fit(steps, 1)
 
 
 def test_random_ignores_difficulty(simulate: Simulate) -> None:
@@ -126,13 +115,26 @@ def test_random_ignores_difficulty(simulate: Simulate) -> None:
     assert 0.85 < b.std() < 1.15
 
 
-def test_feedback_calibration_moves_the_zone_too(simulate: Simulate) -> None:
-    _, store = simulate(n=3000, ability={"calibration": "feedback"})
-    fits = [load_fit(store, stage) for stage in (0, 1)]
+@pytest.fixture(scope="module")
+def tokens_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Feedback calibration, and a budget of tokens."""
+    directory, sections = tmp_path_factory.mktemp("tokens"), {"ability": {"calibration": "feedback"}}
+    return perform_in(directory, select={"budget": {"tokens": 777}}, **sections)[1]
+
+
+def test_a_token_budget_is_not_exceeded_and_nearly_spent(tokens_run: Store) -> None:
+    for stage in (0, 1):
+        selected = table_of(tokens_run, f"stages/{stage:02d}/selected")
+        spent = pc.sum(selected["response_tokens"]).as_py()
+        assert 777 - 8 < spent <= 777  # the longest response has 8 tokens
+
+
+def test_feedback_calibration_moves_the_zone_too(tokens_run: Store) -> None:
+    fits = [load_fit(tokens_run, stage) for stage in (0, 1)]
     assert fits[1].ability.theta > fits[0].ability.theta
     assert (
-        store.read_json("stages/01/selection.json")["mean_b"]
-        > store.read_json("stages/00/selection.json")["mean_b"]
+        tokens_run.read_json("stages/01/selection.json")["mean_b"]
+        > tokens_run.read_json("stages/00/selection.json")["mean_b"]
     )
 
 

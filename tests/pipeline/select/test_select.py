@@ -55,21 +55,8 @@ def affordable(names: list[str], items: dict[str, tuple[bool, int]], budget: int
     return names[: int(np.searchsorted(spent, budget, side="right"))]
 
 
-@pytest.mark.parametrize(
-    ("chosen", "sortable"),
-    [
-        ({}, 50),
-        ({"replay": 0.3, "budget": {"tokens": 900}}, 50),
-        ({"replay": 0.2, "mastered_p": 0.6}, 100_000),
-    ],
-)
-def test_selection_is_that_of_a_plain_sort(
-    simulate: Simulate, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, object], sortable: int
-) -> None:
-    monkeypatch.setattr(select, "SORTABLE_ROWS", sortable)
-    monkeypatch.setattr(top, "SORTABLE_ROWS", sortable)
-    config, store = simulate(n=600, pool={"items_per_part": 60}, select=chosen)
-    for stage in (0, 1):
+def assert_plain(config: Config, store: Store) -> None:
+    for stage in range(config.stages):
         rows = table_of(store, f"stages/{stage:02d}/selected").sort_by("rank")
         found = {
             reason: rows.filter(pc.equal(rows["reason"], reason))["item_id"].to_pylist()
@@ -77,6 +64,26 @@ def test_selection_is_that_of_a_plain_sort(
         }
         assert found == plain(config, store, stage)
         assert not store.exists(f"stages/{stage:02d}/scored")
+
+
+def test_selection_from_few_rows_is_that_of_a_plain_sort(replay_run: tuple[Config, Store]) -> None:
+    assert_plain(*replay_run)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sortable"),
+    [
+        ({"replay": 0.3, "budget": {"tokens": 900}}, 50),
+        pytest.param({}, 50, marks=pytest.mark.nightly),
+        pytest.param({"replay": 0.2, "mastered_p": 0.6}, 100_000, marks=pytest.mark.nightly),
+    ],
+)
+def test_selection_is_that_of_a_plain_sort(
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, object], sortable: int
+) -> None:
+    monkeypatch.setattr(select, "SORTABLE_ROWS", sortable)
+    monkeypatch.setattr(top, "SORTABLE_ROWS", sortable)
+    assert_plain(*simulate(n=600, pool={"items_per_part": 60}, select=chosen))
 
 
 def test_rows_of_the_chosen_are_those_of_their_ids(replay_run: tuple[Config, Store]) -> None:
