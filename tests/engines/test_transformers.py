@@ -19,6 +19,7 @@ from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, load, tokens
 from zpd_ray.engines.transformers import TransformersEngine
 from zpd_ray.errors import ZpdError
+from zpd_ray.measures import without_prompt
 
 MakeEngine = Callable[..., TransformersEngine]
 MakeItems = Callable[..., pa.Table]
@@ -57,6 +58,28 @@ def test_nll_is_that_of_a_plain_forward_pass(
         np.int32,
         np.int32,
     )
+
+
+@pytest.mark.parametrize(("chat", "bos"), [(False, False), (False, True), (True, False)])
+def test_without_a_prompt_a_response_follows_the_start_of_a_text(
+    chat: bool, bos: bool, tmp_path: Path, make_engine: MakeEngine, make_items: MakeItems
+) -> None:
+    """As lm-evaluation-harness has it: begin-of-text, or end-of-text where there is no other."""
+    path = tiny.build_model(tmp_path, chat=chat, bos=bos)
+    tokenizer = tiny.build_tokenizer(chat=chat, bos=bos)
+    items = make_items()
+    scores = make_engine(path).score(without_prompt(items))
+    model = AutoModelForCausalLM.from_pretrained(path)
+    start = "<bos>" if bos else "<eos>"
+    end = "<|end|>" if chat else "<eos>"
+    for i, text in enumerate(items["response"].to_pylist()):
+        ids = [*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.convert_tokens_to_ids(end)]
+        whole = torch.tensor([[tokenizer.convert_tokens_to_ids(start), *ids]])
+        with torch.no_grad():
+            plain = model(input_ids=whole, labels=whole).loss
+        assert scores.nll[i] == pytest.approx(float(plain), abs=1e-4)
+        assert scores.n_tokens[i] == len(ids)
+    assert scores.error == [None] * items.num_rows
 
 
 def test_nll_on_gsm8k_is_that_of_a_plain_forward_pass(

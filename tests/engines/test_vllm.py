@@ -28,6 +28,7 @@ from zpd_ray.engines import ModelRef
 from zpd_ray.engines.transformers import TransformersEngine
 from zpd_ray.engines.usage import rates
 from zpd_ray.errors import ZpdError
+from zpd_ray.measures import without_prompt
 
 if TYPE_CHECKING:
     from zpd_ray.engines.vllm.engine import VllmEngine
@@ -179,6 +180,8 @@ def test_greedy_completions_are_those_of_transformers_and_rows_may_come_in_any_o
     whole = engine.score(items)
     order = np.random.default_rng(0).permutation(items.num_rows)
     assert engine.score(items.take(order)).nll.tobytes() == whole.nll[order].tobytes()
+    alone = without_prompt(items)
+    np.testing.assert_allclose(engine.score(alone).nll, theirs.score(alone).nll, atol=1e-4)
 
 
 def test_both_engines_stop_where_the_models_generation_config_stops(

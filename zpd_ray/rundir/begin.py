@@ -37,7 +37,7 @@ def check_run(config: Config) -> Run:
     run = Run(config, Store(config.output))
     if run.store.exists(CONFIG):
         _check_layout(run.store)
-        _check_same(config, run.store)
+        _check_same(run)
     else:
         _check_ours(run.store)
         check_inputs(run)
@@ -111,12 +111,12 @@ def _check_layout(store: Store) -> None:
         )
 
 
-def _check_same(config: Config, store: Store) -> None:
-    before = validate(tomllib.loads(store.read_bytes(CONFIG).decode()))
-    changed = differences(before, config)
+def _check_same(run: Run) -> None:
+    before = validate(tomllib.loads(run.store.read_bytes(CONFIG).decode()))
+    changed = differences(before, run.config)
     if changed:
         raise ZpdError(
-            f"the run directory {store.root} belongs to another config: {'; '.join(changed)}; take these "
+            f"the run directory {run.store.root} belongs to another config: {'; '.join(changed)}; take these "
             "back to resume it, or give another output"
         )
 

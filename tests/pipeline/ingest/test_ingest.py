@@ -158,7 +158,7 @@ def test_few_rows_are_dealt_as_many_are(tmp_path: Path, monkeypatch: pytest.Monk
         "evaluation": {"path": str(write_jsonl(tmp_path / "eval.jsonl", questions(12, start=50)))},
     }
     few, of_few = ingest(tmp_path, "few", **sections)
-    monkeypatch.setattr("zpd_ray.pipeline.ingest.ingest.FEW_ROWS", 0)
+    monkeypatch.setattr("zpd_ray.pipeline.ingest.dealing.FEW_ROWS", 0)
     many, of_many = ingest(tmp_path, "many", **sections)
     assert of_few == of_many
     assert len(few.names("pool")) == 3

@@ -1,0 +1,125 @@
+"""Second pass of ingest: staged rows -> parts, without duplicates, with lengths, in order of item id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import Dataset
+
+from zpd_ray import schema
+from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.ingest.lengths import with_lengths
+from zpd_ray.pipeline.ingest.source import Source
+from zpd_ray.readers.duplicates import ID_USED_TWICE, clashing_ids, drop_duplicates, drop_overlap
+from zpd_ray.rundir.layout import EVALUATION
+from zpd_ray.rundir.store import Store
+from zpd_ray.selection.keys import item_hash
+from zpd_ray.terminal import progress
+
+Read = Callable[[str], pa.Table]
+Change = Callable[[pa.Table], pa.Table]
+
+FEW_ROWS = 20_000  # that a task reads whole, rather than wait for a shuffle
+
+
+def deal(source: Source, staged: dict[str, Any], excluded: np.ndarray) -> list[dict[str, Any]]:
+    """Staged rows to parts; a row of counts per part.
+
+    staged: what ``stage_files`` found; excluded: uint64, keys of prompts that may not be in the parts.
+    """
+    store = source.run.store
+    count = -(-staged["items"] // source.run.config.pool.items_per_part)
+    read = partial(_read_staged, store, source.staging, count)
+    # Ids that users give may stand for two contents, seen only with all rows of an id in one place.
+    resolve = partial(_resolve_ids, source) if staged["own_ids"] else None
+    finish = partial(_finish_part, source, excluded)
+    way = _deal_few if staged["items"] <= FEW_ROWS else _deal_many
+    dealt: list[dict[str, Any]] = []
+    with progress(f"dealing {source.into}", staged["items"]) as advance:
+        for row in way(store.names(source.staging), count, read, resolve, finish).iter_rows():
+            dealt.append(row)
+            advance(row["staged"])
+    clashes = staged["items"] - sum(row["staged"] for row in dealt)
+    staged["reasons"].update({ID_USED_TWICE: clashes} if clashes else {})
+    return dealt
+
+
+def _deal_many(names: list[str], count: int, read: Read, resolve: Change | None, finish: Change) -> Dataset:
+    """By shuffles: no task holds more than a bucket or a staged file."""
+    rows = parts.tables(names, read)
+    if resolve:
+        rows = rows.groupby("id_bucket", num_partitions=count).map_groups(resolve, batch_format="pyarrow")
+    return rows.groupby("bucket", num_partitions=count).map_groups(finish, batch_format="pyarrow")
+
+
+def _deal_few(names: list[str], count: int, read: Read, resolve: Change | None, finish: Change) -> Dataset:
+    """By tasks that read all rows and keep those of some buckets."""
+
+    def each(buckets: pa.Table) -> Iterator[pa.Table]:
+        rows = pa.concat_tables([read(name) for name in names])
+        whole = clashing_ids(rows)[0] if resolve else rows
+        for bucket in buckets["bucket"].to_pylist():
+            of_ids = rows.filter(pc.equal(rows["id_bucket"], bucket))
+            if resolve and of_ids.num_rows:
+                resolve(of_ids)  # for its quarantine
+            mine = whole.filter(pc.equal(whole["bucket"], bucket))
+            if mine.num_rows:
+                yield finish(mine)
+
+    tasks = min(count, max(1, int(ray.cluster_resources().get("CPU", 1))))
+    buckets = ray.data.from_items([{"bucket": i} for i in range(count)], override_num_blocks=tasks)
+    return buckets.map_batches(each, batch_size=None, batch_format="pyarrow")
+
+
+def _read_staged(store: Store, staging: str, count: int, name: str) -> pa.Table:
+    table = store.read_table(f"{staging}/{name}")
+    bucket = (table["content_hash"].to_numpy() % np.uint64(count)).astype(np.int64)
+    id_bucket = (item_hash(table["item_id"], 0, 0, "deal") % np.uint64(count)).astype(np.int64)
+    return table.append_column("bucket", pa.array(bucket)).append_column("id_bucket", pa.array(id_bucket))
+
+
+def _resolve_ids(source: Source, rows: pa.Table) -> pa.Table:
+    kept, bad = clashing_ids(rows)
+    source.quarantine(f"ids-{parts.part_name(rows['id_bucket'][0].as_py())}", bad)
+    return kept
+
+
+def _finish_part(source: Source, excluded: np.ndarray, rows: pa.Table) -> pa.Table:
+    """One bucket of staged rows: de-duplicated, without evaluation prompts, measured in tokens, written."""
+    name = parts.part_name(rows["bucket"][0].as_py())
+    items, duplicates = drop_duplicates(rows)
+    items, overlap = drop_overlap(items, excluded)
+    items, bad = with_lengths(source.run.config, items)
+    if items.num_rows:
+        source.run.store.write_table(
+            f"{source.into}/{name}", items.select(schema.ITEM.names).cast(schema.ITEM)
+        )
+    counts = {
+        "staged": rows.num_rows,
+        "items": items.num_rows,
+        "duplicates": duplicates,
+        "overlap": overlap,
+        "reasons": source.quarantine(name, bad),
+        "prompt_tokens": sum_of(items, "prompt_tokens"),
+        "response_tokens": sum_of(items, "response_tokens"),
+        "longest": _longest(pc.add(items["prompt_tokens"], items["response_tokens"])),
+        "longest_prompt": _longest(items["prompt_tokens"]),
+    }
+    keys = items["prompt_key"].to_pylist() if source.into == EVALUATION else []
+    row = pa.Table.from_pylist([counts])
+    return row.append_column("prompt_keys", pa.array([keys], pa.list_(pa.uint64())))
+
+
+def sum_of(table: pa.Table, column: str) -> int:
+    """Sum of an integer column; 0 for no rows."""
+    return int(table[column].to_numpy().sum())
+
+
+def _longest(lengths: pa.ChunkedArray) -> int:
+    return int(pc.max(lengths).as_py() or 0)

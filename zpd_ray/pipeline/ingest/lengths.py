@@ -1,0 +1,56 @@
+"""Lengths of items in tokens, and which of them the model cannot take."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zpd_ray import schema
+from zpd_ray.config import Config, ModelConfig
+from zpd_ray.engines import ENGINES, tokens
+from zpd_ray.readers.rows import EXCERPT
+
+TOO_LONG = "too long for the model"
+NOT_TOKENISED = "cannot be tokenised"
+
+
+def with_lengths(config: Config, items: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Items with their token columns, and those that the model cannot take."""
+    prompt, response, problem = _lengths(config, items)
+    items = items.append_column("prompt_tokens", pa.array(prompt, pa.int32()))
+    items = items.append_column("response_tokens", pa.array(response, pa.int32()))
+    reason = pa.array([why and why[0] for why in problem], pa.string())
+    bad = pc.is_valid(reason)
+    rejected = items.filter(bad)
+    quarantine = {
+        "source_file": rejected["source_file"],
+        "source_row": rejected["source_row"],
+        "reason": reason.filter(bad),
+        "detail": pa.array([why[1] for why in problem if why], pa.string()),
+        "content": pc.utf8_slice_codeunits(rejected["response"], 0, EXCERPT),
+    }
+    return items.filter(pc.invert(bad)), pa.table(quarantine, schema=schema.QUARANTINE)
+
+
+def _lengths(config: Config, items: pa.Table) -> tuple[list[int], list[int], list[tuple[str, str] | None]]:
+    """Tokens of prompt and response, and per item why the model cannot take it (reason, detail), or None."""
+    if not ENGINES.load(config.engine.name).reads_text:  # words stand for tokens
+        words = [len(text.split()) for text in items["response"].to_pylist()]
+        return [1] * len(words), words, [None] * len(words)
+    tokenizer, limit = _tokenizer(config.model)
+    ids = tokens.encode(tokenizer, items["messages"], items["response"], config.model.separator)
+    prompt, response = [len(row) for row in ids.prompt_ids], [len(row) for row in ids.response_ids]
+    problem: list[tuple[str, str] | None] = []
+    for error, total in zip(ids.error, map(sum, zip(prompt, response, strict=True)), strict=True):
+        too_long = (TOO_LONG, f"{total} tokens, the model takes {limit}") if total > limit else None
+        problem.append((NOT_TOKENISED, error) if error else too_long)
+    return prompt, response, problem
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(model: ModelConfig) -> tuple[Any, int]:
+    tokenizer = tokens.load_tokenizer(model.path)
+    return tokenizer, tokens.max_length(model, tokenizer)

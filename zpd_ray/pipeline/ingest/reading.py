@@ -1,0 +1,66 @@
+"""First pass of ingest: source files -> staged rows, and a quarantine."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import ray
+
+from zpd_ray import graders
+from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.ingest.source import Source
+from zpd_ray.readers.formats import read
+from zpd_ray.readers.items import to_items
+from zpd_ray.readers.shapes import check_columns
+from zpd_ray.readers.sources import SourceFile, expand, fingerprint
+from zpd_ray.terminal import progress
+
+
+def stage_files(source: Source) -> dict[str, Any]:
+    """Every file read in a task, its rows staged or quarantined; the sums over files.
+
+    rows, items; own_ids: whether users gave ids; reasons: of quarantined rows, counted; sources: a
+    fingerprint of each file.
+    """
+    files = expand(source.section.path, source.section.format)
+    rows = [{"file": file, "index": index} for index, file in enumerate(files)]
+    work = partial(_stage_file, source)
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), parts.MAX_BLOCKS))
+    total: dict[str, Any] = {"rows": 0, "items": 0, "own_ids": False, "reasons": Counter(), "sources": []}
+    with progress(f"reading {source.into}", None) as advance:
+        for row in dataset.flat_map(work).iter_rows():
+            total["rows"] += row["rows"]
+            total["items"] += row["items"]
+            total["own_ids"] |= row["own_ids"]
+            total["reasons"].update(json.loads(row["reasons"]))
+            total["sources"] += json.loads(row["sources"])
+            advance(row["rows"])
+    total["sources"].sort(key=lambda file: file["path"])
+    return total
+
+
+def _stage_file(source: Source, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Stage one file in batches; a row of counts for each, and one with the file's fingerprint."""
+    file: SourceFile = row["file"]
+    section, store = source.section, source.run.store
+    grader = graders.load(source.run.config.measure.grader)
+    for number, batch in enumerate(read(file)):
+        columns = dict.fromkeys(name for raw in batch for name in raw.value or ())
+        if number == 0 and columns:
+            check_columns(columns, section)
+        items, bad = to_items(batch, file.path, section, grader)
+        name = f"{row['index']:06d}-{number:06d}.parquet"
+        store.write_table(f"{source.staging}/{name}", items)
+        yield {
+            "rows": len(batch),
+            "items": items.num_rows,
+            "own_ids": "item_id" in section.columns or "item_id" in columns,
+            "reasons": source.quarantine(f"read-{name}", bad),
+            "sources": "[]",
+        }
+    done = {"rows": 0, "items": 0, "own_ids": False, "reasons": "{}"}
+    yield done | {"sources": json.dumps([fingerprint(file)])}
