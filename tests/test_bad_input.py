@@ -15,7 +15,8 @@ import tomli_w
 from typer.testing import CliRunner
 
 from tests import tiny
-from zpd_ray import cli
+from zpd_ray.cli import app as cli
+from zpd_ray.rundir.layout import LOCK
 
 Refused = Callable[..., str]
 Cli = Callable[..., tuple[int, str]]
@@ -128,7 +129,7 @@ def test_unknown_key_and_type_on_the_command_line(refused_at_once: Refused) -> N
 
 
 def test_unknown_method(refused_at_once: Refused) -> None:
-    assert_says(refused_at_once(select={"method": "zdp"}), "select.method", "'zpd' or 'random'", "got 'zdp'")
+    assert_says(refused_at_once(select={"method": "zdp"}), "unknown selection method 'zdp'", "'zpd'?")
 
 
 def test_unknown_grader(refused_at_once: Refused) -> None:
@@ -343,10 +344,11 @@ def test_evaluation_set_that_is_the_pool(local_ray: None, refused: Refused, tmp_
     ids=["gpus", "cpus"],
 )
 def test_more_than_the_cluster_has(
-    cluster: dict[str, Any], asked: tuple[str, ...], local_ray: None, refused_at_once: Refused
+    cluster: dict[str, Any], asked: tuple[str, ...], local_ray: None, refused: Refused, tmp_path: Path
 ) -> None:
-    """Refused, where Ray would wait without a word; and the run directory is not begun."""
-    assert_says(refused_at_once(cluster=cluster), *asked)
+    """Refused, where Ray would wait without a word; and the run directory holds nothing but its lock."""
+    assert_says(refused(cluster=cluster), *asked)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [LOCK]
 
 
 # --- another config, another process ---
@@ -400,7 +402,9 @@ def assert_one_sentence(done: subprocess.CompletedProcess[str]) -> None:
 def test_a_fault_found_by_a_ray_task_is_one_sentence_on_the_terminal(
     run_toml: Callable[..., Path],
 ) -> None:
-    done = run_process("run", str(run_toml(pool={"columns": {"prompt": "txet"}})))
+    cluster = {"actors": 1, "cpus_per_actor": 1, "gpus_per_actor": 0}
+    cluster |= {"cpus_per_train_worker": 1, "gpus_per_train_worker": 0}  # else a line tells what was taken
+    done = run_process("run", str(run_toml(pool={"columns": {"prompt": "txet"}}, cluster=cluster)))
     assert_one_sentence(done)
     assert_says(done.stderr, "prompt = 'txet'", "correct 'columns'")
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

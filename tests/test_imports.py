@@ -25,6 +25,7 @@ MIDDLE = {
     "difficulty",
     "matching",
     "calibration",
+    "machine",
     "measures",
     "rundir",
     "report",

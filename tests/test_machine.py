@@ -114,7 +114,7 @@ def test_a_run_says_what_it_took(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_machine(monkeypatch, 8, gpus=2)
-    config = resolve(config_of(model, tmp_path / "out", actors=3), own_ray=True)
+    config, _ = resolve(config_of(model, tmp_path / "out", actors=3), own_ray=True)
     assert left_out(config.cluster) == set()
     assert capsys.readouterr().err.split("\n")[:-1] == [
         "of 8 cores, 2 GPUs: 3 scoring actors with 1 CPU and 1 GPU each, "
@@ -126,7 +126,7 @@ def test_a_run_says_what_it_took(
 def test_a_cluster_that_was_there_before_is_not_filled(
     model: Path, tmp_path: Path, own_ray: bool, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = resolve(config_of(model, tmp_path / "out", address=address), own_ray)
+    config, _ = resolve(config_of(model, tmp_path / "out", address=address), own_ray)
     assert config.cluster.model_dump(include=set(machine.DERIVED)) == numbers(1, 1, 0, 1, 0)
     assert capsys.readouterr().err == ""
 
@@ -137,16 +137,16 @@ def test_a_resumed_run_keeps_what_changes_results(
     output = tmp_path / "out"
     output.mkdir()
     with_machine(monkeypatch, 8)
-    first = resolve(config_of(model, output), own_ray=True)
+    first, _ = resolve(config_of(model, output), own_ray=True)
     (output / "config.toml").write_text(to_toml(first))
     with_machine(monkeypatch, 4)
-    again = resolve(config_of(model, output), own_ray=True)
+    again, _ = resolve(config_of(model, output), own_ray=True)
     assert differences(first, again) == []
     assert (again.cluster.actors, again.cluster.cpus_per_train_worker) == (4, 8)
-    joined = resolve(config_of(model, output, address="auto"), own_ray=True)
+    joined, _ = resolve(config_of(model, output, address="auto"), own_ray=True)
     assert differences(first, joined) == []
     assert joined.cluster.actors == 1
-    given = resolve(config_of(model, output, cpus_per_train_worker=2), own_ray=True)
+    given, _ = resolve(config_of(model, output, cpus_per_train_worker=2), own_ray=True)
     assert differences(first, given) == ["cluster.cpus_per_train_worker: 8.0 -> 2.0"]
 
 

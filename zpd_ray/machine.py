@@ -20,7 +20,6 @@ from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ENGINES
 from zpd_ray.rundir.store import Store
-from zpd_ray.terminal import say
 
 # Keys of ``cluster`` that follow from the machine: those that change results, and the one that does not.
 BINDING = ("cpus_per_actor", "gpus_per_actor", "cpus_per_train_worker", "gpus_per_train_worker")
@@ -38,20 +37,21 @@ class Machine:
     memory: int
 
 
-def resolve(config: Config, own_ray: bool) -> Config:
-    """The config with every resource as a number, and one line about what follows from this machine.
+def resolve(config: Config, own_ray: bool) -> tuple[Config, str]:
+    """The config with every resource as a number; a line about what follows from this machine, or nothing.
 
     own_ray: a Ray is started for the run; it has none yet. Raises ZpdError when the output cannot be opened.
     """
     missing = left_out(config.cluster)
     known = _recorded(config.output, missing)
     missing -= known.keys()
+    told = ""
     if own_ray and config.cluster.address == "local" and missing:
         given = {key: getattr(config.cluster, key) for key in DERIVED if key not in missing}
         machine = this_machine()
         known = derive(config, machine, given | known)
-        say(_told(config, machine, known))
-    return config.model_copy(update={"cluster": config.cluster.model_copy(update=known)})
+        told = _told(config, machine, known)
+    return config.model_copy(update={"cluster": config.cluster.model_copy(update=known)}), told
 
 
 def left_out(cluster: ClusterConfig) -> set[str]:

@@ -118,7 +118,7 @@ def test_wrong_answers_are_of_the_kind_of_the_right_one(
 
 
 def test_items_without_tokens_are_errors(engine_at: Callable[..., SimulatedEngine]) -> None:
-    table = items(3).set_column(4, "response_tokens", pa.array([5, 0, None], pa.int32()))
+    table = items(3).set_column(5, "response_tokens", pa.array([5, 0, None], pa.int32()))
     scores = engine_at().score(table)
     assert scores.error == [None, "the response has no tokens", "the response has no tokens"]
     assert np.isnan(scores.nll).tolist() == [False, True, True]

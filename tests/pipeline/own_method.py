@@ -6,11 +6,13 @@ prompt over that of the response alone; what the prompt makes harder (1 and abov
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pyarrow as pa
 
 from zpd_ray.config import SelectConfig
-from zpd_ray.engines import Engine
+from zpd_ray.engines import Engine, ModelRef
 from zpd_ray.measures import Measure, without_prompt
 from zpd_ray.selection import Candidates
 
@@ -49,3 +51,22 @@ class ShortOfARow(ResponseAlone):
 
 class Mistaken(Ifd):
     needs = ("tests.pipeline.own_method:ShortOfARow",)
+
+
+class ByProxy(Measure):
+    """NLL under another model than the run's, whose directory is in the driver's environment."""
+
+    columns = pa.schema([("nll_proxy", pa.float32())])
+
+    def model(self, stage: ModelRef) -> ModelRef:
+        return ModelRef(os.environ["ZPD_TEST_PROXY"])
+
+    def measure(self, engine: Engine, items: pa.Table, stage: int) -> pa.Table:
+        return pa.table([pa.array(engine.score(items).nll)], schema=self.columns)
+
+
+class LeastForProxy(Ifd):
+    needs = ("tests.pipeline.own_method:ByProxy",)
+
+    def score(self, items: Candidates, select: SelectConfig) -> np.ndarray:
+        return -items.measured[self.needs[0]]["nll_proxy"].to_numpy().astype(float)

@@ -18,6 +18,7 @@ from zpd_ray.report.summary import print_summary
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import check_run, locked
 from zpd_ray.rundir.layout import STEPS, StageFiles, Step
+from zpd_ray.terminal import say
 
 
 def perform(command: str, config: Config) -> None:
@@ -25,8 +26,11 @@ def perform(command: str, config: Config) -> None:
 
     Everything that needs no Ray is checked before it starts: config, inputs, the lock on the run directory.
     """
-    opened = check_run(resolve(config, own_ray=not ray.is_initialized()))
+    config, taken = resolve(config, own_ray=not ray.is_initialized())
+    opened = check_run(config)
     with locked(opened.store):
+        if taken:
+            say(taken)
         try:
             with Session(opened) as session:
                 _perform(command, session)

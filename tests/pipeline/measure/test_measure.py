@@ -21,8 +21,10 @@ from zpd_ray import schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
+from zpd_ray.engines.transformers import TransformersEngine
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.commands import perform
 from zpd_ray.pipeline.ingest.ingest import ingest
 from zpd_ray.pipeline.measure.measure import measure
 from zpd_ray.rundir import Run, Store
@@ -202,3 +204,29 @@ def test_failed_rows_are_counted_and_too_many_stop_the_run(
     ours = {row["item_id"]: row["nll"] for row in table_of(store, INTO).to_pylist() if row["error"] is None}
     theirs = dict(zip(sound["item_id"].to_pylist(), sound["nll"].to_pylist(), strict=True))
     assert ours == pytest.approx({item: theirs[item] for item in ours}, abs=1e-5)
+
+
+def test_a_measure_may_ask_another_model(
+    local_ray: None, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scoring actors start anew with it: a proxy of another width and another tokenizer."""
+    proxy = tiny.build_model(tmp_path / "proxy", layers=1, heads=1, chat=True, seed=1)
+    monkeypatch.setenv("ZPD_TEST_PROXY", str(proxy))
+    pool = write_jsonl(tmp_path / "pool.jsonl", questions(20))
+    values = {
+        "output": str(tmp_path / "run"),
+        "stages": 1,
+        "pool": {"path": str(pool)},
+        "model": {"path": str(model_dir)},
+        "select": {"budget": {"items": 5}, "method": "tests.pipeline.own_method:LeastForProxy"},
+    }
+    config, store = validate(values), Store(str(tmp_path / "run"))
+    perform("measure", config)
+    items = table_of(store, "pool")
+    for path, column, directory in (
+        (model_dir, "nll", "answers"),
+        (proxy, "nll_proxy", "tests.pipeline.own_method.ByProxy"),
+    ):
+        measured = table_of(store, f"stages/00/measurements/{directory}")[column].to_numpy()
+        expected = TransformersEngine(config, ModelRef(str(path))).score(items).nll
+        np.testing.assert_allclose(measured, expected, atol=1e-5)
