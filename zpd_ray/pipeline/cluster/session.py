@@ -97,7 +97,7 @@ class Session:
 
     def ability_actor(self) -> Any:
         """The central actor. It takes no CPU, and is restarted when it dies (then empty)."""
-        from zpd_ray.pipeline.fit.ability import AbilityActor
+        from zpd_ray.pipeline.fit.actor import AbilityActor
 
         if self._ability is None:
             actor = ray.remote(AbilityActor)

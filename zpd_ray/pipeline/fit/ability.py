@@ -1,4 +1,4 @@
-"""The central actor: collects the integer statistics of every part and fits the stage."""
+"""Fit a stage: tasks count the answers in each part, the central actor adds them up and fits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 import ray
 
-from zpd_ray.calibration import Fit, Statistics, fit_stage
-from zpd_ray.config import AbilityConfig
+from zpd_ray.calibration import Fit, Statistics
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.rundir import Run
@@ -20,35 +19,7 @@ from zpd_ray.rundir.records import load_fit, save_fit
 
 # A restarted actor has lost its statistics; they are collected anew, so many times.
 ATTEMPTS = 3
-TOGETHER = 64
 ARRIVAL_SECONDS = 60.0  # without a further task's arriving
-
-
-class AbilityActor:
-    """Statistics of one fit, keyed by a task's first part, so that a repeated task is no double count."""
-
-    def __init__(self) -> None:
-        self.begin("")
-
-    def begin(self, fit: str) -> None:
-        """Forget what belongs to other fits; what still arrives from them is not taken."""
-        self._fit, self._seen, self._parts = fit, set[str](), list[Statistics]()
-
-    def observe(self, fit: str, part: str, statistics: Statistics) -> None:
-        """Take the statistics of a task, once."""
-        if fit == self._fit and part not in self._seen:
-            self._seen.add(part)
-            self._parts.append(statistics)
-            if len(self._parts) == TOGETHER:  # each sum takes time by its number of cells
-                self._parts = [Statistics.merge(self._parts)]
-
-    def observed(self) -> int:
-        """How many tasks have reported."""
-        return len(self._seen)
-
-    def fit(self, config: AbilityConfig, stage: int, previous: Fit | None) -> Fit:
-        """The fit of the stage from all observed parts."""
-        return fit_stage(Statistics.merge(self._parts), config, stage, previous)
 
 
 def fit_ability(session: Session, stage: int) -> Fit:
