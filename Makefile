@@ -15,7 +15,7 @@ test: .venv/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --durations=20
 
 # What the package itself needs: enough for the quickstart.
 .venv/ready: pyproject.toml .ci/constraints.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers give way to every other process, and tests on the other core would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-# Tests of a group share a worker of pytest-xdist, and with it what is costly to start; groups go to whichever
-# worker is free, the largest first. The first place that fits counts; other tests on Ray belong to "ray".
+# Tests of a group share a worker of pytest-xdist, and with it what is costly to start: a Ray, a run of the
+# quickstart, the engines of vLLM. The first place that fits counts; elsewhere a file is a group.
 GROUPS = {
     "tests/engines/test_vllm": "vllm",
     "tests/cluster/test_two_nodes": "nodes",
@@ -28,20 +29,29 @@ GROUPS = {
     "tests/test_bad_input": "ingest",
     "tests/pipeline/measure/test_measure": "measure",
     "tests/pipeline/train/test_train": "train",
-    "tests/pipeline": "ray",  # and the run of the quickstart
-    "tests/chaos": "ray",
+    "tests/pipeline/test_run": "simulated",
+    "tests/pipeline/select": "simulated",
+    "tests/pipeline/cluster": "simulated",
+    "tests/pipeline/test_own_method": "simulated",
+    "tests/pipeline": "quickstart",
+    "tests/chaos": "quickstart",
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share something costly stay together; the others go to whichever worker is free."""
-    for item in items:
-        group = next((group for place, group in GROUPS.items() if item.nodeid.startswith(place)), "")
-        if "local_ray" in getattr(item, "fixturenames", ()):
-            group = group or "ray"
-        if group:
-            item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole groups go to whichever worker is free.
+
+    Not by marks: pytest-xdist 3.8 adds a test's group to its id in a way that pytest 9.2 does not see.
+    """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            place = next((place for place in GROUPS if nodeid.startswith(place)), None)
+            return GROUPS[place] if place else nodeid.partition("::")[0]
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
