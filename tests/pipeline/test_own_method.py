@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from tests.pipeline.conftest import Simulate, table_of
@@ -21,16 +22,22 @@ def test_it_goes_through_the_loop_beside_another(plain_run: tuple[Config, Store]
     """Its column is measured, row by row beside the answers; what it selects is the top by its own score."""
     zpd, plain = plain_run
     _, store = simulate(
-        stages=1, pool={"path": zpd.pool.path}, select={"method": OWN, "beside": ["zpd"], "replay": 0.0}
+        stages=1, pool={"path": zpd.pool.path}, select={"method": OWN, "beside": ["zpd"], "replay": 0.1}
     )
     assert store.names(ALONE) == store.names("pool")
     answers, alone = table_of(store, "stages/00/measurements/answers"), table_of(store, ALONE)
     ratio = ratios(answers, alone)
     eligible = np.flatnonzero(ratio < 1)
-    best = eligible[np.argsort(-ratio[eligible], kind="stable")][:150]
+    order = answers["item_id"].take(eligible[np.argsort(-ratio[eligible], kind="stable")]).to_pylist()
     selected = table_of(store, "stages/00/selected").sort_by("rank")
-    assert selected["item_id"].to_pylist() == answers["item_id"].take(best).to_pylist()
-    np.testing.assert_allclose(selected["score"].to_numpy(), ratio[best])
+    zone, replay = (selected.filter(pc.equal(selected["reason"], reason)) for reason in ("zone", "replay"))
+    again = set(replay["item_id"].to_pylist())  # drawn from mastered items, before the zone is filled
+    assert len(again) == 15
+    assert zone["item_id"].to_pylist() == [name for name in order if name not in again][:135]
+    by_id = dict(zip(answers["item_id"].to_pylist(), ratio, strict=True))
+    np.testing.assert_allclose(
+        zone["score"].to_numpy(), [by_id[name] for name in zone["item_id"].to_pylist()]
+    )
     assert set(store.read_json("stages/00/measured.json")) == {
         "answers",
         "tests.pipeline.own_method:ResponseAlone",
