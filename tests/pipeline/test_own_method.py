@@ -32,12 +32,11 @@ def test_it_goes_through_the_loop_beside_another(plain_run: tuple[Config, Store]
     selected = table_of(store, "stages/00/selected").sort_by("rank")
     zone, replay = (selected.filter(pc.equal(selected["reason"], reason)) for reason in ("zone", "replay"))
     again = set(replay["item_id"].to_pylist())  # drawn from mastered items, before the zone is filled
-    assert len(again) == 15
-    assert zone["item_id"].to_pylist() == [name for name in order if name not in again][:135]
+    assert 0 < len(again) < 20
+    chosen = [name for name in order if name not in again][: 150 - len(again)]
+    assert zone["item_id"].to_pylist() == chosen
     by_id = dict(zip(answers["item_id"].to_pylist(), ratio, strict=True))
-    np.testing.assert_allclose(
-        zone["score"].to_numpy(), [by_id[name] for name in zone["item_id"].to_pylist()]
-    )
+    np.testing.assert_allclose(zone["score"].to_numpy(), [by_id[name] for name in chosen])
     assert set(store.read_json("stages/00/measured.json")) == {
         "answers",
         "tests.pipeline.own_method:ResponseAlone",
