@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -78,6 +79,11 @@ def test_an_adapter_that_was_damaged_after_training_stops_the_run(
     assert "the engine does not serve what was trained" in again.stderr
     assert "Traceback" not in again.stderr
     assert not (run / "stages/00/metrics.json").exists()
+
+
+def dispatchers() -> list[psutil.Process]:
+    """Processes of this test's Ray that hand out parts."""
+    return descendants(os.getpid(), "ray::MapWorker(Map(Dispatcher))")
 
 
 class Flaky(Scorer):
@@ -156,11 +162,12 @@ def test_one_process_hands_out_all_parts_and_where_it_is_killed_another_goes_on(
     with Session(Run(config, store)) as session:
         ingest(session.run)
     killed: list[int] = []
+    before = {process.pid for process in dispatchers()}  # that of an earlier test may still be ending
 
     def kill() -> None:
         while not store.names("measured"):
             time.sleep(0.05)
-        found = descendants(os.getpid(), "ray::MapWorker(Map(Dispatcher))")
+        found = [process for process in dispatchers() if process.pid not in before]
         killed.extend(process.pid for process in found)
         for process in found:
             process.kill()
