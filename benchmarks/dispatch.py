@@ -109,7 +109,9 @@ def measure_pool(directory: Path, scorers: int, parts: int, seconds: float) -> N
     perform("measure", config)
     driver = time.process_time() - looker.driver
     looker.done.set()
-    written = [os.stat(file).st_mtime for file in Path(config.output).glob("stages/00/measurements/answers/*")]
+    written = [
+        os.stat(file).st_mtime for file in Path(config.output).glob("stages/00/measurements/answers/*")
+    ]
     for title, count in looker.most.most_common():
         print(f"{count:6d}  {title}")
     print(f"{looker.most.total():6d}  in all, {looker.memory / 2**30:.1f} GiB that they do not share")
