@@ -106,7 +106,7 @@ def _gpus() -> int:
 
 def _copies(config: Config, machine: Machine) -> int:
     """How many scoring actors the machine has room for, each with a core and the weights of its own."""
-    if config.engine.name == "simulated":
+    if not ENGINES.load(config.engine.name).has_weights:
         return machine.cores
     directory = Path(config.model.path)
     if not directory.is_dir():  # of the hub: its size is not known before it is here

@@ -62,9 +62,9 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     zone = _find(scoring, "zone", amount.value - replay.top.weight, small)
     if zone.top.rows + replay.top.rows == 0:
         raise ZpdError(
-            f"stage {fit.stage} has nothing to select: every measured item was trained on before, or none "
-            f"fits the budget of {amount.value} {amount.unit}; use fewer stages, another "
-            "budget, or select.allow_trained"
+            f"stage {fit.stage} has nothing to select: every measured item was trained on before, got the "
+            f"score NaN from {method}, or none fits the budget of {amount.value} {amount.unit}; use fewer "
+            "stages, another budget, select.allow_trained, or another method"
         )
     warn = partial(_warnings, run, method, amount, zone.top, replay.top)
     after_zone = Starts(replay.starts.keys, replay.starts.rows + zone.top.rows)
