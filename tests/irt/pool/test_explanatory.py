@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, xlog1py, xlogy
 
 from zpd_ray.irt import Prior, fit_explanatory, posterior_difficulty
 from zpd_ray.irt.pool import curves, design, marginal
@@ -57,6 +57,46 @@ def test_derivatives_agree_with_differences(guessing):
         above, below = (marginal.objective(data, phi + sign * step, False) for sign in (1, -1))
         assert gradient[i] == pytest.approx((above[0] - below[0]) / 2e-5, abs=1e-6)
         assert hessian[i] == pytest.approx((above[1] - below[1]) / 2e-5, rel=1e-5, abs=1e-3)
+
+
+def test_items_with_and_without_a_floor_in_one_pool_agree_with_plain_quadrature():
+    rng = np.random.default_rng(11)
+    k = rng.integers(0, 4, (3, 40))
+    s, x = rng.binomial(k, 0.5), rng.normal(size=(40, 1))
+    c, freq = np.where(np.arange(40) % 2, 0.25, 0.0), rng.integers(1, 4, 40).astype(float)
+    theta, gamma, sigma = np.array([0.3, -0.5, 0.8]), 0.4, 0.7
+    value, _, _ = marginal.objective(
+        design.build(s, k, x, c, freq), np.array([*theta, gamma, np.log(sigma)]), False
+    )
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    b = gamma * x + sigma * nodes  # (n_items, n_nodes)
+    p = c[:, None] + (1 - c[:, None]) * expit(theta[:, None, None] - b)
+    likelihood = np.exp((xlogy(s[..., None], p) + xlog1py((k - s)[..., None], -p)).sum(axis=0))
+    assert value == pytest.approx(freq @ np.log(likelihood @ weights / weights.sum()), abs=1e-8)
+
+
+def test_a_pool_of_mixed_floors_recovers_ability():
+    rng = np.random.default_rng(12)
+    x, c = rng.normal(size=(4000, 1)), np.where(np.arange(4000) % 2, 0.25, 0.0)
+    theta, b = np.array([0.3, 1.0]), 0.8 * x[:, 0] + 0.5 * rng.normal(size=4000)
+    k = np.full((2, 4000), 3)
+    s = rng.binomial(k, c + (1 - c) * expit(theta[:, None] - b))
+    fit = fit_explanatory(s, k, x, c)
+    assert np.abs((fit.theta - theta) / fit.theta_se).max() < 4
+    assert fit.flags == ()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_curves_hold_to_their_ends(seed):
+    """The lowest item of a pool falls on the first point of the table, or by rounding just under it."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(200, 1))
+    data = design.build(
+        rng.binomial(1, 0.5, (1, 200)), np.ones((1, 200), int), x, np.zeros(200), np.ones(200)
+    )
+    phi = np.array([0.2, rng.uniform(0.5, 10.0), np.log(0.02)])
+    one, other = (of.objective(data, phi, False) for of in (marginal, curves))
+    np.testing.assert_allclose(one[1], other[1], atol=1e-3, rtol=1e-5)
 
 
 def test_curves_agree_with_item_by_item_quadrature():

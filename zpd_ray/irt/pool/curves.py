@@ -59,7 +59,8 @@ def pays(design: Design) -> bool:
 def tabulate(latent: Latent, low: float, high: float, c: float, successes: Array, trials: Array) -> Table:
     """Posterior of a fictitious item at each u from low to high; successes, trials: (n_respondents,)."""
     step = STEP * latent.sigma
-    u = low + step * np.arange(-1.0, np.ceil((high - low) / step) + 3.0)
+    # two points before `low`: rounding may place the lowest u just under its own point
+    u = low + step * np.arange(-2.0, np.ceil((high - low) / step) + 3.0)
     ones = np.ones((u.size, 1))
     block = Block(
         slice(None),

@@ -47,6 +47,15 @@ class Design:
             return row_sums(self.trials)
         return np.asarray(self.trials @ self.freq, np.float64)
 
+    def free_totals(self) -> Array:
+        """Successes by respondent on items that cannot be guessed, weighted by freq. (n_respondents,)"""
+        if len(self.floors) == 1:
+            return self.totals if self.floors[0][0] == 0.0 else np.zeros_like(self.totals)
+        free = [columns for c, columns in self.floors if c == 0.0]
+        if not free:
+            return np.zeros_like(self.totals)
+        return np.asarray(self.successes[:, free[0]] @ self.freq[free[0]], np.float64)
+
     @property
     def most(self) -> Array:
         """Largest number of trials of a respondent on one item. (n_respondents,)"""

@@ -135,9 +135,9 @@ def objective(design: Design, phi: Array, with_hessian: bool) -> tuple[float, Ar
         _add_gradient(sums, block, found, latent)
         if sums.hessian is not None:
             _add_covariance(sums.hessian, block, found, latent)
-    if all(c == 0.0 for c, _ in design.floors):
-        sums.value += float(design.totals @ latent.theta)
-        sums.gradient[: latent.theta.size] += design.totals
+    free = design.free_totals()
+    sums.value += float(free @ latent.theta)
+    sums.gradient[: latent.theta.size] += free
     return sums.value, sums.gradient, sums.hessian
 
 
