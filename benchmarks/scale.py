@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -35,6 +36,7 @@ from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.hashing import mix
 from zpd_ray.rundir import Run, Store
+from zpd_ray.rundir.layout import POOL
 
 HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype="<u2")
 RESPONSE = "It is that many."
@@ -175,7 +177,8 @@ def peer(directory: Path, per_part: int) -> None:
     """Fit and select as a script of one's own would: everything in memory, one sort; checks the selection."""
     from zpd_ray import matching
     from zpd_ray.calibration import fit_stage
-    from zpd_ray.pipeline.fit.ability import part_statistics
+    from zpd_ray.irt import Counts
+    from zpd_ray.pipeline.fit.ability import followed_parts, part_statistics
     from zpd_ray.selection.keys import item_hash, sort_key
 
     config = config_of(directory, per_part)
@@ -183,7 +186,12 @@ def peer(directory: Path, per_part: int) -> None:
 
     def work() -> None:
         measured = pq.read_table(store.path("stages/00/measurements/answers"))
-        counts = part_statistics(Run(config, store), 0, "")
+        run = Run(config, store)
+        names = store.names(POOL)[: followed_parts(run)]
+        history = Counts.merge(
+            [h for name in names if (h := part_statistics(run, 0, name, True).history) is not None]
+        )
+        counts = replace(part_statistics(run, 0, "", False), history=history)
         fit = fit_stage(counts, config.ability, 0, None)
         nll, right, responses = (
             measured[name].to_numpy().astype(float) for name in ("nll", "successes", "rollouts")

@@ -1,26 +1,23 @@
-"""One stage's fit: from integer counts of (NLL bin, options, successes, rollouts) to ability and difficulty.
+"""One stage's fit: how difficulty follows from what the stage measured, and the ability of its model.
 
-Scale. Stage 0 sets it: log NLL is standardised to z by the pool's median and spread, and the mean difficulty
-of the pool is 0. Later stages keep that standardisation and are linked by their *anchors*, the items never
-trained on: their mean difficulty, weighted by the information p (1 - p) that they had at the stage before, is
-what it was then (mean-mean linking, Kolen & Brennan 2014, Test Equating, section 6.2, with weights). What the
-model has learnt then shows as a rise of theta, and an item whose NLL fell more than the anchors' has become
-easier. Without the weights the link hangs on hopeless and mastered items, whose logits move with the slope
-more than with the model (docs/decisions.md).
-
-The paper (arXiv 2601.10986) does not say how stages share a scale; this is our choice.
+Two models on one scale. *Ability* follows the same items over all stages (zpd_ray.ability). *Calibration*
+ranks the pool at one stage, and takes the NLL of that stage, which says far more of the stage's responses
+than an older one does: log NLL is standardised to z by the pool's median and spread at stage 0,
+b = gamma (z - origin) + residual, with gamma, the residual's sd and theta from the stage's own responses. A
+shift then puts its theta where ability is; p depends on theta - b alone, so that no ranking hangs on it.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlog1py, xlogy
 
 from zpd_ray import irt
+from zpd_ray.ability import Ability, Standing, ability_prior, estimate
 from zpd_ray.config import AbilityConfig
 from zpd_ray.difficulty import (
     Scale,
@@ -39,52 +36,39 @@ from zpd_ray.matching import probability
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# Slope of b on z before any data: one logit per standard deviation of log NLL, loosely held. It decides only
-# where responses say nothing, as when all of them are wrong.
-SLOPE_MEAN, SLOPE_SD = 1.0, 3.0
-SIGMA_LOG_SD = 1.0
-CONVENTION = "logits; slope 1; mean b = 0 over the pool at stage 0; later stages linked by untrained items"
+CONVENTION = "logits; slope 1; mean b = 0 over the pool at stage 0; stages on one scale by the same items"
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the fit of a stage sees of the anchors, in integers that add over parts.
+    """What the fit of a stage sees, in integers that add over parts.
 
-    answers: counted by ``nll_bin``, ``options`` (0 where answers cannot be guessed), ``successes`` and
-    ``trials``. links: the same items by their NLL bin at the stage before (``before``) and at this one
-    (``now``); None at stage 0.
+    answers: items never trained on, counted by ``nll_bin``, ``options`` (0 where answers cannot be guessed),
+    ``successes`` and ``trials`` of this stage. history: all items of some parts by what they answered at
+    every stage (``ability.count_history``); None of the other parts.
     """
 
     answers: irt.Counts
-    links: irt.Counts | None = None
+    history: irt.Counts | None
 
     @staticmethod
     def of(
-        nll: Floats, options: Integers, successes: Integers, rollouts: Integers, before: Floats | None = None
+        nll: Floats,
+        options: Integers,
+        successes: Integers,
+        rollouts: Integers,
+        history: irt.Counts | None = None,
     ) -> Statistics:
-        """Count items: arrays of shape (n,), ``nll`` and ``before`` in nats per token.
-
-        before: NLL at the stage before; None at stage 0.
-        """
-        now = bin_of(nll)
-        answers = irt.Counts.of(nll_bin=now, options=options, successes=successes, trials=rollouts)
-        links = None if before is None else irt.Counts.of(before=bin_of(before), now=now)
-        return Statistics(answers, links)
+        """Count items: arrays of shape (n,), ``nll`` in nats per token."""
+        answers = irt.Counts.of(nll_bin=bin_of(nll), options=options, successes=successes, trials=rollouts)
+        return Statistics(answers, history)
 
     @staticmethod
     def merge(parts: list[Statistics]) -> Statistics:
         """Sum over parts, in any order."""
-        links = [p.links for p in parts if p.links is not None]
+        followed = [p.history for p in parts if p.history is not None]
         answers = irt.Counts.merge([p.answers for p in parts])
-        return Statistics(answers, irt.Counts.merge(links) if links else None)
-
-
-@dataclass(frozen=True)
-class Ability:
-    """theta of a model and its standard error, in logits."""
-
-    theta: float
-    se: float
+        return Statistics(answers, irt.Counts.merge(followed) if followed else None)
 
 
 @dataclass(frozen=True)
@@ -166,37 +150,52 @@ class Fit:
     @staticmethod
     def from_json(values: dict[str, Any]) -> Fit:
         """The inverse of ``to_json``."""
+        stages = [Standing(**standing) for standing in values["ability"]["stages"]]
         parts = {
-            "ability": Ability(**values["ability"]),
+            "ability": Ability(**(values["ability"] | {"stages": stages})),
             "calibration": Calibration(**values["calibration"]),
         }
         return Fit(**(values | parts))
 
 
 def fit_stage(statistics: Statistics, config: AbilityConfig, stage: int, previous: Fit | None) -> Fit:
-    """Fit a stage from the counts of its anchors, linked to the stage before.
+    """Fit a stage from its counts; ``previous`` gives the standardisation of log NLL.
 
-    Raises ZpdError when there are no anchors.
+    Raises ZpdError when there are no items that were never trained on.
     """
-    answers = statistics.answers
-    if answers.n_items == 0:
+    answers, history = statistics.answers, statistics.history
+    if answers.n_items == 0 or history is None or history.n_items == 0:
         raise ZpdError(
             f"stage {stage} has no measured item that was not trained on, so ability has nothing to stand "
             "on; lower select.budget or stages"
         )
     scale = _scale(answers, previous)
+    ability = estimate(history, scale, config)
     z = standardise(log_nll_of_bin(answers["nll_bin"]), scale)
     origin = float(answers.freq @ z / answers.freq.sum())
     fit_kind = _feedback if config.calibration == "feedback" else _explanatory
-    fit = fit_kind(answers, z, Standard(stage, scale, origin), config)
-    if previous is None or statistics.links is None:
-        return fit
-    shift = _shift(statistics.links, previous, fit)
-    return replace(
-        fit,
-        ability=replace(fit.ability, theta=fit.ability.theta + shift),
-        calibration=replace(fit.calibration, shift=shift),
+    own = fit_kind(answers, z, Standard(stage, scale, origin), config)
+    return Fit(
+        stage=stage,
+        ability=ability,
+        calibration=replace(own.calibration, shift=ability.theta - own.theta),
+        loglik=own.loglik,
+        grad_norm=own.grad_norm,
+        n_items=answers.n_items,
+        n_responses=int(answers.freq @ answers["trials"]),
+        n_right=int(answers.freq @ answers["successes"]),
+        flags=own.flags,
     )
+
+
+class Own(NamedTuple):
+    """A stage's calibration before it is put on the scale of ability, and the theta that goes with it."""
+
+    theta: float
+    calibration: Calibration
+    loglik: float
+    grad_norm: float
+    flags: list[str]
 
 
 @dataclass(frozen=True)
@@ -213,32 +212,14 @@ class Standard:
         return Calibration(stage=self.stage, kind=kind, **(known | values))
 
 
-def _shift(links: irt.Counts, previous: Fit, fit: Fit) -> float:
-    """What must be added to the new fit's difficulties for its anchors to keep their weighted mean."""
-    before = previous.calibration.expected_difficulty(links["before"])
-    p = probability(previous.ability.theta, before)
-    weight = links.freq * p * (1.0 - p)
-    # Where all anchors are so far from theta that their information underflows, they count alike.
-    weight = weight if weight.sum() > 0 else links.freq.astype(np.float64)
-    now = fit.calibration.expected_difficulty(links["now"])
-    return float(weight @ (before - now) / weight.sum())
-
-
 def _scale(answers: irt.Counts, previous: Fit | None) -> Scale:
     if previous is not None:
         return Scale(previous.calibration.location, previous.calibration.scale)
     return robust_scale(answers["nll_bin"], answers.freq)
 
 
-def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> Fit:
+def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> Own:
     """theta, gamma and sigma by marginal MAP, b integrated out (irt.fit_explanatory)."""
-    prior = irt.Prior(
-        theta_sd=config.theta_sd,
-        gamma_mean=SLOPE_MEAN,
-        gamma_sd=SLOPE_SD,
-        sigma_median=config.sigma,
-        sigma_log_sd=SIGMA_LOG_SD,
-    )
     fit = irt.fit_explanatory(
         answers["successes"][None, :],
         answers["trials"][None, :],
@@ -246,7 +227,7 @@ def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: Abi
         guess_floor(answers["options"]),
         freq=answers.freq,
         origin=np.array([standard.origin]),
-        prior=prior,
+        prior=ability_prior(config),
     )
     slope = ["slope_not_positive"] if fit.gamma[0] <= 0 else []
     calibration = standard.calibration(
@@ -256,12 +237,11 @@ def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: Abi
         sigma=float(fit.sigma),
         sigma_se=_finite(fit.sigma_se),
     )
-    ability = Ability(float(fit.theta[0]), float(fit.theta_se[0]))
     flags = [*fit.flags, *slope]
-    return _fit(answers, ability, calibration, float(fit.loglik), float(fit.grad_norm), flags)
+    return Own(float(fit.theta[0]), calibration, float(fit.loglik), float(fit.grad_norm), flags)
 
 
-def _feedback(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> Fit:
+def _feedback(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> Own:
     """theta by MAP with difficulties fixed at z + lambda (1 - 2 s/k) (irt.ability)."""
     strength, successes, trials = config.feedback_strength, answers["successes"], answers["trials"]
     b = feedback_difficulty(z - standard.origin, successes, trials, strength)
@@ -283,7 +263,7 @@ def _feedback(answers: irt.Counts, z: Floats, standard: Standard, config: Abilit
         "feedback", gamma=1.0, gamma_se=None, sigma=0.0, sigma_se=None, feedback_strength=strength
     )
     flags = [flag for flag in found.flags if flag]
-    return _fit(answers, Ability(theta, float(found.se[0])), calibration, loglik, grad_norm, flags)
+    return Own(theta, calibration, loglik, grad_norm, flags)
 
 
 def _loglik(answers: irt.Counts, theta: float, b: Floats, guess: Floats) -> tuple[float, float]:
@@ -294,27 +274,6 @@ def _loglik(answers: irt.Counts, theta: float, b: Floats, guess: Floats) -> tupl
     slope = (p - guess) * (1.0 - p) / (1.0 - guess)  # dp / dtheta
     loglik = xlogy(right, p).sum() + xlog1py(wrong, -p).sum()
     return float(loglik), float((slope * (right / p - wrong / (1.0 - p))).sum())
-
-
-def _fit(
-    answers: irt.Counts,
-    ability: Ability,
-    calibration: Calibration,
-    loglik: float,
-    grad_norm: float,
-    flags: list[str],
-) -> Fit:
-    return Fit(
-        calibration.stage,
-        ability,
-        calibration,
-        loglik,
-        grad_norm,
-        n_items=answers.n_items,
-        n_responses=int(answers.freq @ answers["trials"]),
-        n_right=int(answers.freq @ answers["successes"]),
-        flags=flags,
-    )
 
 
 def _finite(value: float) -> float | None:

@@ -19,6 +19,7 @@ TOLERANCE = 1e-6
 # From here one Newton step ends at rounding (its error is of the order of the square), and moves the
 # Hessian by less than a relative 1e-4: it is not computed again.
 LAST_STEP = 1e-4
+SMALL = 1e-3  # a gradient above this many standard errors is no maximum, whatever the steps looked like
 LAST_STEP_SAMPLED = 5e-2  # the same for data so many that a sample gives the curvature: closer to quadratic
 
 
@@ -95,7 +96,10 @@ def maximise(
         if curvature is None and decrement < last_step:
             x = x + step
             value, gradient, _ = objective(x, False)
-            return Maximum(x, value, gradient, np.asarray(hessian), True, iteration + 1)
+            if _small(gradient, np.asarray(hessian)):
+                return Maximum(x, value, gradient, np.asarray(hessian), True, iteration + 1)
+            value, gradient, hessian = objective(x, True)
+            continue
         if (
             curvature is not None
             and np.isfinite(previous)
@@ -133,4 +137,11 @@ def _finish(
     value, gradient, hessian = state
     if hessian is None:
         value, gradient, hessian = objective(x, True)
+    converged = converged and _small(gradient, np.asarray(hessian))
     return Maximum(x, value, gradient, np.asarray(hessian), converged, n_iterations)
+
+
+def _small(gradient: Array, hessian: Array) -> bool:
+    """Whether each parameter, moved alone, has less than SMALL of its own standard error to go."""
+    curvature = np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-12))
+    return bool((np.abs(gradient) <= SMALL * np.maximum(curvature, 1e-3)).all())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from zpd_ray.irt.flags import FLAGS
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.fit.ability import fit_ability
 from zpd_ray.pipeline.ingest.ingest import ingest
@@ -39,9 +40,12 @@ def measure(session: Session, stage: int) -> Details:
 def fit(session: Session, stage: int) -> Details:
     """Measurements of the stage, NLLs of the stage before -> ability theta, calibration of difficulty b."""
     fit = fit_ability(session, stage)
-    flags = f" ({', '.join(fit.flags)})" if fit.flags else ""
-    say(f"stage {stage}: theta = {fit.ability.theta:.3f} +- {fit.ability.se:.3f} logits{flags}")
-    return {"theta": fit.ability.theta, "theta_se": fit.ability.se}
+    ability, last = fit.ability, fit.ability.stages[-1]
+    gain = f", {last.gain:+.2f} +- {last.gain_se:.2f} since stage 0" if len(ability.stages) > 1 else ""
+    say(f"stage {stage}: theta = {ability.theta:.2f} +- {ability.se:.2f} logits{gain}")
+    for flag in dict.fromkeys([*ability.flags, *fit.flags]):
+        say(f"  note: {FLAGS.get(flag, flag)}")
+    return {"theta": ability.theta, "theta_se": ability.se}
 
 
 def select(session: Session, stage: int) -> Details:

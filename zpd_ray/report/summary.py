@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE
 from rich.table import Table
 
+from zpd_ray.ability import Standing
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import MEASURE, SELECTING, STEPS, TRAIN, TRAINING, StageFiles
 from zpd_ray.rundir.records import (
@@ -18,20 +19,28 @@ from zpd_ray.rundir.records import (
 )
 from zpd_ray.terminal import results
 
-COLUMNS = ("stage", "theta", "selected", "mean b", "mean p", "from", "accuracy", "selecting", "training")
+COLUMNS = (
+    *("stage", "theta", "untrained right", "selected", "mean b", "mean p", "from"),
+    *("accuracy", "selecting", "training"),
+)
 GROUPS = 3  # named in the table
 
 
 def print_summary(run: Run) -> None:
-    """Per stage: ability, what was selected from where, accuracy afterwards, time and tokens spent."""
+    """Per stage: ability, what was selected from where, accuracy afterwards, time and tokens spent.
+
+    Abilities are those of the last fit, so that all are on one scale. "untrained right": the share right at
+    the stage of the items that no stage has trained on, by which a reader can check theta.
+    """
     config, events = run.config, load_events(run.store)
     table = Table(title=f"{config.select.method}, {config.stages} stages", box=SIMPLE)
     for column in COLUMNS:
         table.add_column(column)
     base = load_metrics(run.store, None)
-    table.add_row("base", "", "", "", "", "", _accuracy(base), "", "")
+    table.add_row("base", "", "", "", "", "", "", _accuracy(base), "", "")
+    last = load_fit(run.store, config.stages - 1).ability
     for stage in range(config.stages):
-        table.add_row(*_row(run, stage, spent(events, stage)))
+        table.add_row(*_row(run, stage, last.at(stage), spent(events, stage)))
     results.print(table)
     idle = idle_share(events)
     if config.cluster.placement == "split" and idle is not None:
@@ -45,17 +54,18 @@ def print_summary(run: Run) -> None:
         )
 
 
-def _row(run: Run, stage: int, seconds: dict[str, float]) -> list[str]:
-    ability = load_fit(run.store, stage).ability
+def _row(run: Run, stage: int, standing: Standing, seconds: dict[str, float]) -> list[str]:
+    moved = standing.theta - load_fit(run.store, stage).ability.theta  # to the scale of the last fit
     chosen = load_selection(run.store, StageFiles(stage).selection())
     measured = load_closing(run.store, stage, MEASURE)
     tokens = sum(totals.get("tokens", 0) for totals in measured.values())
     trained = load_closing(run.store, stage, TRAIN) if run.trains else {}
     return [
         str(stage),
-        f"{ability.theta:.2f} +- {ability.se:.2f}",
+        f"{standing.theta:.2f} +- {standing.se:.2f}",
+        "-" if standing.right is None else f"{standing.right:.3f}",
         f"{chosen.zone} + {chosen.replay}",
-        f"{chosen.mean_b:.2f}",
+        f"{chosen.mean_b + moved:.2f}",
         f"{chosen.mean_p:.2f}",
         _largest(chosen.groups),
         _accuracy(load_metrics(run.store, stage)),

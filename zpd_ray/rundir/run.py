@@ -60,6 +60,10 @@ class Run:
         """How many stages of training the measured model of ``stage`` is behind the one that trains."""
         return int(self.overlaps and stage > 0)
 
+    def measured_anew(self, stage: int) -> bool:
+        """Whether a stage was measured by another model than the stage before it."""
+        return stage == 0 or stage > self.staleness(stage)
+
     def model(self, stage: int) -> ModelRef:
         """The model that ``stage`` begins with: the base model, or what the stage before has trained."""
         train = self.config.train
@@ -81,9 +85,14 @@ class Run:
         """Which of the ``n`` items of a part were in the selection of an earlier stage: (n,)."""
         trained = np.zeros(n, dtype=bool)
         for earlier in range(stage):
-            chosen = f"{StageFiles(earlier).selection()}/chosen/{part}"
-            trained[self.store.read_table(chosen, ["row"])["row"].to_numpy()] = True
+            trained[self.chosen_rows(earlier, part)] = True
         return trained
+
+    def chosen_rows(self, stage: int, part: str) -> NDArray[np.int64]:
+        """Rows of a part that a stage has selected."""
+        chosen = f"{StageFiles(stage).selection()}/chosen/{part}"
+        rows: NDArray[np.int64] = self.store.read_table(chosen, ["row"])["row"].to_numpy()
+        return rows
 
     def options(self, part: str, n: int) -> NDArray[np.int64]:
         """Among how many options each of a part's ``n`` items may be guessed; 0 where it cannot be: (n,)."""

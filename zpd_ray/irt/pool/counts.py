@@ -65,15 +65,10 @@ class Counts:
 
     @classmethod
     def _collect(cls, columns: dict[str, Integers], freq: Integers | None) -> Counts:
-        key, rows = _keys(columns)
-        if freq is None:
-            order, first = np.unique(key, return_counts=True)
-            total = first.astype(np.int64)
-        else:
-            order, inverse = np.unique(key, return_inverse=True)
-            total = np.zeros(order.size, np.int64)
-            np.add.at(total, inverse.reshape(-1), freq)
-        return cls(dict(zip(columns, rows(order), strict=True)), total)
+        order, first, inverse = np.unique(_keys(columns), return_index=True, return_inverse=True)
+        total = np.zeros(order.size, np.int64)
+        np.add.at(total, inverse.reshape(-1), 1 if freq is None else freq)
+        return cls({name: values[first] for name, values in columns.items()}, total)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts.merge([self, other])
@@ -117,30 +112,18 @@ def _integers(name: str, value: ArrayLike) -> Integers:
     return array.astype(np.int64)
 
 
-def _keys(columns: Mapping[str, Integers]) -> tuple[Integers, _Decoder]:
-    """One integer per row, ascending as the rows are (mixed radix), and the way back."""
-    values = list(columns.values())
-    low = [int(column.min(initial=0)) for column in values]
-    radix = [int(column.max(initial=0)) - base + 1 for column, base in zip(values, low, strict=True)]
-    if np.prod([float(r) for r in radix]) >= 2.0**62:
-        raise ValueError(
-            f"Counts: the ranges of {list(columns)} are {radix}, too wide to count together; use narrower "
-            "bins."
-        )
-    key = np.zeros(values[0].size, np.int64)
-    for column, base, size in zip(values, low, radix, strict=True):
-        key = key * size + (column - base)
-    return key, _Decoder(low, radix)
+def _keys(columns: Mapping[str, Integers]) -> Integers:
+    """One integer per row, ascending as the rows are (mixed radix; ranks where that would overflow)."""
+    key, reach = np.zeros(next(iter(columns.values())).size, np.int64), 1
+    for column in columns.values():
+        digit, size = column - column.min(initial=0), int(np.ptp(column)) + 1 if column.size else 1
+        if reach * size >= 2**62:
+            (key, reach), (digit, size) = _ranks(key), _ranks(digit)
+        key, reach = key * size + digit, reach * size
+    return key
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    low: list[int]
-    radix: list[int]
-
-    def __call__(self, key: Integers) -> list[Integers]:
-        columns = []
-        for base, size in zip(reversed(self.low), reversed(self.radix), strict=True):
-            key, digit = np.divmod(key, size)
-            columns.append(digit + base)
-        return columns[::-1]
+def _ranks(values: Integers) -> tuple[Integers, int]:
+    """Ranks of values, from 0, and how many there are."""
+    distinct, ranks = np.unique(values, return_inverse=True)
+    return ranks.reshape(-1).astype(np.int64), max(distinct.size, 1)

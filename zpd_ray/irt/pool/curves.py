@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 STEP = 0.03  # of the grid of u, in sigma
 CHUNK = 65_536  # items interpolated at a time
 WORTH = 20_000  # items from which a table pays
+POINT_COST = 4  # items that cost as much as a point of the table
 MAX_CLASSES = 64
 
 # Cubic Lagrange interpolation at d in [0, 1) from the points -1, 0, 1, 2: row p holds the power d^p.
@@ -51,9 +52,13 @@ class Table(NamedTuple):
     second: Array
 
 
-def pays(design: Design) -> bool:
-    """Whether all items share one curve and are many enough."""
-    return design.row is not None and design.n_items >= WORTH
+def pays(design: Design, latent: Latent) -> bool:
+    """Whether all items share one curve and are many more than its table has points."""
+    if design.row is None or design.n_items < WORTH:
+        return False
+    m = design.covariates @ latent.gamma
+    reach = float(m.max() - m.min()) + latent.sigma**2 * float(design.score.max() - design.score.min())
+    return bool(reach / (STEP * latent.sigma) < design.n_items / POINT_COST)
 
 
 def tabulate(latent: Latent, low: float, high: float, c: float, successes: Array, trials: Array) -> Table:
@@ -246,7 +251,7 @@ def moments(design: Design, latent: Latent, *, sort: bool = True) -> tuple[Array
         rank = place_of[design.score.astype(np.intp)]
         return mean[rank], sd[rank]
     classes = _classes(design) if design.n_items >= WORTH else None
-    if classes is None:
+    if classes is None or (design.row is not None and not pays(design, latent)):
         mean, sd = marginal.moments(design, latent, sort=sort)
     else:
         mean, sd = _interpolated(design, latent, classes)

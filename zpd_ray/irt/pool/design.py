@@ -86,7 +86,7 @@ class Design:
 
     def order(self, gamma: Array) -> NDArray[np.intp] | None:
         """Items by prior mean, so that a block of them needs a short grid; None where that would not pay."""
-        if self.n_items < SORTED_FROM or self.row is not None or gamma.size == 0:
+        if self.n_items < SORTED_FROM or gamma.size == 0:
             return None
         return np.argsort(self.covariates @ gamma, kind="stable")
 

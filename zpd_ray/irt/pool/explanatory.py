@@ -24,6 +24,7 @@ from zpd_ray.irt.prior import Prior, prior_arrays
 Array = NDArray[np.float64]
 
 SIGMA_MIN = 0.02  # logits; a residual sd below it cannot be told from none
+SIGMA_MAX = 10.0  # logits; above it every response follows from the item alone, and the likelihood is flat
 CONVENTION = "logits; slope 1; difficulties b ~ N(gamma'(x - origin), sigma^2), mean 0 at the origin"
 WEAK = 20.0  # logits; a larger standard error says that the data do not determine the parameter
 SAMPLE = 20_000  # items whose curvature stands for that of a larger pool between the first step and the last
@@ -37,9 +38,11 @@ class ExplanatoryFit:
     posterior of each column's difficulty given the estimates. loglik: marginal log-likelihood without
     binomial coefficients and without the prior. grad_norm: largest element of the gradient of what was
     maximised. theta_flags: (n_respondents,) "", "all_right", "all_wrong" or "at_floor" (no better than
-    guessing). flags: "sigma_not_identified", "sigma_fixed", "sigma_at_lower_bound" (0.02), "not_converged",
-    "weakly_identified" (a standard error over 20 logits), and those of the respondents. covariance: of
-    (theta, gamma, log sigma), rows of parameters that were not estimated NaN.
+    guessing). flags: "sigma_not_identified", "sigma_fixed", "sigma_at_lower_bound" (0.02),
+    "responses_all_or_nothing" (sigma at its upper bound of 10: an item's responses are all right or all
+    wrong, so that they say nothing of theta), "not_converged", "weakly_identified" (a standard error over 20
+    logits), and those of the respondents. covariance: of (theta, gamma, log sigma), rows of parameters that
+    were not estimated NaN.
     """
 
     theta: Array
@@ -96,7 +99,11 @@ def fit_explanatory(
     centre = weights @ x / weights.sum() if origin is None else checks.vector("origin", origin, x.shape[1])
     mean, precision = prior_arrays(prior, n_respondents, x.shape[1])
     checks.identified(x - centre, weights, precision[n_respondents:-1])
-    design = build(s, k, x - centre, c, weights)
+    # Newton's steps are measured in logits: a covariate of scale 1e-3 has slopes of 1e3 times that.
+    unit = _units(x - centre, weights)
+    slopes = slice(n_respondents, -1)
+    mean[slopes], precision[slopes] = mean[slopes] * unit, precision[slopes] / unit**2
+    design = build(s, k, (x - centre) / unit, c, weights)
     extremes = _extremes(design, c)
     keep = np.flatnonzero((extremes == "") | (precision[:n_respondents] > 0.0))
     if keep.size == 0:
@@ -107,7 +114,8 @@ def fit_explanatory(
         )
     inside = np.concatenate([keep, np.arange(n_respondents, mean.size)])
     design = design.rows(keep)
-    order = design.order(_direction(design))
+    # Where all items share their trials, curves need no order.
+    order = design.order(_direction(design)) if design.row is None else None
     if order is not None:
         design = design.columns(order)
     problem = _Problem(design.collapsed(), mean[inside], precision[inside])
@@ -118,7 +126,7 @@ def fit_explanatory(
     if order is not None:
         back = np.argsort(order, kind="stable")
         moments = moments[0][back], moments[1][back]
-    return _result(top, value, flags, keep, extremes, moments, latent, centre, design)
+    return _result(top, value, flags, keep, extremes, moments, latent, centre, design, unit)
 
 
 def posterior_difficulty(
@@ -162,9 +170,12 @@ class _Problem:
         return self.design.trials.shape[0]
 
     def likelihood(self, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
-        if curves.pays(self.design):
+        latent = Latent.of(phi, self.n_respondents)
+        if curves.pays(self.design, latent):
             return curves.objective(self.design, phi, with_hessian)
-        return marginal.objective(self.design, phi, with_hessian)
+        order = self.design.order(latent.gamma) if self.design.row is not None else None
+        design = self.design if order is None else self.design.columns(order)
+        return marginal.objective(design, phi, with_hessian)
 
     def __call__(self, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
         value, gradient, hessian = self.likelihood(phi, with_hessian)
@@ -186,10 +197,11 @@ def _solve(problem: _Problem, prior: Prior, identified: bool) -> tuple[Maximum, 
     start = _start(problem, prior)
     if identified and prior.sigma_log_sd > 0.0:
         top = _maximise(problem, start, free=True)
-        if top.x[-1] >= np.log(SIGMA_MIN):
+        if np.log(SIGMA_MIN) <= top.x[-1] <= np.log(SIGMA_MAX):
             return top, flags
-        flags.append("sigma_at_lower_bound")
-        start = np.append(top.x[:-1], np.log(SIGMA_MIN))
+        low = bool(top.x[-1] < np.log(SIGMA_MIN))
+        flags.append("sigma_at_lower_bound" if low else "responses_all_or_nothing")
+        start = np.append(top.x[:-1], np.log(SIGMA_MIN if low else SIGMA_MAX))
     else:
         start[-1] = np.log(prior.sigma_median)
         if identified:
@@ -207,11 +219,12 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
             top = _maximise(small, start, free=free)
             start, curvature = top.x, top.hessian * stride
     size = start.size if free else start.size - 1
-    lowest = np.log(SIGMA_MIN) - 0.7
+    # Newton may look a little beyond the bounds, to find that the maximum lies there.
+    lowest, highest = np.log(SIGMA_MIN) - 0.7, np.log(SIGMA_MAX) + 0.2
 
     def objective(phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
         full = np.append(phi, start[size:])
-        if full[-1] < lowest:
+        if not lowest <= full[-1] <= highest:
             return -np.inf, np.zeros(size), None
         value, gradient, hessian = problem(full, with_hessian)
         return value, gradient[:size], None if hessian is None else hessian[:size, :size]
@@ -219,6 +232,12 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
     tolerance = TOLERANCE if curvature is None else 10.0 * TOLERANCE
     top = maximise(objective, start[:size], curvature=curvature, tolerance=tolerance)
     return replace(top, x=np.append(top.x, start[size:]))
+
+
+def _units(centred: Array, weights: Array) -> Array:
+    """Root mean square of each centred covariate, 1 for a constant one. (n_covariates,)"""
+    size = np.sqrt(weights @ centred**2 / weights.sum())
+    return np.where(size > 0.0, size, 1.0)
 
 
 def _direction(design: Design) -> Array:
@@ -251,24 +270,26 @@ def _result(
     latent: Latent,
     origin: Array,
     design: Design,
+    unit: Array,
 ) -> ExplanatoryFit:
     n = extremes.size
-    spread = np.sqrt(design.freq @ design.covariates**2 / design.freq.sum())
     size = n + latent.gamma.size + 1
     rows = np.concatenate([keep, np.arange(n, size)])[: top.gradient.size]
     covariance = np.full((size, size), np.nan)
     covariance[np.ix_(rows, rows)] = top.covariance()
+    given = np.concatenate([np.ones(n), 1.0 / unit, np.ones(1)])  # slopes on the covariates as they came
+    covariance *= np.outer(given, given)
     se = np.sqrt(np.diag(covariance))
     theta = np.where(extremes == "all_right", np.inf, -np.inf)
     theta[keep] = latent.theta
     noted = [*flags, *sorted(set(extremes.tolist()) - {""})] + ([] if top.converged else ["not_converged"])
     # a slope counts by what it moves: one of 1e-8 on a covariate of 1e8 is as well known as one of 1
-    if (np.append(se[:n][keep], se[n:-1] * spread) > WEAK).any():
+    if (np.append(se[:n][keep], se[n:-1] * unit) > WEAK).any():
         noted.append("weakly_identified")
     return ExplanatoryFit(
         theta=theta,
         theta_se=np.where(np.isinf(theta), np.inf, se[:n]),
-        gamma=latent.gamma,
+        gamma=latent.gamma / unit,
         gamma_se=se[n:-1],
         sigma=latent.sigma,
         sigma_se=float(latent.sigma * se[-1]),

@@ -7,9 +7,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from numpy.typing import NDArray
 
+from zpd_ray import irt
+from zpd_ray.ability import HISTORY_ITEMS, count_history
 from zpd_ray.calibration import Fit, Statistics
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.session import Session
@@ -27,10 +32,11 @@ def fit_ability(session: Session, stage: int) -> Fit:
     run, actor = session.run, session.ability_actor()
     previous = load_fit(run.store, stage - 1) if stage else None
     names = run.store.names(POOL)
+    followed = names[: followed_parts(run)]
     for attempt in range(ATTEMPTS):
         fit_name = f"{run.store.root}/{stage}/{attempt}"
         ray.get(actor.begin.remote(fit_name))
-        send = partial(_send_statistics, run, stage, actor, fit_name)
+        send = partial(_send_statistics, run, stage, actor, fit_name, followed)
         sent = sum(1 for _row in parts.sums(names, send))
         if _all_arrived(actor, sent):
             break
@@ -54,28 +60,47 @@ def _all_arrived(actor: Any, sent: int) -> bool:
     return True
 
 
-def _send_statistics(run: Run, stage: int, actor: Any, fit_name: str, names: list[str]) -> dict[str, Any]:
+def _send_statistics(
+    run: Run, stage: int, actor: Any, fit_name: str, followed: list[str], names: list[str]
+) -> dict[str, Any]:
     """Send the statistics of a task's parts to the actor, not to the driver.
 
     Without waiting for it: a task that waits gives up its CPU, and Ray starts more workers in its place.
     """
-    statistics = Statistics.merge([part_statistics(run, stage, name) for name in names])
+    statistics = Statistics.merge([part_statistics(run, stage, name, name in followed) for name in names])
     actor.observe.remote(fit_name, names[0], statistics)
     return {"items": statistics.answers.n_items}
 
 
-def part_statistics(run: Run, stage: int, name: str) -> Statistics:
-    """Counts over the anchors of a part: measured now and at the stage before, never trained on."""
-    columns = ["nll", "successes", "rollouts"]
-    now = run.store.read_table(f"{StageFiles(stage).measurements()}/{name}", columns)
-    anchors = pc.is_valid(now["nll"]).to_numpy() & ~run.trained_before(stage, name, now.num_rows)
-    before = None
-    if stage:
-        earlier = f"{StageFiles(stage - 1).measurements()}/{name}"
-        before = run.store.read_table(earlier, ["nll"])["nll"]
-        anchors &= pc.is_valid(before).to_numpy()
-    nll, successes, rollouts = (now[column].to_numpy()[anchors] for column in columns)
-    options = run.options(name, now.num_rows)[anchors]
-    return Statistics.of(
-        nll, options, successes, rollouts, None if before is None else before.to_numpy()[anchors]
-    )
+def followed_parts(run: Run) -> int:
+    """How many parts, from the first, are followed over the stages: items come to parts by a hash of id."""
+    return -(-HISTORY_ITEMS // run.config.pool.items_per_part)
+
+
+def part_statistics(run: Run, stage: int, name: str, followed: bool) -> Statistics:
+    """Counts over a part: answers of items never trained on and, if ``followed``, all items' histories."""
+    now = _measured(run, stage, name, ["nll", "successes", "rollouts"])
+    usable = pc.is_valid(now["nll"]).to_numpy() & ~run.trained_before(stage, name, now.num_rows)
+    nll, successes, rollouts = (now[column].to_numpy()[usable] for column in now.column_names)
+    options = run.options(name, now.num_rows)
+    history = _history(run, stage, name, options) if followed else None
+    return Statistics.of(nll, options[usable], successes, rollouts, history)
+
+
+def _history(run: Run, stage: int, name: str, options: NDArray[np.int64]) -> irt.Counts:
+    """What the items of a part that were measured at stage 0 have answered before they were trained on."""
+    nll = _measured(run, 0, name, ["nll"])["nll"]
+    valid, trained = pc.is_valid(nll).to_numpy(), np.zeros(len(nll), dtype=bool)
+    answers = {}
+    for earlier in range(stage + 1):
+        if run.measured_anew(earlier):
+            table = _measured(run, earlier, name, ["successes", "rollouts"])
+            s, k = (pc.fill_null(table[column], 0).to_numpy() for column in table.column_names)
+            answers[earlier] = (np.where(trained, 0, s)[valid], np.where(trained, 0, k)[valid])
+        if earlier < stage:
+            trained[run.chosen_rows(earlier, name)] = True
+    return count_history(nll.to_numpy()[valid], options[valid], trained[valid], answers)
+
+
+def _measured(run: Run, stage: int, name: str, columns: list[str]) -> pa.Table:
+    return run.store.read_table(f"{StageFiles(stage).measurements()}/{name}", columns)
