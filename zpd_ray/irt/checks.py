@@ -13,7 +13,17 @@ Numbers = NDArray[Any]  # integers or floats
 
 def matrix(name: str, value: ArrayLike) -> Numbers:
     """A two-dimensional array of numbers."""
-    array = np.asarray(value)
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise ValueError(
+            f"{name} is a masked array, whose mask would be lost; mark missing responses by NaN: "
+            "x.astype(float).filled(numpy.nan), or by trials = 0."
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} has rows of different lengths; fill the missing responses with NaN (or trials = 0)."
+        ) from None
     if array.dtype == bool:
         array = array.view(np.int8)
     if array.ndim != 2 or not (

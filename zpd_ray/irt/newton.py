@@ -74,9 +74,12 @@ def maximise(
     *,
     curvature: Array | None = None,
     tolerance: float = TOLERANCE,
-    max_iterations: int = 100,
+    max_iterations: int = 50,
+    outside: Callable[[Array], bool] = lambda x: False,
 ) -> Maximum:
     """Newton with step halving until the step left is under `tolerance` standard errors.
+
+    `outside`: where the search ends, not converged: it has left the region where a maximum means something.
 
     `curvature`, when given, is a close approximation of the Hessian at the maximum (from a sample of the
     data): it replaces the Hessian while it contracts the steps fast, by a steady factor. The exact Hessian
@@ -111,6 +114,8 @@ def maximise(
         if moved is None:  # rounding has the last word: no step improves the value any more
             return _finish(objective, x, (value, gradient, hessian), decrement < 1e3 * tolerance, iteration)
         x, value, gradient, hessian = moved
+        if outside(x):
+            break
     return _finish(objective, x, (value, gradient, hessian), False, max_iterations)
 
 

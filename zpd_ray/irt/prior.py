@@ -30,15 +30,18 @@ class Prior:
 
 def prior_arrays(prior: Prior, n_respondents: int, n_covariates: int) -> tuple[Array, Array]:
     """Prior means and precisions of (theta, gamma, log sigma)."""
-    if not (prior.sigma_median > 0.0 and prior.sigma_log_sd >= 0.0):
+    if not (0.0 < prior.sigma_median < np.inf and prior.sigma_log_sd >= 0.0):
         raise ValueError(
-            f"Prior: sigma_median must be > 0 and sigma_log_sd >= 0, got {prior.sigma_median}, "
+            f"Prior: sigma_median must be > 0 and finite, sigma_log_sd >= 0, got {prior.sigma_median}, "
             f"{prior.sigma_log_sd}."
         )
     means, sds = [], []
     for name, size in (("theta", n_respondents), ("gamma", n_covariates)):
         means.append(checks.vector(f"Prior.{name}_mean", getattr(prior, f"{name}_mean"), size))
-        sd = np.broadcast_to(np.asarray(getattr(prior, f"{name}_sd"), np.float64), (size,))
+        sd = np.asarray(getattr(prior, f"{name}_sd"), np.float64)
+        if sd.shape not in ((), (size,)):
+            raise ValueError(f"Prior: {name}_sd must be a number or have shape ({size},), got {sd.shape}.")
+        sd = np.broadcast_to(sd, (size,))
         if not (sd > 0.0).all():
             raise ValueError(f"Prior: {name}_sd must be > 0 (inf: no prior), got {sd.min()}.")
         sds.append(sd)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 STEP_PER_SD = 0.85
-MAX_POLYNOMIALS = 12
+MAX_POLYNOMIALS = 24  # few are needed but where a floor makes posteriors of two humps
 SAFE_EXPONENT = 300.0  # sums of exponentials of it stay far from overflow
 
 

@@ -91,7 +91,7 @@ def simulate(
     c = rng.beta(5.0, 17.0, n_items) if model == "3pl" and guess is None else checks.floor(guess, n_items)
     groups = rng.integers(0, n_groups, n_items)
     group_theta = theta[:, None] + group_sd * rng.standard_normal((n_respondents, n_groups))
-    dtype = np.int8 if trials < 128 else np.int16
+    dtype = np.min_scalar_type(-trials - 1)
     s, k = np.zeros((n_respondents, n_items), dtype), np.zeros((n_respondents, n_items), dtype)
     for row in range(n_respondents):  # by row: a pool of millions needs no float matrix of its size
         p = probability(0.0, a, b - group_theta[row, groups], c)

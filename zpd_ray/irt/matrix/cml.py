@@ -51,7 +51,9 @@ def fit_conditional(s: NDArray[Any], k: NDArray[np.generic], freq: Array) -> tup
         value, gradient, hessian = conditional(groups, basis @ free)
         return value, basis.T @ gradient, basis.T @ hessian @ basis
 
-    top = maximise(objective, np.zeros(n - 1))
+    wrong = freq @ (np.asarray(k, np.float64) - s)
+    rough = np.log((wrong + 0.5) / (freq @ np.asarray(s, np.float64) + 0.5))
+    top = maximise(objective, basis.T @ rough)
     return basis @ top.x, basis @ top.covariance() @ basis.T, top
 
 
@@ -119,7 +121,8 @@ def given_score(b: Array, score: int) -> tuple[float, Array, Array]:
     probability = float(weight.real.sum())
     share = p[:, None] * z / factors
     mean = (share @ weight).real / probability
-    joint = ((share * weight) @ share.T).real / probability
+    weighted = share * weight
+    joint = (weighted.real @ share.real.T - weighted.imag @ share.imag.T) / probability
     np.fill_diagonal(joint, mean)
     log_gamma = np.log(probability) + float(np.logaddexp(0.0, theta - b).sum()) - score * theta
     return log_gamma, mean, joint - np.outer(mean, mean)

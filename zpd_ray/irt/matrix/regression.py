@@ -11,7 +11,7 @@ from zpd_ray.irt import checks
 from zpd_ray.irt.matrix import mml
 from zpd_ray.irt.matrix.mml import Model, Responses
 from zpd_ray.irt.newton import maximise
-from zpd_ray.irt.pool.explanatory import fit_explanatory
+from zpd_ray.irt.pool.explanatory import WEAK, fit_explanatory
 from zpd_ray.irt.prior import Prior
 
 Array = NDArray[np.float64]
@@ -19,7 +19,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LLTMFit:
-    """`fit_lltm`: b = gamma'(x - origin) without residual, theta ~ N(theta_mean, theta_sd^2). Logits."""
+    """`fit_lltm`: b = gamma'(x - origin) without residual, theta ~ N(theta_mean, theta_sd^2). Logits.
+
+    flags: "not_converged", "weakly_identified" (a standard error over 20 logits, or none).
+    """
 
     gamma: Array
     gamma_se: Array
@@ -31,6 +34,7 @@ class LLTMFit:
     loglik: float
     grad_norm: float
     converged: bool
+    flags: tuple[str, ...]
     origin: Array
     convention: str
     n_parameters: int
@@ -77,6 +81,8 @@ def fit_lltm(
     start[-1] = 1.0
     top = maximise(objective, start)
     se = np.sqrt(np.diag(top.covariance()))
+    known = np.append(np.append(se[:1], se[1:-1] * np.maximum(x.std(axis=0), 1e-300)), se[-1])
+    weak = () if (known <= WEAK).all() else ("weakly_identified",)
     return LLTMFit(
         gamma=top.x[1:-1],
         gamma_se=se[1:-1],
@@ -88,6 +94,7 @@ def fit_lltm(
         loglik=top.value,
         grad_norm=top.grad_norm,
         converged=top.converged,
+        flags=tuple([] if top.converged else ["not_converged"]) + weak,
         origin=centre,
         convention="logits; slope 1; b = gamma'(x - origin); theta ~ N(theta_mean, theta_sd^2)",
         n_parameters=basis.shape[1],

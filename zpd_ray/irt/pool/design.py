@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Columns = NDArray[np.intp] | slice
 
-SORTED_FROM = 20_000  # items
+SORTED_FROM = 2048  # items
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 
 SIGMA_MIN = 0.02  # logits; a residual sd below it cannot be told from none
 SIGMA_MAX = 10.0  # logits; above it every response follows from the item alone, and the likelihood is flat
+STEEPEST = 100.0  # logits per standard deviation of a covariate: it decides all responses by itself
 CONVENTION = "logits; slope 1; difficulties b ~ N(gamma'(x - origin), sigma^2), mean 0 at the origin"
 WEAK = 20.0  # logits; a larger standard error says that the data do not determine the parameter
 SAMPLE = 20_000  # items whose curvature stands for that of a larger pool between the first step and the last
@@ -219,8 +220,12 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
             top = _maximise(small, start, free=free)
             start, curvature = top.x, top.hessian * stride
     size = start.size if free else start.size - 1
-    # Newton may look a little beyond the bounds, to find that the maximum lies there.
-    lowest, highest = np.log(SIGMA_MIN) - 0.7, np.log(SIGMA_MAX) + 0.2
+    # One step of Newton's may go beyond a bound, which shows that the maximum lies there.
+    lowest, highest = np.log(SIGMA_MIN) - 0.7, np.log(SIGMA_MAX) + 2.0
+    slopes = slice(problem.n_respondents, start.size - 1)
+
+    def outside(phi: Array) -> bool:
+        return bool((free and phi[-1] > np.log(SIGMA_MAX)) or (np.abs(phi[slopes]) > STEEPEST).any())
 
     def objective(phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
         full = np.append(phi, start[size:])
@@ -230,7 +235,7 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
         return value, gradient[:size], None if hessian is None else hessian[:size, :size]
 
     tolerance = TOLERANCE if curvature is None else 10.0 * TOLERANCE
-    top = maximise(objective, start[:size], curvature=curvature, tolerance=tolerance)
+    top = maximise(objective, start[:size], curvature=curvature, tolerance=tolerance, outside=outside)
     return replace(top, x=np.append(top.x, start[size:]))
 
 

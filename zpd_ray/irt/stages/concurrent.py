@@ -22,7 +22,8 @@ Array = NDArray[np.float64]
 
 # Below this standard error of log sigma the posterior is close to normal, and its curvature says it all.
 WELL_KNOWN = 0.2
-LOG_SIGMA_STEP = 0.3  # of the integration over log sigma: 1.5 standard errors at most, where it is integrated
+STEP_PER_SD = 0.75  # of the integration over log sigma, in sd of what it is weighted by (trapezoid rule)
+REACH = 2.25  # sd
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,8 @@ def fit_stages(
     error = top.sigma_se / top.sigma if np.isfinite(top.sigma_se) else np.inf
     if identified and error < WELL_KNOWN:
         return _result(top, top.theta, _covariance(top), top.sigma, float(error))
-    nodes = np.arange(np.log(SIGMA_MIN), np.log(SIGMA_MAX) + LOG_SIGMA_STEP, LOG_SIGMA_STEP)
-    away = (nodes - np.log(prior.sigma_median)) / prior.sigma_log_sd
-    log_weight = -0.5 * away**2
-    log_weight, nodes = log_weight[log_weight > -4.5], nodes[log_weight > -4.5]  # three sd of the prior
+    nodes = _nodes(float(np.log(top.sigma)), float(error), prior)
+    log_weight = -0.5 * ((nodes - np.log(prior.sigma_median)) / prior.sigma_log_sd) ** 2
     fits = [
         fit_explanatory(*data, freq=freq, origin=origin, prior=_with_sigma(prior, float(np.exp(node))))
         for node in nodes
@@ -94,6 +93,14 @@ def fit_stages(
     centre = float(weight @ nodes)
     spread = float(np.sqrt(weight @ (nodes - centre) ** 2))
     return _result(top, theta, covariance, float(np.exp(centre)), spread)
+
+
+def _nodes(centre: float, error: float, prior: Prior) -> Array:
+    """log sigma at equal steps around its estimate, or (error infinite) around its prior's median."""
+    if not np.isfinite(error) or error > prior.sigma_log_sd:
+        centre, error = float(np.log(prior.sigma_median)), prior.sigma_log_sd
+    steps = np.arange(-REACH, REACH + 0.1, STEP_PER_SD)
+    return np.clip(centre + error * steps, np.log(SIGMA_MIN), np.log(SIGMA_MAX))
 
 
 def _with_sigma(prior: Prior, sigma: float) -> Prior:

@@ -8,6 +8,7 @@ sessions.
 
 from __future__ import annotations
 
+import math
 import random
 from abc import ABC, abstractmethod
 from bisect import bisect_left
@@ -75,7 +76,12 @@ class ProbeBank:
             shelf.open(free)
 
     def next(self, theta: float) -> int:
-        """Index of the next item at ability theta, used up for this session. LookupError if none is left."""
+        """Index of the next item at ability theta, used up for this session.
+
+        LookupError if none is left, ValueError for a theta that is not finite.
+        """
+        if not math.isfinite(theta):
+            raise ValueError(f"theta must be a finite number of logits, got {theta}.")
         ranked = sorted(range(len(self._shelves)), key=self._behind) if len(self._shelves) > 1 else (0,)
         for index in ranked:
             shelf = self._shelves[index]
@@ -179,6 +185,7 @@ class _ScannedShelf(_Shelf):
         self._rows = rows
         self._exact = bank.a[rows], bank.b[rows], bank.c[rows]
         a, b, c = self._exact
+        self._reach = 40.0 / float(a.max()) - float(np.abs(b).max())
         self._slope = (-a).astype(np.float32)
         self._offset = (a * b).astype(np.float32)
         self._height = (a * a * (1.0 - c)).astype(np.float32)
@@ -192,6 +199,8 @@ class _ScannedShelf(_Shelf):
         )
 
     def best(self, theta: float, top: int) -> list[int]:
+        if abs(theta) > self._reach:  # where single precision cannot tell items apart
+            return self._ranked(theta, np.flatnonzero(self._height_now > 0), top)
         # I = a^2 (1-c) e / ((1 + e)^2 (1 + c e)), e = exp(-a (theta - b)): one exponential an item
         found, threshold = np.zeros(0, np.intp), np.float32(0.0)
         values = np.zeros(0, np.float32)
@@ -206,6 +215,9 @@ class _ScannedShelf(_Shelf):
                 keep = np.argpartition(-values, extra - 1)[:extra]
                 found, values = found[keep], values[keep]
                 threshold = values.min()
+        return self._ranked(theta, found, top)
+
+    def _ranked(self, theta: float, found: NDArray[np.intp], top: int) -> list[int]:
         a, b, c = (array[found] for array in self._exact)
         order = np.argsort(-information(theta, a, b, c), kind="stable")[:top]
         return [int(item) for item in self._rows[found[order]]]
