@@ -88,21 +88,38 @@ def test_uncertainty_lowers_the_centre_and_lifts_the_tails() -> None:
 @pytest.mark.parametrize("c", [0.1, 0.25, 0.5])
 def test_guessing_has_the_maximum_of_lord_1980(c: float) -> None:
     """Birnbaum (1968) in Lord (1980), Applications of IRT, equations 10-4 and 10-6, with D a = 1."""
-    best = GRID[np.argmax(zpd_score(0.0, GRID, guess=c))]
+    best = GRID[np.argmax(zpd_score(0.0, GRID, guess=c, criterion="information"))]
     assert -best == pytest.approx(np.log((1 + np.sqrt(1 + 8 * c)) / 2), abs=0.006)
     largest = (1 - 20 * c - 8 * c**2 + (1 + 8 * c) ** 1.5) / (8 * (1 - c) ** 2)
-    assert zpd_score(0.0, GRID, guess=c).max() == pytest.approx(largest, rel=1e-4)
+    assert zpd_score(0.0, GRID, guess=c, criterion="information").max() == pytest.approx(largest, rel=1e-4)
 
 
 def test_guessing_is_the_squared_slope_over_the_variance() -> None:
     theta, c, h = 0.3, 0.25, 1e-5
     slope = (probability(theta + h, GRID, c) - probability(theta - h, GRID, c)) / (2 * h)
     p = probability(theta, GRID, c)
-    assert_allclose(zpd_score(theta, GRID, guess=c), slope**2 / (p * (1 - p)), rtol=1e-5, atol=1e-12)
+    found = zpd_score(theta, GRID, guess=c, criterion="information")
+    assert_allclose(found, slope**2 / (p * (1 - p)), rtol=1e-5, atol=1e-12)
 
 
-def test_guessing_lowers_every_score() -> None:
-    assert (zpd_score(0.0, GRID, guess=0.25) < zpd_score(0.0, GRID)).all()
+def test_guessing_lowers_the_information_of_every_item() -> None:
+    assert (zpd_score(0.0, GRID, guess=0.25, criterion="information") < zpd_score(0.0, GRID)).all()
+
+
+@pytest.mark.parametrize("b_sd", [0.0, 0.7])
+@pytest.mark.parametrize("c", [0.1, 0.25, 0.5])
+def test_with_a_floor_it_is_p_times_one_minus_p_all_the_same(c: float, b_sd: float) -> None:
+    for theta, b in ((0.3, 0.0), (0.3, 2.0), (-4.0, 1.0)):
+
+        def integrand(x: float, theta: float = theta, b: float = b) -> float:
+            p = c + (1 - c) * expit(theta - x)
+            return float(p * (1 - p) * norm.pdf(x, b, b_sd))
+
+        p = c + (1 - c) * expit(theta - b)
+        expected = quad(integrand, b - 9 * b_sd, b + 9 * b_sd)[0] if b_sd else p * (1 - p)
+        assert zpd_score(theta, b, b_sd, c)[0] == pytest.approx(expected, abs=1e-7)
+    assert zpd_score(-50.0, 0.0, 0.0, c)[0] == pytest.approx(c * (1 - c))  # guessed, and no more
+    assert zpd_score(-50.0, 0.0, 0.0, c, criterion="information")[0] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_probability_has_its_limits() -> None:

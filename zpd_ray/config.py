@@ -129,6 +129,11 @@ class SelectConfig(Section):
     replay: float = Field(0.0, ge=0, lt=1, description="share of the budget drawn from mastered items")
     mastered_p: float = Field(0.9, gt=0.5, lt=1, description="an item is mastered from this p on")
     target_p: float = Field(0.5, gt=0, lt=1, description="probability of success at the centre of the zone")
+    criterion: Literal["p(1-p)", "information"] = Field(
+        "p(1-p)",
+        description="of zpd; they differ where answers can be guessed: an item that is only guessed "
+        "has no information, yet p(1-p) of 1/4 with two options",
+    )
     allow_trained: bool = Field(False, description="let an item be selected again at a later stage")
 
 

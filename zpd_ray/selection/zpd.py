@@ -20,5 +20,7 @@ class Zpd:
     needs = ()
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
-        """Expected p(1-p) over the posterior of b; Fisher information where answers can be guessed."""
-        return matching.zpd_score(items.theta, items.b, items.b_sd, items.guess, select.target_p)
+        """Expected p(1-p), or Fisher information (``select.criterion``), over the posterior of b."""
+        return matching.zpd_score(
+            items.theta, items.b, items.b_sd, items.guess, select.target_p, select.criterion
+        )
