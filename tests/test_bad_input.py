@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import tomli_w
 from typer.testing import CliRunner
@@ -289,6 +291,71 @@ def test_more_bad_rows_than_allowed(local_ray: None, refused: Refused, tmp_path:
     assert code == 0, last
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_file_cut_in_half(local_ray: None, refused: Refused, tmp_path: Path, suffix: str) -> None:
+    lines = [json.dumps(row | {"response": os.urandom(40).hex()}) + "\n" for row in rows(4000)]
+    text = "".join(lines).encode()
+    whole = gzip.compress(text) if suffix == ".gz" else pa.compress(text, codec="zstd", asbytes=True)
+    (tmp_path / f"pool.jsonl{suffix}").write_bytes(whole[: len(whole) // 2])
+    pool = {"path": f"pool.jsonl{suffix}"}
+    sentence = refused(pool=pool)
+    assert_says(sentence, f"pool.jsonl{suffix} is damaged", "Fetch it again", "pool.allow_damaged = true")
+    assert not (tmp_path / "out/pool.json").exists()
+    # Its advice must work, in the same run directory.
+    code, _, last = invoke("ingest", str(tmp_path / "run.toml"), "--set", "pool.allow_damaged=true")
+    assert code == 0, last
+    found = json.loads((tmp_path / "out/pool.json").read_text())
+    assert 0 < found["items"] < 4000
+    assert found["quarantined"] == {"damaged file": 1}
+
+
+def test_a_pool_that_changed_under_a_run(
+    local_ray: None, run_toml: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    write_rows(data / "a.jsonl", rows(40))
+    refused_when_resumed = ("ingest", str(run_toml(pool={"path": "data/*.jsonl"})))
+    assert invoke(*refused_when_resumed)[0] == 0
+    stat = (data / "a.jsonl").stat()
+    os.utime(data / "a.jsonl", (stat.st_atime, stat.st_mtime + 60))  # copied anew: the same contents
+    assert invoke(*refused_when_resumed)[0] == 0
+    whole = (data / "a.jsonl").read_text()
+    for change, told in (
+        (whole.replace("question 1", "question x"), "has other contents"),
+        (whole + "{}", "bytes and has"),
+    ):
+        (data / "a.jsonl").write_text(change)
+        code, _, sentence = invoke(*refused_when_resumed)
+        assert code != 0
+        assert_says(sentence, "a.jsonl", told, "put it back as it was")
+    (data / "a.jsonl").write_text(whole)
+    write_rows(data / "b.jsonl", rows(3))
+    assert_says(invoke(*refused_when_resumed)[2], "b.jsonl is new")
+    (data / "b.jsonl").unlink()
+    (data / "a.jsonl").unlink()  # the run has a copy of its own
+    assert invoke(*refused_when_resumed)[0] == 0
+
+
+def test_responses_without_an_answer(local_ray: None, refused: Refused, tmp_path: Path) -> None:
+    silent = {"engine": {"name": "tests.measures.silent:Silent"}}
+    sentence = refused(measure={"grader": "numeric", "rollouts": 2, "max_new_tokens": 8}, **silent)
+    assert_says(sentence, "of 80 responses; one began: 'Let us think'", "max_unparsed_share = 0.9")
+    assert_says(sentence, "raise measure.max_new_tokens (now 8)", "the grader numeric")
+    assert not (tmp_path / "out/stages/00/measured.json").exists()
+
+
+def test_responses_that_are_all_wrong(local_ray: None, refused: Refused, tmp_path: Path) -> None:
+    hopeless = {"engine": {"name": "simulated", "simulated": {"theta": -60.0}}}
+    sentence = refused(**hopeless)
+    assert_says(sentence, "stage 0: all 40 responses are wrong", "below every item", "ability.allow_extreme")
+    assert not (tmp_path / "out/stages/00/fit.json").exists()
+    # Its advice must work.
+    code, _, last = invoke("fit", str(tmp_path / "run.toml"), "--set", "ability.allow_extreme=true")
+    assert code == 0, last
+    assert (tmp_path / "out/stages/00/fit.json").exists()
+
+
 def test_mapped_column_that_is_not_there(local_ray: None, refused: Refused, tmp_path: Path) -> None:
     write_rows(
         tmp_path / "pool.jsonl", [{"text": f"q{i}", "reply": f"a{i}", "answer": str(i)} for i in range(40)]
@@ -360,10 +427,10 @@ def test_another_config_against_a_run_directory(
     path = run_toml()
     assert invoke("ingest", str(path))[0] == 0
     files = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    code, _, sentence = invoke("run", str(path), "--set", "seed=7", "--set", "select.method=random")
+    code, _, sentence = invoke("run", str(path), "--set", "seed=7", "--set", "pool.items_per_part=7")
     assert code == 2
     assert_says(
-        sentence, "seed: 0 -> 7", "select.method: 'zpd' -> 'random'", str(tmp_path / "out"), "another output"
+        sentence, "seed: 0 -> 7", "pool.items_per_part: 20 -> 7", str(tmp_path / "out"), "another output"
     )
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == files
 

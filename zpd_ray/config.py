@@ -31,6 +31,7 @@ class SourceConfig(Section):
         Field(default_factory=dict, description="item field = column of the source; overrides the shape")
     )
     max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
+    allow_damaged: bool = Field(False, description="take what comes before the damage of a damaged file")
 
     @property
     def paths(self) -> list[str]:
@@ -89,6 +90,9 @@ class MeasureConfig(Section):
     temperature: Positive = Field(1.0, description="of sampled rollouts")
     max_new_tokens: Count = 256
     max_failed_share: Share = Field(0.05, description="stop when more than this share of items fails")
+    max_unparsed_share: Share = Field(
+        0.9, description="stop when the grader finds no answer in more than this share of the responses"
+    )
 
 
 class AbilityConfig(Section):
@@ -99,6 +103,9 @@ class AbilityConfig(Section):
     sigma: Positive = Field(0.5, description="prior median of the residual sd of b, logits")
     theta_sd: Positive = Field(
         5.0, description="prior sd of theta, logits: finite when all is right or wrong"
+    )
+    allow_extreme: bool = Field(
+        False, description="go on where every response is right, or every one wrong, which leaves no zone"
     )
 
 

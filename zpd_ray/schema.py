@@ -44,6 +44,7 @@ MEASUREMENT = pa.schema(
         ("successes", pa.int32()),  # s of ...
         ("rollouts", pa.int32()),  # ... k responses graded right
         ("unparsed", pa.int32()),  # responses in which the grader found no answer (they count as wrong)
+        ("completion", pa.string()),  # the start of a response, of a few rows of each part; else null
         ("error", pa.string()),  # null when the row was measured
     ]
 )
@@ -56,7 +57,9 @@ SELECTION = pa.schema(
         ("b_sd", pa.float64()),  # its posterior standard deviation, logits
         ("p", pa.float64()),  # probability of a right answer at theta
         ("score", pa.float64()),
-        ("reason", pa.string()),  # "zone" or "replay"
+        # "zone"; "nearest" to a zone that holds fewer than the budget; "score" of a method that does not look
+        # at the zone; "replay"
+        ("reason", pa.string()),
     ]
 )
 SELECTED = pa.schema([*ITEM, *SELECTION])

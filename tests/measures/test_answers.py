@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tests.measures.silent import Silent
 from tests.pipeline.conftest import simulated_values
 from zpd_ray import schema
 from zpd_ray.config_file import validate
@@ -50,3 +51,20 @@ def test_a_refused_prompt_is_an_error_of_its_row_alone(tmp_path: Path, already: 
     assert {key: row[key] for key in ("nll", "error", *empty)} == {"nll": None, "error": reason} | empty
     counted = count(refused)
     assert (counted["failed"], counted["responses"]) == (1, ROLLOUTS * (N - 1))
+
+
+def test_a_few_responses_are_kept_to_be_looked_at(tmp_path: Path) -> None:
+    config = validate(simulated_values(tmp_path, n=1, measure={"grader": "numeric", "rollouts": 2}))
+    values = {"response": ["#### 42"] * N, "answer": ["42"] * N, "response_tokens": [20] * N}
+    rows = {"item_id": [f"item-{i}" for i in range(N)]} | values
+    items = pa.table([rows.get(f.name, [None] * N) for f in schema.ITEM], schema=schema.ITEM)
+    reference = ModelRef("unused", stage=0)
+    silent, plain = (
+        Answers(config).measure(engine(config, reference), items, 0) for engine in (Silent, SimulatedEngine)
+    )
+    assert [i for i, text in enumerate(plain["completion"].to_pylist()) if text is not None][:3] == [0, 1, 2]
+    assert plain["completion"].null_count >= N - 4
+    counted = count(silent)
+    assert (counted["unparsed"], counted["responses"]) == (2 * N, 2 * N)
+    assert counted["unparsed_example"] == "Let us think"
+    assert count(plain)["unparsed_example"] == ""

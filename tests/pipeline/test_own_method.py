@@ -30,7 +30,8 @@ def test_it_goes_through_the_loop_beside_another(plain_run: tuple[Config, Store]
     eligible = np.flatnonzero(ratio < 1)
     order = answers["item_id"].take(eligible[np.argsort(-ratio[eligible], kind="stable")]).to_pylist()
     selected = table_of(store, "stages/00/selected").sort_by("rank")
-    zone, replay = (selected.filter(pc.equal(selected["reason"], reason)) for reason in ("zone", "replay"))
+    replayed = pc.equal(selected["reason"], "replay")
+    zone, replay = selected.filter(pc.invert(replayed)), selected.filter(replayed)
     again = set(replay["item_id"].to_pylist())  # drawn from mastered items, before the zone is filled
     assert 0 < len(again) < 20
     chosen = [name for name in order if name not in again][: 150 - len(again)]

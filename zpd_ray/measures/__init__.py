@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zpd_ray.config import Config
 from zpd_ray.engines.base import Engine
@@ -46,9 +47,10 @@ def rows_of(name: str, measure: Measure, engine: Engine, items: pa.Table, stage:
 
 
 def count(table: pa.Table) -> dict[str, Any]:
-    """Totals of a measured part, over the columns that it has, and one error text where there are any.
+    """Totals of a measured part, over the columns that it has, with an error and a response for example.
 
     items, failed (rows with an error), and tokens, responses, right, unparsed where they were counted.
+    example: an error text; unparsed_example: a response in which the grader found no answer; "" for none.
     """
     errors = table["error"].drop_null() if "error" in table.column_names else []
     sums = {
@@ -56,5 +58,12 @@ def count(table: pa.Table) -> dict[str, Any]:
         for total, column in COUNTED.items()
         if column in table.column_names
     }
-    example = errors[0].as_py() if len(errors) else ""
-    return {"items": table.num_rows, "failed": len(errors), **sums, "example": example}
+    told = {"example": errors[0].as_py() if len(errors) else "", "unparsed_example": _unparsed(table)}
+    return {"items": table.num_rows, "failed": len(errors), **sums, **told}
+
+
+def _unparsed(table: pa.Table) -> str:
+    if not {"unparsed", "completion"} <= set(table.column_names):
+        return ""
+    rows = table.filter(pc.and_(pc.greater(table["unparsed"], 0), pc.is_valid(table["completion"])))
+    return str(rows["completion"][0]) if rows.num_rows else ""

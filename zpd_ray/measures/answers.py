@@ -11,6 +11,8 @@ from zpd_ray.graders import Grader
 from zpd_ray.graders.greedy_match import matches
 from zpd_ray.measures.base import Measure
 
+SAMPLES, CHARACTERS = 3, 300  # rows of a part of whose first response so many characters are kept
+
 
 class Answers(Measure):
     """Asks the stage's model to score each reference, and for completions where the grader needs them."""
@@ -22,15 +24,23 @@ class Answers(Measure):
         how, grader = self.config.measure, graders.load(self.config.measure.grader)
         scores = engine.score(items)
         failed = np.array([error is not None for error in scores.error], dtype=bool)
+        samples: list[str | None] = [None] * items.num_rows
         if grader.needs_completion:
             completions = engine.generate(items, how.rollouts, stage)
             successes, rollouts, unparsed = _grade(grader, items, completions.texts)
+            samples = _samples(completions.texts, unparsed)
             for i in np.flatnonzero(~failed & (rollouts == 0)):
                 failed[i], scores.error[i] = True, f"prompt refused: {completions.error[i]}"
         else:
             successes = matches(scores.n_greedy, scores.n_tokens).astype(np.int32)
             rollouts, unparsed = np.ones_like(successes), np.zeros_like(successes)
-        return _measurement(items, scores, failed, successes, rollouts, unparsed)
+        return _measurement(items, scores, failed, successes, rollouts, unparsed, samples)
+
+
+def _samples(completions: list[list[str]], unparsed: np.ndarray) -> list[str | None]:
+    """The start of a response for a few rows: the first ones, and the first without an answer in it."""
+    rows = set(range(SAMPLES)) | set(np.flatnonzero(unparsed)[:1].tolist())
+    return [texts[0][:CHARACTERS] if i in rows and texts else None for i, texts in enumerate(completions)]
 
 
 def _grade(
@@ -58,6 +68,7 @@ def _measurement(
     successes: np.ndarray,
     rollouts: np.ndarray,
     unparsed: np.ndarray,
+    samples: list[str | None],
 ) -> pa.Table:
     keep = ~failed  # a row that failed has no response either: it must not count as a wrong answer
     return pa.table(
@@ -69,6 +80,7 @@ def _measurement(
             pa.array(successes * keep, pa.int32()),
             pa.array(rollouts * keep, pa.int32()),
             pa.array(unparsed * keep, pa.int32()),
+            pa.array(samples, pa.string(), mask=failed),
             pa.array(scores.error, pa.string()),
         ],
         schema=schema.MEASUREMENT,

@@ -18,13 +18,15 @@ from zpd_ray.engines import ENGINES
 from zpd_ray.engines.tokens import load_tokenizer, max_length
 from zpd_ray.errors import ZpdError
 from zpd_ray.measures import MEASURES
-from zpd_ray.readers.sources import expand
-from zpd_ray.rundir.layout import CONFIG, LOCK, MANIFEST
+from zpd_ray.readers.sources import changes_of, expand
+from zpd_ray.rundir.changes import refused
+from zpd_ray.rundir.layout import CONFIG, EVALUATION, LOCK, MANIFEST, POOL
+from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
 from zpd_ray.user_code import load_function
 
-LAYOUT = 2  # of a run directory; one that is read differently gets another number
+LAYOUT = 3  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
 
@@ -38,6 +40,7 @@ def check_run(config: Config) -> Run:
     if run.store.exists(CONFIG):
         _check_layout(run.store)
         _check_same(run)
+        _check_sources(run)
     else:
         _check_ours(run.store)
         check_inputs(run)
@@ -45,10 +48,17 @@ def check_run(config: Config) -> Run:
 
 
 def record(run: Run) -> None:
-    """Bind the run directory to the config: once the pool is there, so that a refused one can be mended."""
+    """Bind the run directory to the config: once the pool is there, so that a refused one can be mended.
+
+    Where the run was begun with other values of keys that may change, it is bound to these.
+    """
     if not run.store.exists(CONFIG):
         run.store.write_json(MANIFEST, _manifest(run.config))
-        run.store.write_bytes(CONFIG, to_toml(run.config).encode())
+    elif changed := differences(_recorded(run.store), run.config):
+        add_event(run.store, "config changed", None, changed=changed)
+    else:
+        return
+    run.store.write_bytes(CONFIG, to_toml(run.config).encode())
 
 
 def check_inputs(run: Run) -> None:
@@ -112,13 +122,33 @@ def _check_layout(store: Store) -> None:
 
 
 def _check_same(run: Run) -> None:
-    before = validate(tomllib.loads(run.store.read_bytes(CONFIG).decode()))
-    changed = differences(before, run.config)
-    if changed:
+    other = refused(run, _recorded(run.store))
+    if other:
         raise ZpdError(
-            f"the run directory {run.store.root} belongs to another config: {'; '.join(changed)}; take these "
+            f"the run directory {run.store.root} belongs to another config: {'; '.join(other)}; take these "
             "back to resume it, or give another output"
         )
+
+
+def _recorded(store: Store) -> Config:
+    return validate(tomllib.loads(store.read_bytes(CONFIG).decode()))
+
+
+def _check_sources(run: Run) -> None:
+    """The files of pool and evaluation set are those that the run has read; they may be gone."""
+    for section, items in ((run.config.pool, POOL), (run.config.evaluation, EVALUATION)):
+        if section is None or not run.store.exists(f"{items}.json"):
+            continue
+        try:
+            files = expand(section.path, section.format)
+        except ZpdError:  # not there any more: the run has its own copy
+            continue
+        told = changes_of(files, run.store.read_json(f"{items}.json")["sources"])
+        if told:
+            raise ZpdError(
+                f"{told} since the run in {run.store.root} read its data; put it back as it was to resume, "
+                "or give another output to begin anew"
+            )
 
 
 def _manifest(config: Config) -> dict[str, object]:

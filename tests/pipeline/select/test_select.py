@@ -58,10 +58,15 @@ def affordable(names: list[str], items: dict[str, tuple[bool, int]], budget: int
 def assert_plain(config: Config, store: Store) -> None:
     for stage in range(config.stages):
         rows = table_of(store, f"stages/{stage:02d}/selected").sort_by("rank")
+        replayed = pc.equal(rows["reason"], "replay")
         found = {
-            reason: rows.filter(pc.equal(rows["reason"], reason))["item_id"].to_pylist()
-            for reason in ("zone", "replay")
+            "zone": rows.filter(pc.invert(replayed))["item_id"].to_pylist(),
+            "replay": rows.filter(replayed)["item_id"].to_pylist(),
         }
+        inside = (rows["p"].to_numpy() >= 0.1) & (rows["p"].to_numpy() <= 0.9)
+        zone = np.array(rows["reason"].to_pylist()) == "zone"
+        assert not (zone & ~inside).any()
+        assert (zone | replayed.to_numpy())[inside].all()
         assert found == plain(config, store, stage)
         assert not store.exists(f"stages/{stage:02d}/scored")
 

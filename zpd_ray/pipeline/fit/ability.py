@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zpd_ray import irt
 from zpd_ray.ability import HISTORY_ITEMS, count_history
 from zpd_ray.calibration import Fit, Statistics
+from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.rundir import Run
@@ -43,9 +44,23 @@ def fit_ability(session: Session, stage: int) -> Fit:
     else:
         raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see the Ray logs")
     fit: Fit = ray.get(actor.fit.remote(run.config.ability, stage, previous))
+    _check_extreme(fit, run)
     fit = replace(fit, staleness=run.staleness(stage))
     save_fit(run.store, fit)
     return fit
+
+
+def _check_extreme(fit: Fit, run: Run) -> None:
+    """Responses of one kind only say nothing about where the zone is."""
+    if 0 < fit.n_right < fit.n_responses or run.config.ability.allow_extreme:
+        return
+    verdict, side = ("wrong", "below") if fit.n_right == 0 else ("right", "above")
+    raise ZpdError(
+        f"stage {fit.stage}: all {fit.n_responses} responses are {verdict}, so ability lies {side} every "
+        "item and nothing shows where its zone is; expected some of both: see the completions in "
+        f"{StageFiles(fit.stage).measurements()}, the grader and the pool, or set ability.allow_extreme = "
+        "true to select what is nearest by NLL"
+    )
 
 
 def _all_arrived(actor: Any, sent: int) -> bool:

@@ -47,6 +47,7 @@ def ingest_source(source: Source, excluded_prompts: np.ndarray) -> dict[str, Any
     for leftover in (source.staging, into, f"quarantine/{into}"):  # of an attempt that was killed or refused
         store.remove(leftover)
     staged = stage_files(source)
+    _check_damage(staged, source)
     _check(staged["rows"], staged["items"], staged["reasons"], source.section)
     dealt = deal(source, staged, excluded_prompts)
     store.remove(source.staging)
@@ -59,6 +60,17 @@ def ingest_source(source: Source, excluded_prompts: np.ndarray) -> dict[str, Any
     store.write_json(f"{into}.json", summary)
     _tell(summary, into)
     return summary
+
+
+def _check_damage(staged: dict[str, Any], source: Source) -> None:
+    damaged = sorted(staged["damaged"])
+    if damaged and not source.section.allow_damaged:
+        raise ZpdError(
+            f"{damaged[0]} is damaged: it ends in the middle or is corrupt"
+            + (f", and so are {len(damaged) - 1} more files" if len(damaged) > 1 else "")
+            + f"; quarantine/{source.into} says where. Fetch it again, or set {source.key}.allow_damaged = "
+            "true to take the rows before the damage"
+        )
 
 
 def _summary(staged: dict[str, Any], dealt: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.ingest.source import Source
 from zpd_ray.readers.formats import read
 from zpd_ray.readers.items import to_items
+from zpd_ray.readers.rows import DAMAGED
 from zpd_ray.readers.shapes import check_columns
 from zpd_ray.readers.sources import SourceFile, expand, fingerprint
 from zpd_ray.terminal import progress
@@ -23,20 +24,23 @@ from zpd_ray.terminal import progress
 def stage_files(source: Source) -> dict[str, Any]:
     """Every file read in a task, its rows staged or quarantined; the sums over files.
 
-    rows, items; own_ids: whether users gave ids; reasons: of quarantined rows, counted; sources: a
-    fingerprint of each file.
+    rows, items; own_ids: whether users gave ids; reasons: of quarantined rows, counted; damaged: files that
+    end in the middle or are corrupt; sources: a fingerprint of each file.
     """
     files = expand(source.section.path, source.section.format)
     rows = [{"file": file, "index": index} for index, file in enumerate(files)]
     work = partial(_stage_file, source)
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), parts.MAX_BLOCKS))
-    total: dict[str, Any] = {"rows": 0, "items": 0, "own_ids": False, "reasons": Counter(), "sources": []}
+    total: dict[str, Any] = {"rows": 0, "items": 0, "own_ids": False, "reasons": Counter()}
+    total |= {"damaged": [], "sources": []}
     with progress(f"reading {source.into}", None) as advance:
         for row in dataset.flat_map(work).iter_rows():
             total["rows"] += row["rows"]
             total["items"] += row["items"]
             total["own_ids"] |= row["own_ids"]
-            total["reasons"].update(json.loads(row["reasons"]))
+            reasons = json.loads(row["reasons"])
+            total["reasons"].update(reasons)
+            total["damaged"] += [row["file"]] * bool(reasons.get(DAMAGED))
             total["sources"] += json.loads(row["sources"])
             advance(row["rows"])
     total["sources"].sort(key=lambda file: file["path"])
@@ -61,6 +65,7 @@ def _stage_file(source: Source, row: dict[str, Any]) -> Iterator[dict[str, Any]]
             "own_ids": "item_id" in section.columns or "item_id" in columns,
             "reasons": source.quarantine(f"read-{name}", bad),
             "sources": "[]",
+            "file": file.path,
         }
-    done = {"rows": 0, "items": 0, "own_ids": False, "reasons": "{}"}
+    done = {"rows": 0, "items": 0, "own_ids": False, "reasons": "{}", "file": file.path}
     yield done | {"sources": json.dumps([fingerprint(file)])}

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from zpd_ray.config import SourceConfig
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import POOL
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class Source:
     run: Run
     section: SourceConfig
     into: str
+
+    @property
+    def key(self) -> str:
+        """Section of the config."""
+        return "pool" if self.into == POOL else "evaluation"
 
     @property
     def staging(self) -> str:

@@ -20,7 +20,9 @@ from zpd_ray.pipeline.measure.scorers import Scorers
 from zpd_ray.rundir.layout import ANSWERS, MANIFEST, MEASURE, POOL, StageFiles
 from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.store import Store
-from zpd_ray.terminal import progress
+from zpd_ray.terminal import progress, say
+
+UNPARSED_TOLD = 0.2  # share of responses without an answer from which the run says so
 
 
 def measure_pool(session: Session, stage: int) -> dict[str, Any]:
@@ -58,18 +60,19 @@ def measure(
     with progress(f"measuring {into}", total) as advance:
 
         def add(row: dict[str, Any]) -> None:
-            counts.update({key: row[key] for key in row.keys() - {"example", "scorer"}})
+            counts.update({key: row[key] for key in row.keys() - {*examples, "scorer"}})
+            examples.update({key: row[key] or example for key, example in examples.items()})
             advance(row["items"])
 
-        example = ""
+        examples = {"example": "", "unparsed_example": ""}
         for row in parts.results(done, partial(_counts_of, store)):
             add(row)
-            example = row["example"] or example
-        _check_failures(counts["failed"], total, how, example)
+        _check(counts, total, how, examples)
         for row in _score(session, Request(name, how, model, items, into), pending):
             add(row)
-            example = row["example"] or example
-            _check_failures(counts["failed"], total, how, example)
+            _check(counts, total, how, examples)
+    if counts["unparsed"] > UNPARSED_TOLD * max(1, counts["responses"]):
+        say(f"  note: {_no_answer(counts['unparsed'], counts['responses'], examples)}")
     return {key: counts[key] for key in sorted(counts)}
 
 
@@ -104,11 +107,26 @@ def _counts_of(store: Store, name: str) -> dict[str, Any]:
     return measures.count(store.read_table(name))
 
 
-def _check_failures(failed: int, total: int, measure: MeasureConfig, example: str) -> None:
-    """``example``: the latest error."""
+def _check(counts: Counter[str], total: int, measure: MeasureConfig, examples: dict[str, str]) -> None:
+    """Raises ZpdError as soon as it is certain that too many of ``total`` items fail, or are not answered."""
+    failed, unparsed, asked = counts["failed"], counts["unparsed"], total * measure.rollouts
     if failed > measure.max_failed_share * total:
         raise ZpdError(
             f"{failed} of {total} items could not be measured, more than measure.max_failed_share = "
-            f"{measure.max_failed_share:g} allows; one said: {example}; mend the cause (or raise the share) "
-            "and run again: parts that are done are kept"
+            f"{measure.max_failed_share:g} allows; one said: {examples['example']}; mend the cause (or raise "
+            "the share) and run again: parts that are done are kept"
         )
+    if unparsed > measure.max_unparsed_share * asked:
+        raise ZpdError(
+            f"{_no_answer(unparsed, asked, examples)}; that is more than measure.max_unparsed_share = "
+            f"{measure.max_unparsed_share:g} allows, and says nothing about the model: raise "
+            f"measure.max_new_tokens (now {measure.max_new_tokens}), see whether the prompt asks for what "
+            f"the grader {measure.grader} finds, or raise the share"
+        )
+
+
+def _no_answer(unparsed: int, asked: int, examples: dict[str, str]) -> str:
+    return (
+        f"the grader found no answer in {unparsed} of {asked} responses; one began: "
+        f"{examples['unparsed_example']!r}"
+    )

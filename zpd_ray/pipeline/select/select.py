@@ -19,7 +19,14 @@ from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.select.scoring import JUDGED, Ranked, Scoring
-from zpd_ray.pipeline.select.selected import ITEMS_PER_FILE, ZONE_P, Files, summarise, write_selected
+from zpd_ray.pipeline.select.selected import (
+    ITEMS_PER_FILE,
+    ZONE_P,
+    Files,
+    reasons,
+    summarise,
+    write_selected,
+)
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import POOL, StageFiles
 from zpd_ray.rundir.records import Selection, save_selection
@@ -183,9 +190,10 @@ def _with_scores(
     scoring: Scoring, name: str, items: pa.Table, ranked: Ranked, reason: str, files: Files
 ) -> pa.Table:
     items, judged = items.take(ranked.rows), scoring.judged(name, ranked.rows)
+    told = reasons(scoring.method, judged["p"].to_numpy()) if reason == "zone" else [reason] * items.num_rows
     columns: dict[str, Any] = {
         **{column: judged[column] for column in JUDGED},
-        "reason": pa.array([reason] * len(ranked.rows), pa.string()),
+        "reason": pa.array(told, pa.string()),
         "key": pa.array(ranked.keys),
         "file": pa.array(files.of_keys(ranked.keys, reason)),
         "row": pa.array(ranked.rows),

@@ -48,6 +48,12 @@ class Files:
         return file + (len(self.zone.keys) if reason == "replay" else 0)
 
 
+def reasons(method: str, p: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Why each item of the zone's share of the budget was taken, by its p: (n,)."""
+    inside = (p >= ZONE_P[0]) & (p <= ZONE_P[1])
+    return np.where(inside, "zone", "nearest" if method == "zpd" else "score")
+
+
 def write_selected(store: Store, directory: str, files: Files, rows: pa.Table) -> pa.Table:
     """Sort the rows of one file, rank them and write them; a row with the file's sums."""
     file = rows["file"][0].as_py()
@@ -62,7 +68,7 @@ def write_selected(store: Store, directory: str, files: Files, rows: pa.Table) -
 
 def _sums(rows: pa.Table) -> dict[str, Any]:
     """What one file holds: counts, tokens and sums over its zone."""
-    zone = rows.filter(pc.equal(rows["reason"], "zone"))
+    zone = rows.filter(pc.not_equal(rows["reason"], "replay"))
     p, b = zone["p"].to_numpy(), zone["b"].to_numpy()
     groups = pc.value_counts(pc.fill_null(rows["group"], "")).to_pylist()
     return {

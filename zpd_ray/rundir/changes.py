@@ -1,0 +1,49 @@
+"""Which keys of a run's config may change when it is resumed: those that nothing finished was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zpd_ray.config import Config
+from zpd_ray.config_file import differences
+from zpd_ray.rundir.layout import BASE, FIT, MEASURE, METRICS, RAY_TRAIN, SELECT, TRAIN, StageFiles
+from zpd_ray.rundir.run import Run
+
+
+def refused(run: Run, before: Config) -> list[str]:
+    """Keys that differ from ``before``, the config that the directory was made with, and may not."""
+    old = Run(before, run.store)
+    return [told for told in differences(before, run.config) if not _may(told.partition(":")[0], run, old)]
+
+
+def _may(key: str, run: Run, old: Run) -> bool:
+    section = key.partition(".")[0]
+    if key == "stages":
+        return _stages_may(run, old)
+    if key in ("select.method", "select.beside") and not set(run.measures) <= set(old.measures):
+        return not run.store.exists(StageFiles(0).closing(MEASURE))
+    return section in USED and not USED[section](old)
+
+
+def _stages_may(run: Run, old: Run) -> bool:
+    """More stages change nothing of those before, unless the learning rate falls over the whole run."""
+    train = run.config.train
+    own = train.schedule == "constant" or train.schedule_over == "stage" or not run.trains
+    return run.config.stages > old.config.stages and (own or not _trained(old))
+
+
+def _measured(run: Run) -> bool:
+    return run.store.exists(f"{BASE}/{METRICS}") or bool(run.store.names(StageFiles(0).measurements()))
+
+
+def _trained(run: Run) -> bool:
+    return run.finished(0, TRAIN) or bool(run.store.entries(RAY_TRAIN))
+
+
+# By section of the config: whether something that was made with it is there.
+USED: dict[str, Callable[[Run], bool]] = {
+    "measure": _measured,
+    "ability": lambda run: run.finished(0, FIT),
+    "select": lambda run: run.finished(0, SELECT),
+    "train": _trained,
+}
