@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Event, Lock, Thread
 
 from rich.console import Console
 from rich.progress import (
@@ -38,7 +38,7 @@ Advance = Callable[[int], None]
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+        return Text(_rate(speed) if speed else "", style="progress.data.speed")
 
 
 _live: list[tuple[Progress, list[TaskID]]] = []  # what is on the screen, and whose bars it shows
@@ -49,7 +49,8 @@ _drawing = Lock()
 def progress(what: str, total: int | None) -> Iterator[Advance]:
     """``with progress("measuring", 6000) as advance: advance(500)``. Bars of two threads share the screen."""
     if not console.is_terminal:
-        yield _lines(what, total)
+        with _Log(what, total).beating() as advance:
+            yield advance
         return
     bar, task = _begin(what, total)
     try:
@@ -90,22 +91,51 @@ def _columns() -> tuple[ProgressColumn, ...]:
     )
 
 
-def _lines(what: str, total: int | None) -> Advance:
-    """For logs: now and then a line with how far it is, the rate and the time left."""
-    started = said = time.monotonic()
-    done = 0
+class _Log:
+    """Now and then a line with how far the work is, the rate and the time left; also where nothing moves."""
 
-    def advance(n: int) -> None:
-        nonlocal done, said
-        done += n
-        now = time.monotonic()
-        if now - said < LINE_SECONDS:
-            return
-        said, rate = now, done / (now - started)
-        left = f" of {total:,}, {(total - done) / rate / 60:.0f} min left" if total and done else ""
-        say(f"{what}: {done:,}{left}, {rate:,.0f}/s")
+    def __init__(self, what: str, total: int | None) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._started = self._said = time.monotonic()
+        self._lock, self._ended = Lock(), Event()
 
-    return advance
+    @contextmanager
+    def beating(self) -> Iterator[Advance]:
+        thread = Thread(target=self._beat, daemon=True)
+        thread.start()
+        try:
+            yield self.advance
+        finally:
+            self._ended.set()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(LINE_SECONDS / 4):
+            self.advance(0)
+
+    def advance(self, n: int) -> None:
+        with self._lock:
+            self._done += n
+            now = time.monotonic()
+            if now - self._said < 0.75 * LINE_SECONDS:  # looked at every quarter: a line within LINE_SECONDS
+                return
+            self._said = now
+            say(f"{self._what}: {self._state(now - self._started)}")
+
+    def _state(self, seconds: float) -> str:
+        done, total = self._done, self._total
+        if not done:
+            return f"{'none' if total is None else f'none of {total:,}'} yet, after {seconds:.0f} s"
+        left = f" of {total:,}, {_duration((total - done) / done * seconds)} left" if total else ""
+        return f"{done:,}{left}, {_rate(done / seconds)}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _rate(per_second: float) -> str:
+    """Slow work is told as seconds per item."""
+    return f"{per_second:,.0f}/s" if per_second >= 1 else f"{1 / per_second:,.1f} s each"
 
 
 def say(text: str) -> None:

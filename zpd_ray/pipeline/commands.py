@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import ray
 from ray.exceptions import RayError
 
@@ -17,7 +15,7 @@ from zpd_ray.pipeline.run import run, take
 from zpd_ray.report.summary import print_summary
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import check_run, locked
-from zpd_ray.rundir.layout import STEPS, StageFiles, Step
+from zpd_ray.rundir.layout import CONFIG, EVALUATE, MEASURE, POOL, StageFiles
 from zpd_ray.terminal import say
 
 
@@ -29,8 +27,14 @@ def perform(command: str, config: Config) -> None:
     config, taken = resolve(config, own_ray=not ray.is_initialized())
     opened = check_run(config)
     with locked(opened.store):
-        if taken:
-            say(taken)
+        if command == "run" and _is_finished(opened):
+            say(f"the run in {opened.store.root} is finished")
+            print_summary(opened)
+            return
+        for told in filter(None, (taken, standing(opened))):
+            say(told)
+        if not ray.is_initialized() and config.cluster.address == "local":
+            say("starting Ray")
         try:
             with Session(opened) as session:
                 _perform(command, session)
@@ -47,17 +51,24 @@ def _perform(command: str, session: Session) -> None:
     if command == "ingest":
         return
     stage = session.run.first_open_stage()
-    step = next(step for step in STEPS if step.name == command)
-    _check_needs(session.run, step, stage)
-    if step in session.run.steps:
+    for step in session.run.steps:  # a step builds on the ones before it
         take(session, step, stage)
+        if step.name == command:
+            break
 
 
-def _check_needs(run: Run, step: Step, stage: int) -> None:
-    """A step builds on the one before it."""
-    before = {later: earlier for earlier, later in pairwise(run.steps)}.get(step)
-    if before is not None and not run.finished(stage, before):
-        raise ZpdError(
-            f"{step.name} of stage {stage} needs {StageFiles(stage).closing(before)}, which is not there; "
-            f"run `zpd-ray {before.name}` first"
-        )
+def _is_finished(run: Run) -> bool:
+    return run.store.exists(CONFIG) and run.finished(run.config.stages - 1, EVALUATE)
+
+
+def standing(run: Run) -> str:
+    """Where an earlier attempt has stopped, in a sentence; "" for a new run."""
+    if not run.store.exists(CONFIG):
+        return ""
+    stage = run.first_open_stage()
+    done = [step.name for step in run.steps if run.finished(stage, step)]
+    told = [f"finished {', '.join(done)}"] if done else []
+    measured = len(run.store.names(StageFiles(stage).measurements()))
+    if MEASURE.name not in done and measured:
+        told.append(f"measured {measured} of {len(run.store.names(POOL))} parts")
+    return f"resuming stage {stage}{': ' if told else ''}{', '.join(told)}"

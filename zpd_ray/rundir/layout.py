@@ -48,6 +48,20 @@ STEPS = (
 )
 
 
+def in_words(directory: str) -> str:
+    """What a directory of the run is about, for people: "stage 0", "the base model"."""
+    first, *rest = directory.split("/")
+    if first == BASE:
+        return "the evaluation set with the base model"
+    if first != "stages":
+        return directory
+    stage = f"stage {int(rest[0])}"
+    if rest[1:2] == ["evaluation"]:
+        return f"the evaluation set after {stage}"
+    measure = rest[2:3]
+    return stage if measure in ([], [ANSWERS]) else f"{measure[0]} of {stage}"
+
+
 @dataclass(frozen=True)
 class StageFiles:
     """Names of the files of one stage, relative to the run directory."""

@@ -18,6 +18,7 @@ from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.resources import check_resources, room_for_both, scoring_cpus, training_cpus
 from zpd_ray.rundir import Run
+from zpd_ray.terminal import say
 
 if TYPE_CHECKING:
     from zpd_ray.pipeline.measure.scorers import Scorers
@@ -75,6 +76,8 @@ class Session:
         if self._scorers is not None and self._scorers.family != family:
             self.close_scorers()
         if self._scorers is None:
+            actors = self.run.config.cluster.actors
+            say(f"starting {actors} scoring actor{'s' * (actors > 1)} with {model.base}")
             self._scorers = Scorers(self.run, family)
         return self._scorers
 
@@ -92,6 +95,7 @@ class Session:
         if self._train_job is None:
             if not room_for_both(self.run.config, self.scores):
                 self.close_scorers()
+            say("starting the training job")
             self._train_job = TrainJob(self.run)
         return self._train_job
 

@@ -41,7 +41,7 @@ def deal(source: Source, staged: dict[str, Any], excluded: np.ndarray) -> list[d
     finish = partial(_finish_part, source, excluded)
     way = _deal_few if staged["items"] <= FEW_ROWS else _deal_many
     dealt: list[dict[str, Any]] = []
-    with progress(f"dealing {source.into}", staged["items"]) as advance:
+    with progress(f"dealing the {source.name} into parts", staged["items"]) as advance:
         for row in way(store.names(source.staging), count, read, resolve, finish).iter_rows():
             dealt.append(row)
             advance(row["staged"])

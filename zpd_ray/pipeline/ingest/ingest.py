@@ -52,13 +52,14 @@ def ingest_source(source: Source, excluded_prompts: np.ndarray) -> dict[str, Any
     dealt = deal(source, staged, excluded_prompts)
     store.remove(source.staging)
     summary = _summary(staged, dealt)
+    _check_overlap(summary, source)
     _check(summary["rows"], summary["items"], summary["quarantined"], source.section)
     if into == EVALUATION:
         summary["prompt_keys"] = sorted(int(key) for part in dealt for key in part["prompt_keys"])
     for name in ("longest", "longest_prompt"):
         summary[name] = max((row[name] for row in dealt), default=0)
     store.write_json(f"{into}.json", summary)
-    _tell(summary, into)
+    _tell(summary, source.name)
     return summary
 
 
@@ -70,6 +71,15 @@ def _check_damage(staged: dict[str, Any], source: Source) -> None:
             + (f", and so are {len(damaged) - 1} more files" if len(damaged) > 1 else "")
             + f"; quarantine/{source.into} says where. Fetch it again, or set {source.key}.allow_damaged = "
             "true to take the rows before the damage"
+        )
+
+
+def _check_overlap(summary: dict[str, Any], source: Source) -> None:
+    if summary["items"] == 0 and summary["overlap"]:
+        raise ZpdError(
+            f"nothing is left of the {summary['rows']} rows in {source.section.path}: {summary['overlap']} "
+            "have prompts that the evaluation set has, too, which no model may be trained on; give an "
+            "evaluation set with other prompts, or none"
         )
 
 
@@ -104,10 +114,10 @@ def _check(rows: int, items: int, reasons: dict[str, int], source: SourceConfig)
         )
 
 
-def _tell(summary: dict[str, Any], into: str) -> None:
+def _tell(summary: dict[str, Any], name: str) -> None:
     bad = summary["quarantined"]
     told = ", ".join(f"{reason} {count}" for reason, count in bad.items()) or "none"
     say(
-        f"{into}: {summary['rows']} rows -> {summary['items']} items, {summary['duplicates']} duplicates, "
+        f"{name}: {summary['rows']} rows -> {summary['items']} items, {summary['duplicates']} duplicates, "
         f"{summary['overlap']} also in the evaluation set; quarantined: {told}"
     )

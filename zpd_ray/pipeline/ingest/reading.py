@@ -33,7 +33,7 @@ def stage_files(source: Source) -> dict[str, Any]:
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), parts.MAX_BLOCKS))
     total: dict[str, Any] = {"rows": 0, "items": 0, "own_ids": False, "reasons": Counter()}
     total |= {"damaged": [], "sources": []}
-    with progress(f"reading {source.into}", None) as advance:
+    with progress(f"reading the {source.name}", None) as advance:
         for row in dataset.flat_map(work).iter_rows():
             total["rows"] += row["rows"]
             total["items"] += row["items"]

@@ -22,6 +22,11 @@ class Source:
     into: str
 
     @property
+    def name(self) -> str:
+        """For people."""
+        return "pool" if self.into == POOL else "evaluation set"
+
+    @property
     def key(self) -> str:
         """Section of the config."""
         return "pool" if self.into == POOL else "evaluation"

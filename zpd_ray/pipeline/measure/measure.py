@@ -17,7 +17,7 @@ from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.measure.dispatch import dispatch
 from zpd_ray.pipeline.measure.scorer import Request
 from zpd_ray.pipeline.measure.scorers import Scorers
-from zpd_ray.rundir.layout import ANSWERS, MANIFEST, MEASURE, POOL, StageFiles
+from zpd_ray.rundir.layout import ANSWERS, MANIFEST, MEASURE, POOL, StageFiles, in_words
 from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import progress, say
@@ -57,7 +57,7 @@ def measure(
     pending = [part for part in names if part not in finished]
     total = store.read_json(f"{items}.json")["items"]
     counts: Counter[str] = Counter()
-    with progress(f"measuring {into}", total) as advance:
+    with progress(f"measuring {in_words(into)}", total) as advance:
 
         def add(row: dict[str, Any]) -> None:
             counts.update({key: row[key] for key in row.keys() - {*examples, "scorer"}})

@@ -8,7 +8,7 @@ from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.shards import ordered_shards, share_of
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.layout import TRAIN, StageFiles
+from zpd_ray.rundir.layout import TRAIN, StageFiles, in_words
 from zpd_ray.rundir.records import load_closing, load_selection
 from zpd_ray.terminal import progress, say
 
@@ -31,8 +31,9 @@ def train(session: Session, task: StageTask) -> dict[str, Any]:
     in the latter. waited: seconds in which workers that are up since the stage before had nothing to train.
     """
     train, stage = session.run.config.train, task.model.stage
-    say(f"training {task.directory}: {task.items} items, {train.epochs} epochs, {train.workers} workers")
-    with progress(f"training {task.directory}", task.rows[0]) as advance:
+    what = f"training {in_words(task.directory)}"
+    say(f"{what}: {task.items} items, {train.epochs} epochs, {train.workers} workers")
+    with progress(what, task.rows[0]) as advance:
         status = session.train_job().train(task, advance)
     waited = {} if status.waited is None else {"waited": round(status.waited, 3)}
     return load_closing(session.run.store, stage, TRAIN) | waited
