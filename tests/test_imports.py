@@ -16,6 +16,7 @@ import zpd_ray
 PACKAGE = Path(zpd_ray.__file__).parent
 HEAVY = {"torch", "ray", "vllm", "transformers", "peft", "datasets"}
 MIDDLE = {
+    "ability",
     "engines",
     "graders",
     "readers",

@@ -109,6 +109,7 @@ def test_the_fingerprint_is_of_the_stored_bytes(tree: Path) -> None:
         "path": str(tree / "c.jsonl.gz"),
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
+        "changed_ns": (tree / "c.jsonl.gz").stat().st_mtime_ns,
     }
 
 

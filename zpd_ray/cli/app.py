@@ -51,6 +51,60 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="file, glob, directory or URI of your samples")],
+    config: Annotated[Path, typer.Argument(help="the config to write", metavar="RUN.TOML")] = Path(
+        "run.toml"
+    ),
+    model: Annotated[str, typer.Option(help="directory or hub id of the base model")] = "path/to/model",
+) -> None:
+    """Look at your data and write a commented config for it.
+
+    Example: `zpd-ray init data/pool.jsonl --model models/base`, then `zpd-ray check run.toml`
+    """
+
+    def work() -> None:
+        from zpd_ray.errors import ZpdError
+        from zpd_ray.starter import starter
+
+        if config.exists():
+            raise ZpdError(
+                f"{config} is there already; give another name, as in `zpd-ray init {data} new.toml`"
+            )
+        text, shape = starter(data, model, str(config))
+        config.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {config}: rows of the shape {shape}; see what the model would read with")
+        typer.echo(f"  zpd-ray check {config}")
+
+    sys.exit(exit_code(work))
+
+
+@app.command()
+def check(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Show what the rows are taken for, the prompts as the model reads them, and what would be left out.
+
+    Checks all that can be checked before a run, reads the first rows of each source, and writes nothing.
+
+    Example: `zpd-ray check run.toml --set model.path=models/base`
+    """
+
+    def work() -> None:
+        from zpd_ray.config_file import load_config
+        from zpd_ray.preview import describe, imported_code
+        from zpd_ray.rundir.begin import check_run
+
+        loaded = load_config(str(config), overrides or ())
+        check_run(loaded)
+        for name, source in (("pool", loaded.pool), ("evaluation", loaded.evaluation)):
+            for line in describe(loaded, name, source) if source is not None else ():
+                typer.echo(line)
+        for code in imported_code(loaded):
+            typer.echo(f"a run imports code that the config names: {code}")
+
+    sys.exit(exit_code(work))
+
+
+@app.command()
 def ingest(config: ConfigFile, overrides: Overrides = None) -> None:
     """Read, check and de-duplicate the pool and the evaluation set; bad rows go to quarantine.
 

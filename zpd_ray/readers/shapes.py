@@ -1,8 +1,9 @@
 """What an item is in a row: the shapes that are recognised, and the columns that the config maps.
 
 Shapes, first match wins: ``messages`` (OpenAI), ``conversations`` (ShareGPT), ``instruction`` + ``output``
-(Alpaca, with an optional ``input``), else a prompt column and a response column. An item's ``item_id``,
-``answer``, ``choices`` and ``group`` come from columns of these names unless mapped.
+(Alpaca, with an optional ``input``), else a prompt column and a response column, texts or lists of messages
+(TRL). An item's ``item_id``, ``answer``, ``choices`` and ``group`` come from columns of these names unless
+mapped. Names count whatever their case; a mapped column may lie inside another one: ``reward.ground_truth``.
 """
 
 from __future__ import annotations
@@ -23,8 +24,28 @@ EMPTY_PROMPT = "empty prompt"
 EMPTY_RESPONSE = "empty response"
 BAD_MESSAGES = "bad messages"
 
-PROMPTS = ("prompt", "question", "instruction", "input")
-RESPONSES = ("response", "completion", "output", "answer")
+PROMPTS = ("prompt", "question", "instruction", "problem", "query", "input")
+RESPONSES = ("response", "completion", "solution", "output", "answer")
+CONTEXTS, SYSTEMS = ("context",), ("system_prompt", "system")
+# Names that other tools use for what is not a prompt or a response; `zpd-ray init` maps them.
+ELSEWHERE = {
+    "prompt": ("text", "source", "user", "inputs"),
+    "response": ("target", "targets", "reply", "assistant", "chosen", "label", "summary"),
+    "answer": ("ground_truth", "gold", "final_answer", "reward_model.ground_truth", "expected_answer"),
+    "group": ("subject", "category", "domain", "skill", "task", "data_source", "type"),
+}
+KNOWN = {
+    *PROMPTS,
+    *RESPONSES,
+    *CONTEXTS,
+    *SYSTEMS,
+    "messages",
+    "conversations",
+    "item_id",
+    "answer",
+    "choices",
+    "group",
+}
 _OPENAI_ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES = {
     "system": "system",
@@ -71,13 +92,60 @@ def recognise(value: dict) -> str | None:
     return "question_answer" if (prompt, response) == ("question", "answer") else "prompt_response"
 
 
+def recognised_as(value: dict, source: SourceConfig) -> str | None:
+    """The shape that a row of a source is taken for, or None."""
+    view = _view(value, source)
+    return recognise(view) if source.shape == "auto" or source.columns else source.shape
+
+
+def guess_columns(value: dict) -> dict[str, str]:
+    """A mapping for a row of no known shape, by names that other tools use; {} where none is there."""
+    names = {name.casefold(): name for name in value if isinstance(name, str)}
+    known = {"prompt": PROMPTS, "response": RESPONSES}
+    found = {}
+    for field, others in ELSEWHERE.items():
+        if any(_inside(value, name) is not None for name in known.get(field, (field,))):
+            continue
+        for other in others:
+            column = names.get(other, other)
+            if _inside(value, column) is not None:
+                found[field] = column
+                break
+    if "response" not in found and "answer" in found and _first(RESPONSES, value) is None:
+        found["response"] = found["answer"]  # data for reinforcement learning has no other reference
+    return found
+
+
+def _inside(value: dict, column: str) -> Any:
+    """The value of a column, or of one inside another: ``reward_model.ground_truth``; None: not there."""
+    if column in value:
+        return value[column]
+    outer, dot, inner = column.partition(".")
+    nested = value.get(outer)
+    return _inside(nested, inner) if dot and isinstance(nested, dict) else None
+
+
+def _in_lower_case(value: dict) -> dict:
+    """The row with ``Question`` as ``question``, where no column has that name already."""
+    renamed = {
+        name: name.casefold()
+        for name in value
+        if isinstance(name, str) and name.casefold() in KNOWN and name.casefold() not in value
+    }
+    return {renamed.get(name, name): content for name, content in value.items()} if renamed else value
+
+
 def check_columns(first_row: Iterable[str], source: SourceConfig) -> None:
     """To be called once per file with the columns of its first row.
 
     Raises ZpdError when a mapped column is not there, or when nothing there makes a known shape.
     """
     columns = list(first_row)
-    absent = [f"{field} = {column!r}" for field, column in source.columns.items() if column not in columns]
+    absent = [
+        f"{field} = {column!r}"
+        for field, column in source.columns.items()
+        if column not in columns and column.partition(".")[0] not in columns
+    ]
     there = ", ".join(map(repr, columns)) or "none"
     if absent:
         raise ZpdError(
@@ -85,7 +153,7 @@ def check_columns(first_row: Iterable[str], source: SourceConfig) -> None:
         )
     if {"prompt", "messages"} <= source.columns.keys():
         raise ZpdError("both 'prompt' and 'messages' are mapped; a prompt is one or the other, map one")
-    view = _view(dict.fromkeys(columns, ""), source)
+    view = _view(dict.fromkeys([*columns, *source.columns.values()], ""), source)
     if (source.shape if source.shape != "auto" else recognise(view)) is None:
         raise ZpdError(
             f"the columns {there} make none of the known shapes (prompt and response, question and answer, "
@@ -106,9 +174,10 @@ def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
 
 
 def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
+    value = _in_lower_case(value)
     if source.columns:
         for field, column in source.columns.items():
-            if column not in value:
+            if column not in value and _inside(value, column) is None:
                 raise _BadRowError(
                     MISSING_COLUMN, f"{column!r}, mapped as {field}, is not there; got {_names(value)}"
                 )
@@ -121,13 +190,14 @@ def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
         "messages": parts.messages,
         "response": parts.response,
         "answer": answer,
-        "choices": _choices(value.get(source.columns.get("choices", "choices"))),
+        "choices": _choices(_inside(value, source.columns.get("choices", "choices"))),
         "group": _scalar(value, "group", source),
     }
 
 
 def _view(value: dict, source: SourceConfig) -> dict:
     """The row with the mapped prompt and response under their own names, in place of unmapped ones."""
+    value = _in_lower_case(value)
     if not source.columns:
         return value
     mapped = {
@@ -144,7 +214,7 @@ def _view(value: dict, source: SourceConfig) -> dict:
     if "response" in mapped:
         for name in RESPONSES:
             view.pop(name, None)
-    return view | {field: value.get(column) for field, column in mapped.items()}
+    return view | {field: _inside(value, column) for field, column in mapped.items()}
 
 
 def _parts(view: dict, source: SourceConfig) -> _Parts:
@@ -161,7 +231,32 @@ def _pair(view: dict) -> _Parts:
     prompt, response = _first(PROMPTS, view), _first(RESPONSES, view)
     if prompt is None or response is None:
         raise _BadRowError(MISSING_COLUMN, f"expected a prompt and a response; got {_names(view)}")
-    return _Parts(_user(_text(view[prompt], prompt, EMPTY_PROMPT)), _response(view[response], response))
+    if isinstance(view[response], list):
+        answer = [
+            _message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(view[response], response)
+        ]
+        return _split([*_prompt(view[prompt], prompt), *answer])
+    turns = _with_context(_prompt(view[prompt], prompt), view, prompt)
+    return _Parts(turns, _response(view[response], response))
+
+
+def _with_context(turns: list[Message], view: dict, prompt: str) -> list[Message]:
+    """What other columns add to a prompt that is one text: a context (Dolly), a system prompt (OpenOrca)."""
+    context, system = (_first(names, view) for names in (CONTEXTS, SYSTEMS))
+    if len(turns) == 1 and context and context != prompt and view[context] is not None:
+        added = _string(view[context], context)
+        turns = _user(f"{turns[0]['content']}\n\n{added}") if added.strip() else turns
+    if system and view[system] is not None and turns[0]["role"] != "system":
+        told = _string(view[system], system)
+        turns = [{"role": "system", "content": told}, *turns] if told.strip() else turns
+    return turns
+
+
+def _prompt(content: object, column: str) -> list[Message]:
+    """A text is one turn of the user's; TRL and verl have lists of messages, too."""
+    if isinstance(content, list):
+        return [_message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(content, column)]
+    return _user(_text(content, column, EMPTY_PROMPT))
 
 
 def _question_answer(view: dict) -> _Parts:
@@ -266,7 +361,7 @@ def _choices(value: object) -> list[str] | None:
 
 def _scalar(value: dict, field: Literal["item_id", "answer", "group"], source: SourceConfig) -> str | None:
     """A string, or a number as a string; null, NaN and blank are None."""
-    content = value.get(source.columns.get(field, field))
+    content = _inside(value, source.columns.get(field, field))
     if content is None or (isinstance(content, float) and math.isnan(content)):
         return None
     if isinstance(content, str):

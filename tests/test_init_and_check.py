@@ -1,0 +1,161 @@
+"""From data of other people's tools to prompts as the model reads them: ``init``, then ``check``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests import tiny
+from zpd_ray.cli import app as cli
+
+
+def turns(*pairs: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+# name -> a row, what the prompt must end with (as the model reads it), the reference, the gold answer.
+SHAPES: dict[str, tuple[dict[str, Any], str, str, str | None]] = {
+    "OpenAI messages": ({"messages": turns(("user", "Add 1 2."), ("assistant", "3"))}, "Add 1 2.", "3", None),
+    "ShareGPT": (
+        {"conversations": [{"from": "human", "value": "Add 1 2."}, {"from": "gpt", "value": "3"}]},
+        "Add 1 2.",
+        "3",
+        None,
+    ),
+    "Alpaca": ({"instruction": "Add.", "input": "1 2", "output": "3"}, "Add.\n\n1 2", "3", None),
+    "GSM8K": ({"question": "Add 1 2.", "answer": "1+2\n#### 3"}, "Add 1 2.", "1+2\n#### 3", "1+2\n#### 3"),
+    "TRL texts": ({"prompt": "Add 1 2.", "completion": "3"}, "Add 1 2.", "3", None),
+    "TRL messages": (
+        {"prompt": turns(("user", "Add 1 2.")), "completion": turns(("assistant", "3"))},
+        "Add 1 2.",
+        "3",
+        None,
+    ),
+    "MATH": ({"problem": "Add 1 2.", "solution": "It is 3.", "answer": "3"}, "Add 1 2.", "It is 3.", "3"),
+    "verl": (
+        {
+            "data_source": "sums",
+            "prompt": turns(("user", "Add 1 2.")),
+            "reward_model": {"style": "rule", "ground_truth": "3"},
+        },
+        "Add 1 2.",
+        "3",
+        "3",
+    ),
+    "Dolly": (
+        {"instruction": "Add.", "context": "1 2", "response": "3", "category": "sums"},
+        "Add.\n\n1 2",
+        "3",
+        None,
+    ),
+    "OpenOrca": (
+        {"system_prompt": "Be brief.", "question": "Add 1 2.", "response": "3"},
+        "Be brief.\n\nAdd 1 2.",
+        "3",
+        None,
+    ),
+    "capitals": ({"Question": "Add 1 2.", "Answer": "3"}, "Add 1 2.", "3", "3"),
+    "text and target": ({"text": "Add 1 2.", "target": "3"}, "Add 1 2.", "3", None),
+    "multiple choice": (
+        {"question": "1+2?", "choices": ["2", "3"], "answer": "B"},
+        "1+2?",
+        "B",
+        "B",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [json.dumps(row) for row, *_ in SHAPES.values()] + ["Be brief.\nAdd 1 2."]
+    return tiny.build_model(tmp_path_factory.mktemp("llama"), texts=texts, layers=1)
+
+
+Cli = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def command() -> Cli:
+    def call(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli.app, list(arguments))
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.output
+
+    return call
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_data_of_other_tools_goes_in_by_init_and_is_rendered_right(
+    name: str, model: Path, tmp_path: Path, command: Cli
+) -> None:
+    row, prompt, reference, answer = SHAPES[name]
+    data, config = tmp_path / "data.jsonl", tmp_path / "run.toml"
+    data.write_text(f"{json.dumps(row)}\n" * 3)
+    code, said = command("init", str(data), str(config), "--model", str(model))
+    assert code == 0, said
+    code, said = command("check", str(config))
+    assert code == 0, said
+    assert "of the first 3 rows 3 are items" in said
+    assert f"{prompt!r}"[1:-1] + "\\n'" in said
+    assert f"reference: '{reference!r}"[:-1].replace("''", "'") in said
+    if answer is not None:
+        assert f"graded against: {answer!r}" in said
+    assert not (tmp_path / "runs").exists()  # nothing is written
+
+
+def test_check_tells_what_would_be_left_out_and_what_would_be_imported(
+    model: Path, tmp_path: Path, command: Cli
+) -> None:
+    data, config = tmp_path / "data.csv", tmp_path / "run.toml"
+    with data.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["prompt", "response", "answer"])
+        writer.writerows([["Add 1 2.", "3", "3"], ["Add 2 2.", "", "4"], ["Add", "1 " * 3000, "1"]])
+    assert command("init", str(data), str(config), "--model", str(model))[0] == 0
+    code, said = command("check", str(config), "--set", "measure.grader=tests.pipeline.broken:grade")
+    assert code == 0, said
+    assert "of the first 3 rows 1 are items" in said
+    assert "1 x empty response; first in row 1" in said
+    assert "1 x too long for the model" in said
+    assert "the model takes" in said
+    assert "imports code that the config names: grader tests.pipeline.broken:grade" in said
+
+
+def test_a_config_that_is_there_is_not_written_over(tmp_path: Path, command: Cli) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text("mine")
+    code, said = command("init", str(tmp_path), str(config))
+    assert code == 2
+    assert "is there already" in said
+    assert config.read_text() == "mine"
+
+
+def test_columns_that_nobody_knows_are_told_with_what_to_write(tmp_path: Path, command: Cli) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"frage": "1+2?", "antwort": "3"}\n')
+    code, said = command("init", str(data), str(tmp_path / "run.toml"))
+    assert code == 2
+    assert "'frage', 'antwort'" in said
+    assert 'columns = { prompt = "...", response = "..." }' in said
+    assert not (tmp_path / "run.toml").exists()
+
+
+def test_neither_needs_ray(model: Path, tmp_path: Path) -> None:
+    import subprocess
+
+    data, config = tmp_path / "data.jsonl", tmp_path / "run.toml"
+    data.write_text('{"prompt": "Add 1 2.", "response": "3"}\n')
+    code = (
+        "import sys\nfrom zpd_ray.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'ray' not in sys.modules"
+    )
+    for arguments in (["init", str(data), str(config), "--model", str(model)], ["check", str(config)]):
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True)

@@ -1,0 +1,123 @@
+"""A look at data before a run: what rows are taken for, what the model would see, what would be left out.
+
+Reads the first rows of a source and nothing more; needs no Ray. ``zpd-ray check`` and ``zpd-ray init``
+show it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+
+from zpd_ray import graders
+from zpd_ray.config import Config, SourceConfig
+from zpd_ray.engines import ENGINES, tokens
+from zpd_ray.pipeline.ingest.lengths import with_lengths
+from zpd_ray.readers.formats import read
+from zpd_ray.readers.items import to_items
+from zpd_ray.readers.rows import RawRow
+from zpd_ray.readers.shapes import check_columns, recognised_as
+from zpd_ray.readers.sources import SourceFile, expand
+
+ROWS = 500  # that are looked at
+SHOWN = 3  # prompts that are shown
+CHARACTERS = 600  # of a prompt or a reference
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows of a source. items: ``schema.ITEM`` and more; bad: ``schema.QUARANTINE``."""
+
+    files: list[SourceFile]
+    rows: int
+    shape: str
+    items: pa.Table
+    bad: pa.Table
+
+
+def first_rows(files: list[SourceFile]) -> list[RawRow]:
+    """At most ``ROWS``, from as many files as that takes."""
+
+    def rows() -> Iterator[RawRow]:
+        for file in files:
+            for batch in read(file, ROWS):
+                yield from batch
+
+    return list(islice(rows(), ROWS))
+
+
+def preview(config: Config, source: SourceConfig) -> Preview:
+    """Raises ZpdError as a run would: for files, columns or shapes that are not there."""
+    files = expand(source.path, source.format)
+    rows = first_rows(files)
+    columns = dict.fromkeys(name for row in rows for name in row.value or ())
+    if columns:
+        check_columns(columns, source)
+    items, bad = to_items(rows, files[0].path, source, graders.load(config.measure.grader))
+    shapes = Counter(recognised_as(row.value, source) for row in rows if row.value)
+    items, too_long = with_lengths(config, items)
+    return Preview(files, len(rows), ", ".join(map(str, shapes)), items, pa.concat_tables([bad, too_long]))
+
+
+def describe(config: Config, name: str, source: SourceConfig) -> Iterator[str]:
+    """What ``zpd-ray check`` says of one source, line by line."""
+    seen = preview(config, source)
+    size = sum(file.size for file in seen.files)
+    count = f"{len(seen.files)} file{'s' * (len(seen.files) > 1)}"
+    yield f"{name}: {count}, {size:,} bytes; first {seen.files[0].path}"
+    yield f"  shape: {seen.shape or 'none'}"
+    yield f"  of the first {seen.rows} rows {seen.items.num_rows} are items"
+    yield from _quarantined(seen.bad)
+    yield from _lengths(config, seen.items)
+    yield from _shown(config, seen.items.slice(0, SHOWN))
+
+
+def _quarantined(bad: pa.Table) -> Iterator[str]:
+    first = {row["reason"]: row for row in reversed(bad.to_pylist())}
+    for reason, count in Counter(bad["reason"].to_pylist()).most_common():
+        place, detail = first[reason]["source_row"], first[reason]["detail"]
+        yield f"  quarantine: {count} x {reason}; first in row {place}: {detail}"
+
+
+def _lengths(config: Config, items: pa.Table) -> Iterator[str]:
+    if not ENGINES.load(config.engine.name).reads_text or items.num_rows == 0:
+        return
+    limit = tokens.max_length(config.model, tokens.load_tokenizer(config.model.path))
+    told = []
+    for what in ("prompt", "response"):
+        low, middle, high = np.percentile(items[f"{what}_tokens"].to_numpy(), [0, 50, 100]).astype(int)
+        told.append(f"{what} {low} to {high}, median {middle}")
+    yield f"  tokens: {'; '.join(told)}; the model takes {limit}"
+
+
+def _shown(config: Config, items: pa.Table) -> Iterator[str]:
+    if not ENGINES.load(config.engine.name).reads_text:
+        return
+    tokenizer = tokens.load_tokenizer(config.model.path)
+    ids = tokens.encode(tokenizer, items["messages"], items["response"], config.model.separator)
+    answers = items["answer"].to_pylist()
+    for number, (prompt, response) in enumerate(zip(ids.prompt_ids, ids.response_ids, strict=True), 1):
+        yield f"  prompt {number}, as the model reads it: {_text(str(tokenizer.decode(prompt)))}"
+        yield f"    reference: {_text(str(tokenizer.decode(response)))}"
+        if answers[number - 1] is not None:
+            yield f"    answer to be graded against: {_text(answers[number - 1])}"
+
+
+def _text(text: str) -> str:
+    return repr(text[:CHARACTERS]) + (" ..." if len(text) > CHARACTERS else "")
+
+
+def imported_code(config: Config) -> list[str]:
+    """What a run would import because the config names it: ``package.module:name``."""
+    named = {
+        "grader": config.measure.grader,
+        "engine": config.engine.name,
+        "method": config.select.method,
+        "training loop": config.train.function or "",
+    } | {f"method beside ({name})": name for name in config.select.beside}
+    return [f"{what} {name}" for what, name in named.items() if ":" in name]
