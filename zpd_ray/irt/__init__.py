@@ -28,6 +28,7 @@ from zpd_ray.irt.pool.counts import Counts
 from zpd_ray.irt.pool.explanatory import ExplanatoryFit, fit_explanatory, posterior_difficulty
 from zpd_ray.irt.prior import Prior
 from zpd_ray.irt.simulate import Simulation, simulate
+from zpd_ray.irt.stages.concurrent import StagesFit, fit_stages
 from zpd_ray.irt.stages.groups import GroupAbility, group_abilities
 from zpd_ray.irt.stages.linking import GroupDrift, Link, ResponseDrift, link, response_drift
 from zpd_ray.irt.stages.probes import ProbeBank, enough
@@ -49,6 +50,7 @@ __all__ = [
     "ProbeBank",
     "ResponseDrift",
     "Simulation",
+    "StagesFit",
     "ability",
     "compare",
     "enough",
@@ -56,6 +58,7 @@ __all__ = [
     "fit_explanatory",
     "fit_lltm",
     "fit_persons",
+    "fit_stages",
     "fit_statistics",
     "group_abilities",
     "information",

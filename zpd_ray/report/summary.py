@@ -6,12 +6,12 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from zpd_ray.ability import Standing
+from zpd_ray.report.cost import Cost, costs
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.layout import MEASURE, SELECTING, STEPS, TRAIN, TRAINING, StageFiles
+from zpd_ray.rundir.layout import StageFiles
 from zpd_ray.rundir.records import (
     Event,
     Metrics,
-    load_closing,
     load_events,
     load_fit,
     load_metrics,
@@ -32,7 +32,7 @@ def print_summary(run: Run) -> None:
     Abilities are those of the last fit, so that all are on one scale. "untrained right": the share right at
     the stage of the items that no stage has trained on, by which a reader can check theta.
     """
-    config, events = run.config, load_events(run.store)
+    config, spent = run.config, costs(run)
     table = Table(title=f"{config.select.method}, {config.stages} stages", box=SIMPLE)
     for column in COLUMNS:
         table.add_column(column)
@@ -40,9 +40,10 @@ def print_summary(run: Run) -> None:
     table.add_row("base", "", "", "", "", "", "", _accuracy(base), "", "")
     last = load_fit(run.store, config.stages - 1).ability
     for stage in range(config.stages):
-        table.add_row(*_row(run, stage, last.at(stage), spent(events, stage)))
+        table.add_row(*_row(run, stage, last.at(stage), spent[stage]))
     results.print(table)
-    idle = idle_share(events)
+    results.print(_total(sum(spent, Cost())), highlight=False, soft_wrap=True)
+    idle = idle_share(load_events(run.store))
     if config.cluster.placement == "split" and idle is not None:
         results.print(
             f"train workers idled for {idle:.0%} of the time after their first stage", highlight=False
@@ -54,12 +55,17 @@ def print_summary(run: Run) -> None:
         )
 
 
-def _row(run: Run, stage: int, standing: Standing, seconds: dict[str, float]) -> list[str]:
+def _total(cost: Cost) -> str:
+    ratio = f", {cost.ratio:.2g} s per second of training" if cost.ratio is not None else ""
+    return (
+        f"selecting took {cost.selecting_seconds:.0f} s{ratio}: {cost.prefilled:,} tokens read, "
+        f"{cost.generated:,} generated"
+    )
+
+
+def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> list[str]:
     moved = standing.theta - load_fit(run.store, stage).ability.theta  # to the scale of the last fit
     chosen = load_selection(run.store, StageFiles(stage).selection())
-    measured = load_closing(run.store, stage, MEASURE)
-    tokens = sum(totals.get("tokens", 0) for totals in measured.values())
-    trained = load_closing(run.store, stage, TRAIN) if run.trains else {}
     return [
         str(stage),
         f"{standing.theta:.2f} +- {standing.se:.2f}",
@@ -69,9 +75,8 @@ def _row(run: Run, stage: int, standing: Standing, seconds: dict[str, float]) ->
         f"{chosen.mean_p:.2f}",
         _largest(chosen.groups),
         _accuracy(load_metrics(run.store, stage)),
-        f"{seconds[SELECTING]:.0f} s, {tokens:,} tok",
-        # A training loop of the user's need not tell its tokens.
-        f"{seconds[TRAINING]:.0f} s, {trained.get('tokens', 0):,} tok",
+        f"{cost.selecting_seconds:.0f} s, {cost.prefilled + cost.generated:,} tok",
+        f"{cost.training_seconds:.0f} s, {cost.trained:,} tok",
     ]
 
 
@@ -84,16 +89,6 @@ def _largest(groups: dict[str, int]) -> str:
 
 def _accuracy(metrics: Metrics) -> str:
     return "-" if metrics.accuracy is None else f"{metrics.accuracy:.3f}"
-
-
-def spent(events: list[Event], stage: int) -> dict[str, float]:
-    """Seconds of a stage by what they were spent on, resumptions included."""
-    purposes = {step.name: step.purpose for step in STEPS}
-    seconds = {SELECTING: 0.0, TRAINING: 0.0}
-    for event in events:
-        if event.stage == stage and event.seconds is not None and purposes.get(event.step):
-            seconds[purposes[event.step]] += event.seconds
-    return seconds
 
 
 def idle_share(events: list[Event]) -> float | None:

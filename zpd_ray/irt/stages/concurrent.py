@@ -67,7 +67,7 @@ def fit_stages(
     of the curve), theta is a mixture over sigma: weighted by the prior where no item has two responses, else
     by prior x likelihood (Laplace's approximation for the other parameters; Tierney & Kadane 1986, JASA
     81(393)). Its mean and sd are reported. The shape is not asked: on real responses it pointed to a sigma of
-    4 and more where repeated responses show 0.95 (docs/experiments.md).
+    4 and more where repeated responses show 0.95 (docs/decisions.md).
     """
     if not (np.isfinite(prior.sigma_log_sd) and prior.sigma_log_sd > 0.0):
         raise ValueError(
