@@ -11,6 +11,7 @@ import typer
 
 from zpd_ray import __version__
 from zpd_ray.cli import jobs as cli_jobs
+from zpd_ray.cli.interrupts import ended_by_signals
 from zpd_ray.cli.options import ConfigFile, Overrides, exit_code
 
 RAY_SAYS_NOT = "worker processes have been started on node"
@@ -170,7 +171,9 @@ def _step(name: str, path: Path, overrides: list[str] | None) -> None:
 
         perform(name, load_config(str(path), overrides or ()))
 
-    sys.exit(exit_code(work))
+    with ended_by_signals():
+        code = exit_code(work)
+    sys.exit(code)
 
 
 app.add_typer(cli_jobs.app)

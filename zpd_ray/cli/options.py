@@ -29,5 +29,5 @@ def exit_code(work: Callable[[], int | None]) -> int:
         typer.echo(f"zpd-ray: {error}", err=True)
         return 2
     except KeyboardInterrupt:
-        typer.echo("zpd-ray: interrupted; run the same command again to resume", err=True)
+        typer.echo("zpd-ray: interrupted", err=True)
         return INTERRUPTED

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -132,11 +135,21 @@ def start(cluster: ClusterConfig, cpus: float) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data and Ray Train print their own progress; ours is the one on the screen.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    if cluster.address != "local":
-        _check_reachable(cluster.address)
-        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-    else:
-        _start_here(cpus)
+    with _own_handler():
+        if cluster.address != "local":
+            _check_reachable(cluster.address)
+            ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            _start_here(cpus)
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Ray puts a handler of its own for SIGTERM, which ends the process with a C++ stack: not ours."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _start_here(cpus: float) -> None:

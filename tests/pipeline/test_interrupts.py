@@ -1,0 +1,74 @@
+"""Ctrl-C and SIGTERM at any moment: one sentence, nothing left, the exit code of shells, and it goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.pipeline.conftest import simulated_file
+from tests.pipeline.processes import ROOT, Quickstart, Simulated
+
+SECONDS = 10.0  # in which everything has ended
+MOMENTS = 20
+LATEST = 45.0  # seconds after the start: in training, on a machine of two cores
+SIGNALS = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("ended by SIGTERM", 143)}
+
+
+def interrupted(runs: Quickstart | Simulated, output: Path, number: int, after: float) -> None:
+    """Start a run, send it a signal, see it end; a run that ended before says nothing."""
+    process = subprocess.Popen(
+        runs.command(output),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell may have started the tests in the background, where SIGINT is ignored and inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(after)
+    below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    os.kill(process.pid, number)
+    started = time.monotonic()
+    _, told = process.communicate(timeout=2 * SECONDS)
+    took = time.monotonic() - started
+    if process.returncode == 0:
+        return
+    word, code = SIGNALS[signal.Signals(number)]
+    assert process.returncode == code, told
+    last = told.strip().splitlines()[-1]
+    assert last == f"zpd-ray: {word}; run the same command again to resume"
+    assert "Traceback" not in told
+    assert took < SECONDS
+    _, left = psutil.wait_procs(below, timeout=SECONDS - min(took, SECONDS - 1))
+    assert not left
+
+
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 12.0), (signal.SIGTERM, 6.0)])
+def test_a_signal_ends_a_run_and_it_goes_on(
+    quickstart: Quickstart, tmp_path: Path, number: int, after: float
+) -> None:
+    interrupted(quickstart, tmp_path / "run", number, after)
+
+
+@pytest.mark.parametrize("number", list(SIGNALS))
+def test_a_signal_before_ray_has_started(tmp_path: Path, number: int) -> None:
+    runs = simulated_file(tmp_path)
+    interrupted(runs, tmp_path / "run", number, 0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", list(SIGNALS))
+def test_signals_at_seeded_moments(quickstart: Quickstart, tmp_path: Path, number: int) -> None:
+    """One run, stopped again and again: it must get to its end all the same."""
+    moments = random.Random(int(number))
+    for turn in range(MOMENTS):
+        after = moments.uniform(1.0, LATEST)
+        print(f"{number} at {after:.1f} s")
+        interrupted(quickstart, tmp_path / f"run-{turn % 4}", number, after)

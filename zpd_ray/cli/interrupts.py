@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM at whatever moment: one sentence, nothing of ours left, within seconds.
+
+Python runs a handler only when the main thread comes back from a library, and Ray and Ray Train put handlers
+of their own in its place. So a thread of ours is woken by the signal itself (``signal.set_wakeup_fd``) and
+ends the process with all below it. No work is lost by that: a run that is killed resumes with the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+ENDS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """A signal ends the process here, with 128 + its number; only in a process's main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = {number: signal.signal(number, lambda *_: None) for number in ENDS}
+    fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(fd)
+        os.close(writing)  # which ends the thread
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(reading: int) -> None:
+    while byte := os.read(reading, 1):
+        if byte[0] in ENDS:
+            _end(signal.Signals(byte[0]))
+
+
+def _end(number: signal.Signals) -> None:
+    word = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    _kill_children()
+    sys.stdout.flush()
+    print(f"zpd-ray: {word}; run the same command again to resume", file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
+def _kill_children() -> None:
+    """Ray's processes, where it was started here, and all else below this one."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
