@@ -69,3 +69,21 @@ def test_bad_counts_are_refused(columns, message):
 def test_counts_of_other_columns_do_not_add():
     with pytest.raises(ValueError, match="same columns"):
         Counts.of(before=[1], now=[2]) + Counts.of(bin=[1])
+
+
+def test_columns_too_wide_to_number_are_counted_all_the_same():
+    """Twenty stages of sixteen rollouts: 17^40 combinations, of which a few hundred are there."""
+    rng = np.random.default_rng(5)
+    patterns = rng.integers(0, 17, (300, 40))
+    rows = patterns[rng.integers(0, 300, 5000)]
+    rows[:, 0] += rng.choice([0, 2**60], 5000)  # and a column with a wide range of its own
+    columns = {f"c{i}": rows[:, i] for i in range(40)}
+    counts = Counts.of(**columns)
+    cells, freq = np.unique(rows, axis=0, return_counts=True)
+    np.testing.assert_array_equal(np.stack([counts[f"c{i}"] for i in range(40)], axis=1), cells)
+    np.testing.assert_array_equal(counts.freq, freq)
+    halves = [
+        Counts.of(**{name: c[part] for name, c in columns.items()}) for part in np.split(np.arange(5000), 2)
+    ]
+    merged = Counts.merge(halves)
+    assert merged.to_dict() == counts.to_dict()
