@@ -128,6 +128,24 @@ def test_check_tells_what_would_be_left_out_and_what_would_be_imported(
     assert "imports code that the config names: grader tests.pipeline.broken:grade" in said
 
 
+def test_paths_are_written_as_the_config_has_to_name_them(
+    model: Path, tmp_path: Path, command: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "configs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "base").symlink_to(model)
+    for part in "ab":
+        (tmp_path / f"data/{part}.jsonl").write_text(f'{{"prompt": "Add {part}.", "response": "3"}}\n')
+    assert command("init", "data/*.jsonl", "configs/run.toml", "--model", "base")[0] == 0
+    code, said = command("check", "configs/run.toml")
+    assert code == 0, said
+    assert "of the first 2 rows 2 are items" in said
+    code, said = command("init", "data/a.jsonl", "nowhere/run.toml")
+    assert code == 2
+    assert "cannot write nowhere/run.toml" in said
+
+
 def test_a_config_that_is_there_is_not_written_over(tmp_path: Path, command: Cli) -> None:
     config = tmp_path / "run.toml"
     config.write_text("mine")

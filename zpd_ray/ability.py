@@ -42,8 +42,9 @@ class Standing:
     """Where the model stood at a stage, in logits on the scale of the fit that says so.
 
     gain: theta less that of the first stage. right: share of right responses at this stage among the items
-    that were never trained on before the fit's stage (the anchors); expected: what the fit expects of them,
-    with difficulties held. None where no anchor answered.
+    that were never trained on before the fit's stage (the anchors); expected: what the fit expects of items
+    with their NLLs, difficulties held. The two part where selection took items by what they had answered.
+    None where no anchor answered.
     """
 
     stage: int

@@ -164,7 +164,7 @@ def fit_stage(statistics: Statistics, config: AbilityConfig, stage: int, previou
     Raises ZpdError when there are no items that were never trained on.
     """
     answers, history = statistics.answers, statistics.history
-    if answers.n_items == 0 or history is None or history.n_items == 0:
+    if answers.n_items == 0 or history is None or not _answered(history):
         raise ZpdError(
             f"stage {stage} has no measured item that was not trained on, so ability has nothing to stand "
             "on; lower select.budget or stages"
@@ -186,6 +186,11 @@ def fit_stage(statistics: Statistics, config: AbilityConfig, stage: int, previou
         n_right=int(answers.freq @ answers["successes"]),
         flags=own.flags,
     )
+
+
+def _answered(history: irt.Counts) -> bool:
+    """Whether some item that is followed has a response at every stage."""
+    return all((history.freq @ history[name]) > 0 for name in history.columns if name[0] == "k")
 
 
 class Own(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 from pathlib import Path
 
 from zpd_ray.config import SourceConfig
@@ -60,7 +62,16 @@ def starter(data: str, model: str, config: str) -> tuple[str, str]:
     return _filled(data, model, config, columns), shape
 
 
+def _from(config: str, place: str) -> str:
+    """A path as a config in another directory has to name it; URIs and hub ids as they are."""
+    directory = Path(config).parent
+    local = "://" not in place and not Path(place).is_absolute()
+    found = Path(place).exists() or bool(glob.glob(place, recursive=True))
+    return os.path.relpath(place, directory) if local and found else place
+
+
 def _filled(data: str, model: str, config: str, columns: dict[str, str]) -> str:
+    data, model = (_from(config, place) for place in (data, model))
     mapped = ", ".join(f"{field} = {json.dumps(column)}" for field, column in columns.items())
     return TEMPLATE.format(
         path=data,

@@ -107,6 +107,7 @@ class _Log:
             yield self.advance
         finally:
             self._ended.set()
+            thread.join()
 
     def _beat(self) -> None:
         while not self._ended.wait(LINE_SECONDS / 4):

@@ -139,3 +139,15 @@ def test_the_best_probe_far_from_all_items_is_the_most_informative_one() -> None
     for theta in (-200.0, -45.0, 45.0, 200.0):
         best = irt.ProbeBank(b, a, c, top=1).next(theta)
         assert irt.information(theta, a[best], b[best], c[best]) == irt.information(theta, a, b, c).max()
+
+
+@pytest.mark.parametrize("gain", [0.3, 0.6])
+def test_responses_that_repeat_one_another_do_not_make_a_gain_certain(gain: float) -> None:
+    """One draw of luck per item for both stages, as with greedy decoding by a model that hardly moved."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(4000, 1))
+    luck = rng.logistic(size=4000) + x[:, 0]
+    s = np.stack([luck < theta for theta in (0.0, gain)]).astype(int)
+    fit = fit_stages(s, np.ones_like(s), x, prior=irt.Prior(theta_sd=5.0, gamma_sd=3.0, sigma_log_sd=1.0))
+    assert fit.gain_se[1] > 0.1
+    assert abs(fit.gain[1] - gain) < 3 * fit.gain_se[1]

@@ -1,6 +1,7 @@
 """Shapes of rows: recognised, mapped, or refused with one of a few words."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -191,3 +192,53 @@ def test_any_row_is_an_item_or_bad(value: dict, shape: str) -> None:
     else:
         assert item["response"].strip()
         assert all(isinstance(turn["content"], str) for turn in item["messages"])
+
+
+TEXT = {"question": "Why?", "context": "Because.", "answer": "So."}
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "prompt", "response"),
+    [
+        ({"Question": "Why?", "Answer": "So."}, {"prompt": "Question", "response": "Answer"}, "Why?", "So."),
+        (TEXT, {}, "Why?\n\nBecause.", "So."),
+        (TEXT, {"prompt": "question", "response": "context"}, "Why?", "Because."),
+        (TEXT, {"prompt": "context", "response": "answer"}, "Because.", "So."),
+        (TEXT, {"prompt": "question", "response": "answer", "group": "context"}, "Why?", "So."),
+        (TEXT | {"context": {"title": "a"}}, {}, "Why?", "So."),
+        ({"prompt": "Why?", "response": "So.", "system": 7}, {}, "Why?", "So."),
+        ({"question": "Why?", "solution": "Long.", "answer": "So."}, {}, "Why?", "So."),
+        ({"problem": "Why?", "solution": "Long.", "answer": "So."}, {}, "Why?", "Long."),
+        ({"input": "Why?", "query": "other", "output": "So."}, {}, "Why?", "So."),
+        (
+            {
+                "prompt": "Why?",
+                "chosen": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}],
+            },
+            {"response": "chosen"},
+            "Why?",
+            "So.",
+        ),
+        (
+            {"prompt": "Why?", "response": "So.", "r": {"g": None}},
+            {"answer": "r.g"},
+            "Why?",
+            "So.",
+        ),
+    ],
+)
+def test_what_other_columns_hold_is_not_taken_for_what_it_is_not(
+    row: dict[str, Any], columns: dict[str, str], prompt: str, response: str
+) -> None:
+    source = SourceConfig(path="x", columns=columns)
+    check_columns(row, source)
+    item = normalise(row, source)
+    assert isinstance(item, dict), item
+    assert [turn["content"] for turn in item["messages"]] == [prompt]
+    assert item["response"] == response
+
+
+@pytest.mark.parametrize("last", [{"role": "assistant", "content": "So."}, {"role": "user", "content": " "}])
+def test_a_list_of_messages_that_is_no_prompt_is_a_bad_row(last: dict[str, str]) -> None:
+    row = {"prompt": [{"role": "user", "content": "Why?"}, last], "response": "So."}
+    assert isinstance(normalise(row, SourceConfig(path="x")), Bad)

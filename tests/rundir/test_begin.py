@@ -38,7 +38,10 @@ def test_a_directory_of_another_layout_is_refused_with_a_sentence(
 
 
 CHANGES = [
-    ("train.method=lora", "selection.json", True),
+    ("train.epochs=2", "selection.json", True),
+    ("train.epochs=2", "metrics.json", False),  # the stage was closed without training
+    ("train.method=lora", "metrics.json", False),
+    ("measure.grader=numeric", None, False),  # other rows would be items
     ("ability.sigma=1.0", "measured.json", True),
     ("ability.sigma=1.0", "fit.json", False),
     ("select.replay=0.1", "fit.json", True),
@@ -53,13 +56,15 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "last", "allowed"), CHANGES)
 def test_what_nothing_finished_was_made_with_may_change(
-    tmp_path: Path, change: str, last: str, allowed: bool
+    tmp_path: Path, change: str, last: str | None, allowed: bool
 ) -> None:
     """``last``: the last closing file of stage 0 that is there."""
     values = simulated_values(tmp_path, n=1, stages=2)
     run = check_run(validate(values))
     record(run)
     for name in ("measured.json", "fit.json", "selection.json", "train.json", "metrics.json"):
+        if last is None:
+            break
         run.store.write_json(f"stages/00/{name}", {})
         if name == last:
             break
@@ -79,3 +84,10 @@ def test_what_nothing_finished_was_made_with_may_change(
     record(Run(changed, run.store))
     assert check_run(changed).config == changed  # bound to it from now on
     assert load_events(run.store)[-1].details["changed"][0].startswith(f"{key}: ")
+
+
+def test_a_change_that_does_not_fit_is_refused_before_it_is_recorded(tmp_path: Path) -> None:
+    values = simulated_values(tmp_path, n=1)
+    record(check_run(validate(values)))
+    with pytest.raises(ZpdError, match="the simulated engine has no weights to train"):
+        check_run(validate(values | {"train": {"method": "lora"}}))

@@ -73,7 +73,10 @@ def init(
                 f"{config} is there already; give another name, as in `zpd-ray init {data} new.toml`"
             )
         text, shape = starter(data, model, str(config))
-        config.write_text(text, encoding="utf-8")
+        try:
+            config.write_text(text, encoding="utf-8")
+        except OSError as problem:
+            raise ZpdError(f"cannot write {config}: {problem}; give another place") from None
         typer.echo(f"wrote {config}: rows of the shape {shape}; see what the model would read with")
         typer.echo(f"  zpd-ray check {config}")
 

@@ -15,7 +15,7 @@ from zpd_ray.pipeline.run import run, take
 from zpd_ray.report.summary import print_summary
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import check_run, locked
-from zpd_ray.rundir.layout import CONFIG, EVALUATE, MEASURE, POOL, StageFiles
+from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, MEASURE, METRICS, POOL, StageFiles
 from zpd_ray.terminal import say
 
 
@@ -47,6 +47,8 @@ def _perform(command: str, session: Session) -> None:
         run(session)
         print_summary(session.run)
         return
+    if command != "ingest" and command not in [step.name for step in session.run.steps]:
+        raise ZpdError(f"this run has no step {command}: train.method = 'none'; expected 'lora' or 'full'")
     steps.ingest_pool(session)
     if command == "ingest":
         return
@@ -58,7 +60,8 @@ def _perform(command: str, session: Session) -> None:
 
 
 def _is_finished(run: Run) -> bool:
-    return run.store.exists(CONFIG) and run.finished(run.config.stages - 1, EVALUATE)
+    begun = run.store.exists(CONFIG) and run.store.exists(f"{BASE}/{METRICS}")
+    return begun and run.finished(run.config.stages - 1, EVALUATE)
 
 
 def standing(run: Run) -> str:

@@ -15,7 +15,7 @@ from zpd_ray.rundir.layout import EVALUATE, FIT, MEASURE, SELECT, TRAIN, Step
 
 WORK: dict[Step, Callable[[Session, int], steps.Details]] = {
     MEASURE: steps.measure,  #   pool, model of the stage          ->  NLL and responses of every item
-    FIT: steps.fit,  #           these, NLLs of the stage before   ->  ability, calibration of difficulty
+    FIT: steps.fit,  #           these, earlier responses          ->  ability, calibration of difficulty
     SELECT: steps.select,  #     these, budget                     ->  the items to train on
     TRAIN: steps.train,  #       selected items, model             ->  the model of the next stage
     EVALUATE: steps.evaluate,  # evaluation set, the next model    ->  accuracy; closes the stage

@@ -38,7 +38,7 @@ def measure(session: Session, stage: int) -> Details:
 
 
 def fit(session: Session, stage: int) -> Details:
-    """Measurements of the stage, NLLs of the stage before -> ability theta, calibration of difficulty b."""
+    """Responses of all stages so far, NLLs of this one -> ability theta, calibration of difficulty b."""
     fit = fit_ability(session, stage)
     ability, last = fit.ability, fit.ability.stages[-1]
     gain = f", {last.gain:+.2f} +- {last.gain_se:.2f} since stage 0" if len(ability.stages) > 1 else ""

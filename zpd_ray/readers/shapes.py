@@ -24,8 +24,9 @@ EMPTY_PROMPT = "empty prompt"
 EMPTY_RESPONSE = "empty response"
 BAD_MESSAGES = "bad messages"
 
-PROMPTS = ("prompt", "question", "instruction", "problem", "query", "input")
-RESPONSES = ("response", "completion", "solution", "output", "answer")
+PROMPTS = ("prompt", "question", "instruction", "input", "problem", "query")
+RESPONSES = ("response", "completion", "output", "answer")
+SOLUTION = "solution"  # the response of a "problem", whose "answer" is its last line (MATH)
 CONTEXTS, SYSTEMS = ("context",), ("system_prompt", "system")
 # Names that other tools use for what is not a prompt or a response; `zpd-ray init` maps them.
 ELSEWHERE = {
@@ -37,6 +38,7 @@ ELSEWHERE = {
 KNOWN = {
     *PROMPTS,
     *RESPONSES,
+    SOLUTION,
     *CONTEXTS,
     *SYSTEMS,
     "messages",
@@ -86,32 +88,42 @@ def recognise(value: dict) -> str | None:
         return "sharegpt"
     if "instruction" in here and "output" in here:
         return "alpaca"
-    prompt, response = _first(PROMPTS, here), _first(RESPONSES, here)
+    prompt, response = _pair_of(here)
     if prompt is None or response is None:
         return None
     return "question_answer" if (prompt, response) == ("question", "answer") else "prompt_response"
 
 
+def _pair_of(here: Iterable[str]) -> tuple[str | None, str | None]:
+    """Names of the prompt and of the response among those that are there."""
+    here = set(here)
+    prompt = _first(PROMPTS, here)
+    solved = prompt == "problem" and SOLUTION in here and not {"response", "completion"} & here
+    return prompt, SOLUTION if solved else _first(RESPONSES, here)
+
+
 def recognised_as(value: dict, source: SourceConfig) -> str | None:
     """The shape that a row of a source is taken for, or None."""
-    view = _view(value, source)
-    return recognise(view) if source.shape == "auto" or source.columns else source.shape
+    mapped_prompt = "prompt" in source.columns or "messages" in source.columns
+    return recognise(_view(value, source)) if source.shape == "auto" or mapped_prompt else source.shape
 
 
 def guess_columns(value: dict) -> dict[str, str]:
     """A mapping for a row of no known shape, by names that other tools use; {} where none is there."""
+    value = _in_lower_case(value, ())
     names = {name.casefold(): name for name in value if isinstance(name, str)}
-    known = {"prompt": PROMPTS, "response": RESPONSES}
+    known = {"prompt": PROMPTS, "response": (*RESPONSES, SOLUTION)}
     found = {}
     for field, others in ELSEWHERE.items():
         if any(_inside(value, name) is not None for name in known.get(field, (field,))):
             continue
         for other in others:
             column = names.get(other, other)
-            if _inside(value, column) is not None:
+            content = _inside(value, column)
+            if isinstance(content, (str, list)) or (field in ("answer", "group") and content is not None):
                 found[field] = column
                 break
-    if "response" not in found and "answer" in found and _first(RESPONSES, value) is None:
+    if "response" not in found and "answer" in found and _pair_of(value)[1] is None:
         found["response"] = found["answer"]  # data for reinforcement learning has no other reference
     return found
 
@@ -125,12 +137,23 @@ def _inside(value: dict, column: str) -> Any:
     return _inside(nested, inner) if dot and isinstance(nested, dict) else None
 
 
-def _in_lower_case(value: dict) -> dict:
-    """The row with ``Question`` as ``question``, where no column has that name already."""
+def _is_there(value: dict, column: str) -> bool:
+    """Also where it is null."""
+    outer, dot, inner = column.partition(".")
+    nested = value.get(outer)
+    return column in value or bool(dot and isinstance(nested, dict) and _is_there(nested, inner))
+
+
+def _in_lower_case(value: dict, mapped: Iterable[str]) -> dict:
+    """The row with ``Question`` as ``question``, unless a column has that name already, or it is mapped."""
+    kept = {column.partition(".")[0] for column in mapped}
     renamed = {
         name: name.casefold()
         for name in value
-        if isinstance(name, str) and name.casefold() in KNOWN and name.casefold() not in value
+        if isinstance(name, str)
+        and name not in kept
+        and name.casefold() in KNOWN
+        and name.casefold() not in value
     }
     return {renamed.get(name, name): content for name, content in value.items()} if renamed else value
 
@@ -174,10 +197,10 @@ def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
 
 
 def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
-    value = _in_lower_case(value)
+    value = _in_lower_case(value, source.columns.values())
     if source.columns:
         for field, column in source.columns.items():
-            if column not in value and _inside(value, column) is None:
+            if not _is_there(value, column):
                 raise _BadRowError(
                     MISSING_COLUMN, f"{column!r}, mapped as {field}, is not there; got {_names(value)}"
                 )
@@ -195,11 +218,14 @@ def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
     }
 
 
-def _view(value: dict, source: SourceConfig) -> dict:
+def _view(row: dict, source: SourceConfig) -> dict:
     """The row with the mapped prompt and response under their own names, in place of unmapped ones."""
-    value = _in_lower_case(value)
+    value = row
+    value = _in_lower_case(value, source.columns.values())
     if not source.columns:
         return value
+    taken = {column for column in source.columns.values() if column in (*CONTEXTS, *SYSTEMS)}
+    value = {name: content for name, content in value.items() if name not in taken} if taken else value
     mapped = {
         field: column
         for field, column in source.columns.items()
@@ -214,7 +240,7 @@ def _view(value: dict, source: SourceConfig) -> dict:
     if "response" in mapped:
         for name in RESPONSES:
             view.pop(name, None)
-    return view | {field: _inside(value, column) for field, column in mapped.items()}
+    return view | {field: _inside(row, column) for field, column in mapped.items()}
 
 
 def _parts(view: dict, source: SourceConfig) -> _Parts:
@@ -228,34 +254,43 @@ def _parts(view: dict, source: SourceConfig) -> _Parts:
 
 
 def _pair(view: dict) -> _Parts:
-    prompt, response = _first(PROMPTS, view), _first(RESPONSES, view)
+    prompt, response = _pair_of(view)
     if prompt is None or response is None:
         raise _BadRowError(MISSING_COLUMN, f"expected a prompt and a response; got {_names(view)}")
     if isinstance(view[response], list):
         answer = [
             _message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(view[response], response)
         ]
-        return _split([*_prompt(view[prompt], prompt), *answer])
-    turns = _with_context(_prompt(view[prompt], prompt), view, prompt)
+        whole = answer[0]["role"] != "assistant"  # it begins with the prompt
+        return _split(answer if whole else [*_prompt(view[prompt], prompt), *answer])
+    turns = _with_context(_prompt(view[prompt], prompt), view)
     return _Parts(turns, _response(view[response], response))
 
 
-def _with_context(turns: list[Message], view: dict, prompt: str) -> list[Message]:
+def _with_context(turns: list[Message], view: dict) -> list[Message]:
     """What other columns add to a prompt that is one text: a context (Dolly), a system prompt (OpenOrca)."""
-    context, system = (_first(names, view) for names in (CONTEXTS, SYSTEMS))
-    if len(turns) == 1 and context and context != prompt and view[context] is not None:
-        added = _string(view[context], context)
-        turns = _user(f"{turns[0]['content']}\n\n{added}") if added.strip() else turns
-    if system and view[system] is not None and turns[0]["role"] != "system":
-        told = _string(view[system], system)
-        turns = [{"role": "system", "content": told}, *turns] if told.strip() else turns
+    context, system = (_added(names, view) for names in (CONTEXTS, SYSTEMS))
+    if len(turns) == 1 and context:
+        turns = _user(f"{turns[0]['content']}\n\n{context}")
+    if turns[0]["role"] != "system" and system:
+        turns = [{"role": "system", "content": system}, *turns]
     return turns
+
+
+def _added(names: tuple[str, ...], view: dict) -> str:
+    """The first of these columns that holds text; others are about something else."""
+    texts = (view.get(name) for name in names)
+    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
 
 
 def _prompt(content: object, column: str) -> list[Message]:
     """A text is one turn of the user's; TRL and verl have lists of messages, too."""
     if isinstance(content, list):
-        return [_message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(content, column)]
+        turns = [_message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(content, column)]
+        if turns[-1]["role"] != "user":
+            raise _BadRowError(BAD_MESSAGES, f"the last turn of {column} is the {turns[-1]['role']}'s")
+        _text(turns[-1]["content"], f"the last turn of {column}", EMPTY_PROMPT)
+        return turns
     return _user(_text(content, column, EMPTY_PROMPT))
 
 
@@ -264,7 +299,8 @@ def _question_answer(view: dict) -> _Parts:
     if "question" not in view or "answer" not in view:
         return _pair(view)
     response = _response(view["answer"], "answer")
-    return _Parts(_user(_text(view["question"], "question", EMPTY_PROMPT)), response, response)
+    turns = _with_context(_user(_text(view["question"], "question", EMPTY_PROMPT)), view)
+    return _Parts(turns, response, response)
 
 
 def _alpaca(view: dict) -> _Parts:
@@ -274,7 +310,7 @@ def _alpaca(view: dict) -> _Parts:
     context = view.get("input")
     if context is not None and _string(context, "input").strip():
         prompt = f"{prompt}\n\n{context}"
-    return _Parts(_user(prompt), _response(view.get("output"), "output"))
+    return _Parts(_with_context(_user(prompt), view), _response(view.get("output"), "output"))
 
 
 def _openai(view: dict) -> _Parts:

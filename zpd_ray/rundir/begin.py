@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from zpd_ray import graders
 from zpd_ray.config import Config
@@ -64,9 +64,7 @@ def record(run: Run) -> None:
 def check_inputs(run: Run) -> None:
     """Raises ZpdError for names, functions, sources or a model that are not there, or do not go together."""
     config = run.config
-    _check_names(run)
-    if config.train.function is not None:
-        load_function("the training loop", config.train.function, "function()")
+    engine = _check_code(run)
     for source in filter(None, (config.pool, config.evaluation)):
         for file in expand(source.path, source.format):
             if file.path.startswith(f"{run.store.root}/"):
@@ -74,6 +72,19 @@ def check_inputs(run: Run) -> None:
                     f"{file.path} lies inside the run directory {run.store.root}, whose files are the "
                     "run's to replace; give an output beside the data"
                 )
+    if engine.reads_text:
+        max_length(config.model, load_tokenizer(config.model.path))
+        _check_weights(Path(config.model.path))
+
+
+def _check_code(run: Run) -> Any:
+    """Everything that the config names can be loaded, and goes together; the engine's class."""
+    config = run.config
+    graders.load(config.measure.grader)
+    for name in run.measures:  # which asks the methods in use
+        MEASURES.load(name)
+    if config.train.function is not None:
+        load_function("the training loop", config.train.function, "function()")
     engine = ENGINES.load(config.engine.name)
     engine.check(config)
     if run.trains and not engine.has_weights:
@@ -81,16 +92,7 @@ def check_inputs(run: Run) -> None:
             f"the {config.engine.name} engine has no weights to train; got train.method = "
             f"{config.train.method!r}, expected 'none'"
         )
-    if engine.reads_text:
-        max_length(config.model, load_tokenizer(config.model.path))
-        _check_weights(Path(config.model.path))
-
-
-def _check_names(run: Run) -> None:
-    """Every part that the config names can be loaded."""
-    graders.load(run.config.measure.grader)
-    for name in run.measures:  # which asks the methods in use
-        MEASURES.load(name)
+    return engine
 
 
 def _check_weights(directory: Path) -> None:
@@ -122,12 +124,15 @@ def _check_layout(store: Store) -> None:
 
 
 def _check_same(run: Run) -> None:
-    other = refused(run, _recorded(run.store))
+    before = _recorded(run.store)
+    other = refused(run, before)
     if other:
         raise ZpdError(
             f"the run directory {run.store.root} belongs to another config: {'; '.join(other)}; take these "
             "back to resume it, or give another output"
         )
+    if differences(before, run.config):
+        _check_code(run)
 
 
 def _recorded(store: Store) -> Config:

@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences
-from zpd_ray.rundir.layout import BASE, FIT, MEASURE, METRICS, RAY_TRAIN, SELECT, TRAIN, StageFiles
+from zpd_ray.rundir.layout import (
+    BASE,
+    EVALUATE,
+    FIT,
+    MEASURE,
+    METRICS,
+    RAY_TRAIN,
+    SELECT,
+    TRAIN,
+    StageFiles,
+)
 from zpd_ray.rundir.run import Run
 
 
@@ -18,6 +28,8 @@ def refused(run: Run, before: Config) -> list[str]:
 
 def _may(key: str, run: Run, old: Run) -> bool:
     section = key.partition(".")[0]
+    if key == "measure.grader":  # which rows of the pool are items hangs on what it can grade
+        return False
     if key == "stages":
         return _stages_may(run, old)
     if key in ("select.method", "select.beside") and not set(run.measures) <= set(old.measures):
@@ -28,16 +40,26 @@ def _may(key: str, run: Run, old: Run) -> bool:
 def _stages_may(run: Run, old: Run) -> bool:
     """More stages change nothing of those before, unless the learning rate falls over the whole run."""
     train = run.config.train
-    own = train.schedule == "constant" or train.schedule_over == "stage" or not run.trains
+    steady = train.schedule == "constant" and train.warmup == 0
+    own = steady or train.schedule_over == "stage" or not run.trains
     return run.config.stages > old.config.stages and (own or not _trained(old))
 
 
 def _measured(run: Run) -> bool:
-    return run.store.exists(f"{BASE}/{METRICS}") or bool(run.store.names(StageFiles(0).measurements()))
+    directories = (f"{BASE}/evaluation", StageFiles(0).measurements())
+    return run.store.exists(f"{BASE}/{METRICS}") or any(run.store.names(name) for name in directories)
 
 
 def _trained(run: Run) -> bool:
-    return run.finished(0, TRAIN) or bool(run.store.entries(RAY_TRAIN))
+    """A step of training was kept, or the next stage was begun without."""
+    checkpoints = [name for name in run.store.entries(RAY_TRAIN) if name.startswith(CHECKPOINT)]
+    later = run.store.names(StageFiles(0).evaluation) or run.finished(0, EVALUATE)
+    return run.finished(0, TRAIN) or bool(checkpoints) or bool(later)
+
+
+CHECKPOINT = (
+    "checkpoint_2"  # Ray Train names them by their time; its list is checkpoint_manager_snapshot.json
+)
 
 
 # By section of the config: whether something that was made with it is there.

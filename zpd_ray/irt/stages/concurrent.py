@@ -32,8 +32,8 @@ class StagesFit:
 
     theta, theta_se: (n_stages,). gain, gain_se: theta - theta[0] and its standard error, (n_stages,), 0 for
     the first. Errors include what is not known about gamma and sigma. sigma, log_sigma_se: residual sd of b
-    and the standard error of its logarithm. gamma, gamma_se: (n_covariates,), at that sigma. fit: the
-    underlying maximum.
+    and the standard error of its logarithm. gamma, gamma_se: (n_covariates,). flags: of the maximum.
+    fit: the underlying maximum.
     """
 
     theta: Array
@@ -63,11 +63,12 @@ def fit_stages(
     Arguments as in `irt.fit_explanatory`, a row for each stage; ``prior`` needs a finite theta_sd and a
     finite sigma_log_sd > 0.
 
-    Where responses say little about sigma (one response per item says nothing that does not hang on the shape
-    of the curve), theta is a mixture over sigma: weighted by the prior where no item has two responses, else
-    by prior x likelihood (Laplace's approximation for the other parameters; Tierney & Kadane 1986, JASA
-    81(393)). Its mean and sd are reported. The shape is not asked: on real responses it pointed to a sigma of
-    4 and more where repeated responses show 0.95 (docs/decisions.md).
+    Where responses say little about sigma (one response per item says nothing that does not hang on the
+    shape of the curve; nor do responses that repeat one another, flag "responses_all_or_nothing"), theta is
+    a mixture over sigma: weighted by the prior where no item has two responses that differ, else by prior x
+    likelihood (Laplace's approximation for the other parameters; Tierney & Kadane 1986, JASA 81(393)). Its
+    mean and sd are reported. The shape is not asked: on real responses it pointed to a sigma of 4 and more
+    where repeated responses show 0.95 (docs/decisions.md).
     """
     if not (np.isfinite(prior.sigma_log_sd) and prior.sigma_log_sd > 0.0):
         raise ValueError(
@@ -76,10 +77,10 @@ def fit_stages(
         )
     data = (successes, trials, covariates, guess)
     top = fit_explanatory(*data, freq=freq, origin=origin, prior=prior)
-    identified = "sigma_not_identified" not in top.flags
+    identified = not {"sigma_not_identified", "responses_all_or_nothing"} & set(top.flags)
     error = top.sigma_se / top.sigma if np.isfinite(top.sigma_se) else np.inf
     if identified and error < WELL_KNOWN:
-        return _result(top, top.theta, _covariance(top), top.sigma, float(error))
+        return _result(top, top.theta, _covariance(top), top.gamma, top.sigma, float(error))
     nodes = _nodes(float(np.log(top.sigma)), float(error), prior)
     log_weight = -0.5 * ((nodes - np.log(prior.sigma_median)) / prior.sigma_log_sd) ** 2
     fits = [
@@ -90,9 +91,10 @@ def fit_stages(
         log_weight = log_weight + np.array([_log_evidence(fit, prior) for fit in fits])
     weight = np.exp(log_weight - logsumexp(log_weight))
     theta, covariance = _mixture(weight, fits)
+    gamma = weight @ np.stack([fit.gamma for fit in fits])
     centre = float(weight @ nodes)
     spread = float(np.sqrt(weight @ (nodes - centre) ** 2))
-    return _result(top, theta, covariance, float(np.exp(centre)), spread)
+    return _result(top, theta, covariance, gamma, float(np.exp(centre)), spread)
 
 
 def _nodes(centre: float, error: float, prior: Prior) -> Array:
@@ -100,7 +102,7 @@ def _nodes(centre: float, error: float, prior: Prior) -> Array:
     if not np.isfinite(error) or error > prior.sigma_log_sd:
         centre, error = float(np.log(prior.sigma_median)), prior.sigma_log_sd
     steps = np.arange(-REACH, REACH + 0.1, STEP_PER_SD)
-    return np.clip(centre + error * steps, np.log(SIGMA_MIN), np.log(SIGMA_MAX))
+    return np.unique(np.clip(centre + error * steps, np.log(SIGMA_MIN), np.log(SIGMA_MAX)))
 
 
 def _with_sigma(prior: Prior, sigma: float) -> Prior:
@@ -117,7 +119,7 @@ def _log_evidence(fit: ExplanatoryFit, prior: Prior) -> float:
     mean, precision = prior_arrays(prior, fit.theta.size, fit.gamma.size)
     away = np.concatenate([fit.theta, fit.gamma]) - mean[:-1]
     sign, logdet = np.linalg.slogdet(fit.covariance[:-1, :-1])
-    if sign <= 0:
+    if not sign > 0:  # no maximum there, or none that a fit has found
         return -np.inf
     return float(fit.loglik - 0.5 * precision[:-1] @ away**2 + 0.5 * logdet)
 
@@ -130,7 +132,9 @@ def _mixture(weight: Array, fits: list[ExplanatoryFit]) -> tuple[Array, Array]:
     return mean, within + np.einsum("f,fi,fj->ij", weight, away, away)
 
 
-def _result(top: ExplanatoryFit, theta: Array, covariance: Array, sigma: float, error: float) -> StagesFit:
+def _result(
+    top: ExplanatoryFit, theta: Array, covariance: Array, gamma: Array, sigma: float, error: float
+) -> StagesFit:
     variance = np.diag(covariance)
     of_gain = variance + variance[0] - 2.0 * covariance[0]
     return StagesFit(
@@ -138,7 +142,7 @@ def _result(top: ExplanatoryFit, theta: Array, covariance: Array, sigma: float, 
         theta_se=np.sqrt(variance),
         gain=theta - theta[0],
         gain_se=np.sqrt(np.maximum(of_gain, 0.0)),
-        gamma=top.gamma,
+        gamma=gamma,
         gamma_se=top.gamma_se,
         sigma=sigma,
         log_sigma_se=error,

@@ -57,9 +57,9 @@ def _check_extreme(fit: Fit, run: Run) -> None:
     verdict, side = ("wrong", "below") if fit.n_right == 0 else ("right", "above")
     raise ZpdError(
         f"stage {fit.stage}: all {fit.n_responses} responses are {verdict}, so ability lies {side} every "
-        "item and nothing shows where its zone is; expected some of both: see the completions in "
-        f"{StageFiles(fit.stage).measurements()}, the grader and the pool, or set ability.allow_extreme = "
-        "true to select what is nearest by NLL"
+        "item and nothing shows where its zone is; expected some of both. Look at the responses in "
+        f"{run.store.root}/{StageFiles(fit.stage).measurements()} and give another grader or pool, in a new "
+        "output, or set ability.allow_extreme = true to select what is nearest by NLL"
     )
 
 

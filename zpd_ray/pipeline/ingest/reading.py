@@ -62,7 +62,7 @@ def _stage_file(source: Source, row: dict[str, Any]) -> Iterator[dict[str, Any]]
         yield {
             "rows": len(batch),
             "items": items.num_rows,
-            "own_ids": "item_id" in section.columns or "item_id" in columns,
+            "own_ids": "item_id" in section.columns or "item_id" in map(str.casefold, columns),
             "reasons": source.quarantine(f"read-{name}", bad),
             "sources": "[]",
             "file": file.path,

@@ -120,8 +120,8 @@ def _check(counts: Counter[str], total: int, measure: MeasureConfig, examples: d
         raise ZpdError(
             f"{_no_answer(unparsed, asked, examples)}; that is more than measure.max_unparsed_share = "
             f"{measure.max_unparsed_share:g} allows, and says nothing about the model: raise "
-            f"measure.max_new_tokens (now {measure.max_new_tokens}), see whether the prompt asks for what "
-            f"the grader {measure.grader} finds, or raise the share"
+            f"measure.max_new_tokens (now {measure.max_new_tokens}) or take a grader (now {measure.grader}) "
+            "that finds what the prompt asks for, in a new output, or raise the share in this one"
         )
 
 

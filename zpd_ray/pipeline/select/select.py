@@ -21,11 +21,11 @@ from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.select.scoring import JUDGED, Ranked, Scoring
 from zpd_ray.pipeline.select.selected import (
     ITEMS_PER_FILE,
-    ZONE_P,
     Files,
     reasons,
     summarise,
     write_selected,
+    zone_of,
 )
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import POOL, StageFiles
@@ -62,7 +62,8 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     replay_budget = replay_share(amount, run.config.select.replay)
     directory = StageFiles(fit.stage).selection(method if beside else None)
     scoring = Scoring(run, fit, method, directory, amount.unit, replay_budget > 0)
-    run.store.remove(scoring.scratch)  # of an attempt that was killed
+    for leftover in ("scored", "selected", "chosen"):  # of an attempt that was killed, with other values
+        run.store.remove(f"{directory}/{leftover}")
     small = pool["items"] <= SORTABLE_ROWS
     replay = _find(scoring, "replay", replay_budget, small)
     scoring = replace(scoring, replay=replay.top.threshold)
@@ -190,7 +191,11 @@ def _with_scores(
     scoring: Scoring, name: str, items: pa.Table, ranked: Ranked, reason: str, files: Files
 ) -> pa.Table:
     items, judged = items.take(ranked.rows), scoring.judged(name, ranked.rows)
-    told = reasons(scoring.method, judged["p"].to_numpy()) if reason == "zone" else [reason] * items.num_rows
+    told = (
+        reasons(scoring.method, judged["p"].to_numpy(), scoring.run.config.select.target_p)
+        if reason == "zone"
+        else [reason] * items.num_rows
+    )
     columns: dict[str, Any] = {
         **{column: judged[column] for column in JUDGED},
         "reason": pa.array(told, pa.string()),
@@ -217,9 +222,10 @@ def _warnings(
         found.append(
             f"replay: {replay.weight} of {asked} {amount.unit} were mastered; the zone took the rest"
         )
+    low, high = zone_of(run.config.select.target_p)
     if method == "zpd" and selection.outside_zone:
         found.append(
             f"the zone is small: {selection.outside_zone} of {selection.zone} items have p below "
-            f"{ZONE_P[0]} or above {ZONE_P[1]}, the nearest there were"
+            f"{low:.2g} or above {high:.2g}, the nearest there were"
         )
     return found

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from zpd_ray import schema
 from zpd_ray.pipeline.cluster.parts import part_name
@@ -21,8 +22,9 @@ from zpd_ray.selection.keys import Keys
 from zpd_ray.selection.top import Starts
 
 ITEMS_PER_FILE = 50_000
-# Outside these an item is too hard or too easy to be called in the zone.
-ZONE_P = (0.1, 0.9)
+# Logits from the centre at which an item is too hard or too easy to be called in the zone: p of 0.1 and 0.9
+# around one half.
+ZONE_LOGITS = float(logit(0.9))
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,16 @@ class Files:
         return file + (len(self.zone.keys) if reason == "replay" else 0)
 
 
-def reasons(method: str, p: NDArray[np.float64]) -> NDArray[np.str_]:
+def zone_of(target_p: float) -> tuple[float, float]:
+    """The p between which an item is in the zone."""
+    centre = float(logit(target_p))
+    return float(expit(centre - ZONE_LOGITS)), float(expit(centre + ZONE_LOGITS))
+
+
+def reasons(method: str, p: NDArray[np.float64], target_p: float) -> NDArray[np.str_]:
     """Why each item of the zone's share of the budget was taken, by its p: (n,)."""
-    inside = (p >= ZONE_P[0]) & (p <= ZONE_P[1])
+    low, high = zone_of(target_p)
+    inside = (p >= low) & (p <= high)
     return np.where(inside, "zone", "nearest" if method == "zpd" else "score")
 
 
@@ -75,7 +84,7 @@ def _sums(rows: pa.Table) -> dict[str, Any]:
         "selected": rows.num_rows,
         "zone": zone.num_rows,
         "tokens": int(rows["response_tokens"].to_numpy().sum()),
-        "outside_zone": int(((p < ZONE_P[0]) | (p > ZONE_P[1])).sum()),
+        "outside_zone": int(pc.sum(pc.not_equal(zone["reason"], "zone")).as_py() or 0),
         "groups": {count["values"]: count["counts"] for count in groups},
         "b": float(b.sum()),
         "p": float(p.sum()),
