@@ -341,7 +341,9 @@ def test_responses_without_an_answer(local_ray: None, refused: Refused, tmp_path
     silent = {"engine": {"name": "tests.measures.silent:Silent"}}
     sentence = refused(measure={"grader": "numeric", "rollouts": 2, "max_new_tokens": 8}, **silent)
     assert_says(sentence, "of 80 responses; one began: 'Let us think'", "max_unparsed_share = 0.9")
-    assert_says(sentence, "raise measure.max_new_tokens (now 8)", "the grader numeric")
+    assert_says(
+        sentence, "raise measure.max_new_tokens (now 8)", "take a grader (now numeric)", "in a new output"
+    )
     assert not (tmp_path / "out/stages/00/measured.json").exists()
 
 

@@ -20,7 +20,7 @@ from zpd_ray.rundir.records import (
 from zpd_ray.terminal import results
 
 COLUMNS = (
-    *("stage", "theta", "untrained right", "selected", "mean b", "mean p", "from"),
+    *("stage", "theta", "untrained", "selected", "b", "p", "from"),
     *("accuracy", "selecting", "training"),
 )
 GROUPS = 3  # named in the table
@@ -29,8 +29,9 @@ GROUPS = 3  # named in the table
 def print_summary(run: Run) -> None:
     """Per stage: ability, what was selected from where, accuracy afterwards, time and tokens spent.
 
-    Abilities are those of the last fit, so that all are on one scale. "untrained right": the share right at
-    the stage of the items that no stage has trained on, by which a reader can check theta.
+    Abilities are those of the last fit, so that all are on one scale. "untrained": the share right at the
+    stage of the items that no stage has trained on, by which a reader can check theta. b, p: means of the
+    zone's share.
     """
     config, spent = run.config, costs(run)
     table = Table(title=f"{config.select.method}, {config.stages} stages", box=SIMPLE)
@@ -56,11 +57,12 @@ def print_summary(run: Run) -> None:
 
 
 def _total(cost: Cost) -> str:
-    ratio = f", {cost.ratio:.2g} s per second of training" if cost.ratio is not None else ""
-    return (
-        f"selecting took {cost.selecting_seconds:.0f} s{ratio}: {cost.prefilled:,} tokens read, "
-        f"{cost.generated:,} generated"
-    )
+    tokens = f"{cost.prefilled:,} tokens read, {cost.generated:,} generated"
+    told = f"selecting: {cost.selecting_seconds:.0f} s, {tokens}"
+    if cost.ratio is None:
+        return told
+    trained = f"{cost.training_seconds:.0f} s, {cost.trained:,} response tokens"
+    return f"{told}; training: {trained}; {cost.ratio:.2g} s of selecting per second of training"
 
 
 def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> list[str]:
@@ -75,8 +77,8 @@ def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> list[str]:
         f"{chosen.mean_p:.2f}",
         _largest(chosen.groups),
         _accuracy(load_metrics(run.store, stage)),
-        f"{cost.selecting_seconds:.0f} s, {cost.prefilled + cost.generated:,} tok",
-        f"{cost.training_seconds:.0f} s, {cost.trained:,} tok",
+        f"{cost.selecting_seconds:.0f} s",
+        f"{cost.training_seconds:.0f} s",
     ]
 
 

@@ -102,11 +102,14 @@ def resubmit_over_a_line_that_breaks(head: Head, world: World) -> subprocess.Com
         arguments, env=head.inside | world.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     lines = [process.stdout.readline(), process.stdout.readline()]  # the log is being followed
     assert "Running entrypoint" in lines[1]
     assert proxy.cut() > 0
     world.gate.touch()
-    stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
+    # Not communicate(), which passes over what the lines above have brought into the buffer.
+    stdout, stderr = process.stdout.read(), process.stderr.read()
+    process.wait(timeout=WAIT_SECONDS)
     proxy.close()
     return subprocess.CompletedProcess(arguments, process.returncode, "".join(lines) + stdout, stderr)
 
