@@ -177,3 +177,26 @@ def test_neither_needs_ray(model: Path, tmp_path: Path) -> None:
     )
     for arguments in (["init", str(data), str(config), "--model", str(model)], ["check", str(config)]):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+
+
+ALONE, CHOICES, TEMPLATE = "gold answer alone", "choices that their prompt does not show", "no chat template"
+
+
+@pytest.mark.parametrize(
+    ("row", "notes"),
+    [
+        ({"prompt": "Add 1 2.", "answer": "3"}, {ALONE}),
+        (SHAPES["multiple choice"][0], {ALONE, CHOICES}),
+        (SHAPES["OpenOrca"][0], {TEMPLATE}),
+        (SHAPES["MATH"][0], set()),
+    ],
+)
+def test_what_would_go_wrong_without_a_word_is_noted(
+    row: dict[str, Any], notes: set[str], model: Path, tmp_path: Path, command: Cli
+) -> None:
+    data, config = tmp_path / "data.jsonl", tmp_path / "run.toml"
+    data.write_text(f"{json.dumps(row)}\n" * 2)
+    assert command("init", str(data), str(config), "--model", str(model))[0] == 0
+    code, said = command("check", str(config))
+    assert code == 0, said
+    assert {note for note in (ALONE, CHOICES, TEMPLATE) if note in said} == notes

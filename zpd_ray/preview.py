@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from zpd_ray.readers.sources import SourceFile, expand
 ROWS = 500  # that are looked at
 SHOWN = 3  # prompts that are shown
 CHARACTERS = 600  # of a prompt or a reference
+SHORT = 5  # words: a reference that is no more holds no solution
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,39 @@ def describe(config: Config, name: str, source: SourceConfig) -> Iterator[str]:
     yield f"  of the first {seen.rows} rows {seen.items.num_rows} are items"
     yield from _quarantined(seen.bad)
     yield from _lengths(config, seen.items)
+    for note in notes(config, seen.items):
+        yield f"  note: {note}"
     yield from _shown(config, seen.items.slice(0, SHOWN))
+
+
+def notes(config: Config, items: pa.Table) -> Iterator[str]:
+    """What would go wrong without a word, in sentences."""
+    rows = items.select(["messages", "response", "answer", "choices"]).to_pylist()
+    alone = sum(
+        row["answer"] is not None and row["answer"].strip() == row["response"].strip() for row in rows
+    )
+    if rows and alone == len(rows) and max(len(row["response"].split()) for row in rows) <= SHORT:
+        yield (
+            "the reference is the gold answer alone, so the model would be trained to answer without a "
+            'solution; map the column that has one, as in columns = { response = "solution" }'
+        )
+    unseen = sum(_hidden(row) for row in rows)
+    if unseen:
+        yield (
+            f"{unseen} items have choices that their prompt does not show, and the model will not see: put "
+            "them into the prompt"
+        )
+    if not ENGINES.load(config.engine.name).reads_text:
+        return
+    tokenizer = tokens.load_tokenizer(config.model.path)
+    turns = [turn["role"] for row in rows for turn in row["messages"]]
+    if tokenizer.chat_template is None and set(turns) - {"user"}:
+        yield "the model has no chat template: roles are dropped, and turns joined by a blank line"
+
+
+def _hidden(row: dict[str, Any]) -> bool:
+    prompt = "\n".join(turn["content"] for turn in row["messages"])
+    return any(text not in prompt for text in row["choices"] or ())
 
 
 def _quarantined(bad: pa.Table) -> Iterator[str]:
