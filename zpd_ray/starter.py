@@ -10,7 +10,7 @@ from pathlib import Path
 from zpd_ray.config import SourceConfig
 from zpd_ray.errors import ZpdError
 from zpd_ray.preview import first_rows
-from zpd_ray.readers.shapes import guess_columns, recognised_as
+from zpd_ray.readers.columns import guess_columns, recognised_as
 from zpd_ray.readers.sources import expand
 
 TEMPLATE = """\

@@ -169,7 +169,7 @@ def test_tal_multiple_choice_by_mapping() -> None:
     source = SourceConfig(path=path, columns=columns)
     (file,) = expand(path)
     (batch,) = read(file)
-    shapes.check_columns(batch[0].value or {}, source)
+    columns.check_columns(batch[0].value or {}, source)
     good, bad = to_items(batch, file.path, source, load("choice"))
     assert (good.num_rows, bad.num_rows) == (1019, 22)
     assert set(bad["reason"].to_pylist()) == {shapes.EMPTY_RESPONSE}

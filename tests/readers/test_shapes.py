@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from zpd_ray.config import SourceConfig
 from zpd_ray.errors import ZpdError
-from zpd_ray.readers import shapes
-from zpd_ray.readers.shapes import Bad, check_columns, normalise, recognise
+from zpd_ray.readers import columns, shapes
+from zpd_ray.readers.columns import check_columns, recognise
+from zpd_ray.readers.shapes import Bad, normalise
 
 
 def source(shape: str = "auto", **columns: str) -> SourceConfig:
@@ -172,7 +173,7 @@ def test_optional_fields() -> None:
 REASONS = {shapes.UNKNOWN_SHAPE, shapes.MISSING_COLUMN, shapes.WRONG_TYPE, shapes.EMPTY_PROMPT}
 REASONS |= {shapes.EMPTY_RESPONSE, shapes.BAD_MESSAGES}
 names = st.sampled_from(
-    [*shapes.PROMPTS, *shapes.RESPONSES, "messages", "conversations", "choices", "group", "x"]
+    [*columns.PROMPTS, *columns.RESPONSES, "messages", "conversations", "choices", "group", "x"]
 )
 contents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3),

@@ -9,7 +9,8 @@ import datasets
 import pytest
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.readers.sources import SourceFile, expand, fingerprint
+from zpd_ray.readers.fingerprints import fingerprint
+from zpd_ray.readers.sources import SourceFile, expand
 
 
 @pytest.fixture

@@ -9,12 +9,22 @@ mapped. Names count whatever their case; a mapped column may lie inside another 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from zpd_ray.config import SourceConfig
-from zpd_ray.errors import ZpdError
+from zpd_ray.readers.columns import (
+    CONTEXTS,
+    SYSTEMS,
+    in_lower_case,
+    inside,
+    is_there,
+    listed,
+    pair_of,
+    recognise,
+    view_of,
+)
 
 # Reasons, fixed words so that they can be counted.
 UNKNOWN_SHAPE = "unknown shape"
@@ -24,30 +34,6 @@ EMPTY_PROMPT = "empty prompt"
 EMPTY_RESPONSE = "empty response"
 BAD_MESSAGES = "bad messages"
 
-PROMPTS = ("prompt", "question", "instruction", "input", "problem", "query")
-RESPONSES = ("response", "completion", "output", "answer")
-SOLUTION = "solution"  # the response of a "problem", whose "answer" is its last line (MATH)
-CONTEXTS, SYSTEMS = ("context",), ("system_prompt", "system")
-# Names that other tools use for what is not a prompt or a response; `zpd-ray init` maps them.
-ELSEWHERE = {
-    "prompt": ("text", "source", "user", "inputs"),
-    "response": ("target", "targets", "reply", "assistant", "chosen", "label", "summary"),
-    "answer": ("ground_truth", "gold", "final_answer", "reward_model.ground_truth", "expected_answer"),
-    "group": ("subject", "category", "domain", "skill", "task", "data_source", "type"),
-}
-KNOWN = {
-    *PROMPTS,
-    *RESPONSES,
-    SOLUTION,
-    *CONTEXTS,
-    *SYSTEMS,
-    "messages",
-    "conversations",
-    "item_id",
-    "answer",
-    "choices",
-    "group",
-}
 _OPENAI_ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES = {
     "system": "system",
@@ -79,111 +65,6 @@ class _Parts(NamedTuple):
     answer: str | None = None  # where the shape itself says what the gold answer is
 
 
-def recognise(value: dict) -> str | None:
-    """The shape of a row by the columns that are there and not null, or None."""
-    here = {name for name, content in value.items() if content is not None}
-    if "messages" in here:
-        return "messages"
-    if "conversations" in here:
-        return "sharegpt"
-    if "instruction" in here and "output" in here:
-        return "alpaca"
-    prompt, response = _pair_of(here)
-    if prompt is None or response is None:
-        return None
-    return "question_answer" if (prompt, response) == ("question", "answer") else "prompt_response"
-
-
-def _pair_of(here: Iterable[str]) -> tuple[str | None, str | None]:
-    """Names of the prompt and of the response among those that are there."""
-    here = set(here)
-    prompt = _first(PROMPTS, here)
-    solved = prompt == "problem" and SOLUTION in here and not {"response", "completion"} & here
-    return prompt, SOLUTION if solved else _first(RESPONSES, here)
-
-
-def recognised_as(value: dict, source: SourceConfig) -> str | None:
-    """The shape that a row of a source is taken for, or None."""
-    mapped_prompt = "prompt" in source.columns or "messages" in source.columns
-    return recognise(_view(value, source)) if source.shape == "auto" or mapped_prompt else source.shape
-
-
-def guess_columns(value: dict) -> dict[str, str]:
-    """A mapping for a row of no known shape, by names that other tools use; {} where none is there."""
-    value = _in_lower_case(value, ())
-    names = {name.casefold(): name for name in value if isinstance(name, str)}
-    known = {"prompt": PROMPTS, "response": (*RESPONSES, SOLUTION)}
-    found = {}
-    for field, others in ELSEWHERE.items():
-        if any(_inside(value, name) is not None for name in known.get(field, (field,))):
-            continue
-        for other in others:
-            column = names.get(other, other)
-            content = _inside(value, column)
-            if isinstance(content, (str, list)) or (field in ("answer", "group") and content is not None):
-                found[field] = column
-                break
-    if "response" not in found and "answer" in found and _pair_of(value)[1] is None:
-        found["response"] = found["answer"]  # data for reinforcement learning has no other reference
-    return found
-
-
-def _inside(value: dict, column: str) -> Any:
-    """The value of a column, or of one inside another: ``reward_model.ground_truth``; None: not there."""
-    if column in value:
-        return value[column]
-    outer, dot, inner = column.partition(".")
-    nested = value.get(outer)
-    return _inside(nested, inner) if dot and isinstance(nested, dict) else None
-
-
-def _is_there(value: dict, column: str) -> bool:
-    """Also where it is null."""
-    outer, dot, inner = column.partition(".")
-    nested = value.get(outer)
-    return column in value or bool(dot and isinstance(nested, dict) and _is_there(nested, inner))
-
-
-def _in_lower_case(value: dict, mapped: Iterable[str]) -> dict:
-    """The row with ``Question`` as ``question``, unless a column has that name already, or it is mapped."""
-    kept = {column.partition(".")[0] for column in mapped}
-    renamed = {
-        name: name.casefold()
-        for name in value
-        if isinstance(name, str)
-        and name not in kept
-        and name.casefold() in KNOWN
-        and name.casefold() not in value
-    }
-    return {renamed.get(name, name): content for name, content in value.items()} if renamed else value
-
-
-def check_columns(first_row: Iterable[str], source: SourceConfig) -> None:
-    """To be called once per file with the columns of its first row.
-
-    Raises ZpdError when a mapped column is not there, or when nothing there makes a known shape.
-    """
-    columns = list(first_row)
-    absent = [
-        f"{field} = {column!r}"
-        for field, column in source.columns.items()
-        if column not in columns and column.partition(".")[0] not in columns
-    ]
-    there = ", ".join(map(repr, columns)) or "none"
-    if absent:
-        raise ZpdError(
-            f"a mapped column is not there: {', '.join(absent)}; the columns are {there}; correct 'columns'"
-        )
-    if {"prompt", "messages"} <= source.columns.keys():
-        raise ZpdError("both 'prompt' and 'messages' are mapped; a prompt is one or the other, map one")
-    view = _view(dict.fromkeys([*columns, *source.columns.values()], ""), source)
-    if (source.shape if source.shape != "auto" else recognise(view)) is None:
-        raise ZpdError(
-            f"the columns {there} make none of the known shapes (prompt and response, question and answer, "
-            'messages, Alpaca, ShareGPT); map them, e.g. columns = { prompt = "...", response = "..." }'
-        )
-
-
 def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
     """The item in a row, or why there is none.
 
@@ -197,14 +78,14 @@ def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
 
 
 def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
-    value = _in_lower_case(value, source.columns.values())
+    value = in_lower_case(value, source.columns.values())
     if source.columns:
         for field, column in source.columns.items():
-            if not _is_there(value, column):
+            if not is_there(value, column):
                 raise _BadRowError(
-                    MISSING_COLUMN, f"{column!r}, mapped as {field}, is not there; got {_names(value)}"
+                    MISSING_COLUMN, f"{column!r}, mapped as {field}, is not there; got {listed(value)}"
                 )
-    parts = _parts(_view(value, source), source)
+    parts = _parts(view_of(value, source), source)
     answer = parts.answer
     if "answer" in source.columns or answer is None:
         answer = _scalar(value, "answer", source)
@@ -213,34 +94,9 @@ def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
         "messages": parts.messages,
         "response": parts.response,
         "answer": answer,
-        "choices": _choices(_inside(value, source.columns.get("choices", "choices"))),
+        "choices": _choices(inside(value, source.columns.get("choices", "choices"))),
         "group": _scalar(value, "group", source),
     }
-
-
-def _view(row: dict, source: SourceConfig) -> dict:
-    """The row with the mapped prompt and response under their own names, in place of unmapped ones."""
-    value = row
-    value = _in_lower_case(value, source.columns.values())
-    if not source.columns:
-        return value
-    taken = {column for column in source.columns.values() if column in (*CONTEXTS, *SYSTEMS)}
-    value = {name: content for name, content in value.items() if name not in taken} if taken else value
-    mapped = {
-        field: column
-        for field, column in source.columns.items()
-        if field in ("prompt", "messages", "response")
-    }
-    if not mapped:
-        return value
-    view = dict(value)
-    if "prompt" in mapped or "messages" in mapped:
-        for name in ("messages", "conversations", *PROMPTS):
-            view.pop(name, None)
-    if "response" in mapped:
-        for name in RESPONSES:
-            view.pop(name, None)
-    return view | {field: _inside(row, column) for field, column in mapped.items()}
 
 
 def _parts(view: dict, source: SourceConfig) -> _Parts:
@@ -248,15 +104,15 @@ def _parts(view: dict, source: SourceConfig) -> _Parts:
     shape = recognise(view) if source.shape == "auto" or mapped_prompt else source.shape
     if shape is None:
         raise _BadRowError(
-            UNKNOWN_SHAPE, f"no prompt and response among the columns with a value; got {_names(view)}"
+            UNKNOWN_SHAPE, f"no prompt and response among the columns with a value; got {listed(view)}"
         )
     return _SHAPES[shape](view)
 
 
 def _pair(view: dict) -> _Parts:
-    prompt, response = _pair_of(view)
+    prompt, response = pair_of(view)
     if prompt is None or response is None:
-        raise _BadRowError(MISSING_COLUMN, f"expected a prompt and a response; got {_names(view)}")
+        raise _BadRowError(MISSING_COLUMN, f"expected a prompt and a response; got {listed(view)}")
     if isinstance(view[response], list):
         answer = [
             _message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(view[response], response)
@@ -382,7 +238,7 @@ def _choices(value: object) -> list[str] | None:
         )
         if [letter for letter, _ in pairs] != [chr(ord("A") + place) for place in range(len(pairs))]:
             raise _BadRowError(
-                WRONG_TYPE, f"choices have the keys {_names(value)}, expected A, B, C ... without a gap"
+                WRONG_TYPE, f"choices have the keys {listed(value)}, expected A, B, C ... without a gap"
             )
         value = [text for _, text in pairs]
     if not isinstance(value, list):
@@ -397,7 +253,7 @@ def _choices(value: object) -> list[str] | None:
 
 def _scalar(value: dict, field: Literal["item_id", "answer", "group"], source: SourceConfig) -> str | None:
     """A string, or a number as a string; null, NaN and blank are None."""
-    content = _inside(value, source.columns.get(field, field))
+    content = inside(value, source.columns.get(field, field))
     if content is None or (isinstance(content, float) and math.isnan(content)):
         return None
     if isinstance(content, str):
@@ -431,12 +287,3 @@ def _response(content: object, what: str) -> str:
 
 def _user(content: str) -> list[Message]:
     return [{"role": "user", "content": content}]
-
-
-def _first(names: tuple[str, ...], here: Iterable[str]) -> str | None:
-    return next((name for name in names if name in here), None)
-
-
-def _names(value: dict) -> str:
-    listed = [repr(name) for name in value]
-    return ", ".join(listed[:12]) + (" ..." if len(listed) > 12 else "") or "nothing"

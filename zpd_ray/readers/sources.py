@@ -6,7 +6,6 @@ Every path, local or not, goes through ``pyarrow.fs``, so a bucket behaves as a 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import re
@@ -33,9 +32,6 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _TEXT_FORMATS = {"jsonl", "csv"}  # the formats that may be compressed as a whole
 _HF_FILES = {"dataset_info.json", "state.json", "dataset_dict.json"}
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_CHUNK = 1 << 20
-
-Fingerprint = dict[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -97,41 +93,6 @@ def expand(paths: str | list[str], format: str = "auto") -> list[SourceFile]:
             if key not in found or file.path < found[key].path:
                 found[key] = file
     return sorted(found.values(), key=lambda file: file.path)
-
-
-def fingerprint(file: SourceFile) -> Fingerprint:
-    """Path, size in bytes, time of change and sha256 of the file as stored, read in chunks of 1 MiB."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        with file.filesystem().open_input_stream(file.inner, compression=None) as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-    except OSError as error:
-        raise ZpdError(unreadable(file.path, error)) from error
-    return {"path": file.path, "size": size, "sha256": digest.hexdigest(), "changed_ns": changed_ns(file)}
-
-
-def changed_ns(file: SourceFile) -> int:
-    """When the file was last changed, nanoseconds since 1970; 0 where the file system does not say."""
-    return int(file.filesystem().get_file_info(file.inner).mtime_ns or 0)
-
-
-def changes_of(files: list[SourceFile], known: list[Fingerprint]) -> str:
-    """What has happened to files since their fingerprints were taken; "" for nothing.
-
-    Files that are gone do not count. A file is read only where its time of change is another one.
-    """
-    before = {str(one["path"]): one for one in known}
-    for file in files:
-        old = before.get(file.path)
-        if old is None:
-            return f"{file.path} is new"
-        if file.size != old["size"]:
-            return f"{file.path} had {old['size']} bytes and has {file.size}"
-        if changed_ns(file) != old["changed_ns"] and fingerprint(file)["sha256"] != old["sha256"]:
-            return f"{file.path} has other contents"
-    return ""
 
 
 def unreadable(path: str, error: BaseException) -> str:

@@ -18,7 +18,8 @@ from zpd_ray.engines import ENGINES
 from zpd_ray.engines.tokens import load_tokenizer, max_length
 from zpd_ray.errors import ZpdError
 from zpd_ray.measures import MEASURES
-from zpd_ray.readers.sources import changes_of, expand
+from zpd_ray.readers.fingerprints import changes_of
+from zpd_ray.readers.sources import expand
 from zpd_ray.rundir.changes import refused
 from zpd_ray.rundir.layout import CONFIG, EVALUATION, LOCK, MANIFEST, POOL
 from zpd_ray.rundir.records import add_event

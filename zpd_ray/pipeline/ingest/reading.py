@@ -13,11 +13,12 @@ import ray
 from zpd_ray import graders
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.ingest.source import Source
+from zpd_ray.readers.columns import check_columns
+from zpd_ray.readers.fingerprints import fingerprint
 from zpd_ray.readers.formats import read
 from zpd_ray.readers.items import to_items
 from zpd_ray.readers.rows import DAMAGED
-from zpd_ray.readers.shapes import check_columns
-from zpd_ray.readers.sources import SourceFile, expand, fingerprint
+from zpd_ray.readers.sources import SourceFile, expand
 from zpd_ray.terminal import progress
 
 
