@@ -14,6 +14,7 @@ from zpd_ray.config import SourceConfig
 from zpd_ray.graders import load
 from zpd_ray.readers import items as items_module
 from zpd_ray.readers import rows, shapes
+from zpd_ray.readers.columns import check_columns
 from zpd_ray.readers.formats import read
 from zpd_ray.readers.items import ITEMS, to_items
 from zpd_ray.readers.rows import RawRow
@@ -169,7 +170,7 @@ def test_tal_multiple_choice_by_mapping() -> None:
     source = SourceConfig(path=path, columns=columns)
     (file,) = expand(path)
     (batch,) = read(file)
-    columns.check_columns(batch[0].value or {}, source)
+    check_columns(batch[0].value or {}, source)
     good, bad = to_items(batch, file.path, source, load("choice"))
     assert (good.num_rows, bad.num_rows) == (1019, 22)
     assert set(bad["reason"].to_pylist()) == {shapes.EMPTY_RESPONSE}
