@@ -212,7 +212,7 @@ class Standard:
     origin: float
 
     def calibration(self, kind: str, **values: Any) -> Calibration:
-        """A calibration on this standard, not yet linked to another stage."""
+        """A calibration on this standard, not yet on the scale of ability."""
         known = {"location": self.scale.location, "scale": self.scale.scale, "origin": self.origin}
         return Calibration(stage=self.stage, kind=kind, **(known | values))
 
