@@ -110,6 +110,18 @@ def assert_says(sentence: str, *parts: str) -> None:
 # --- the config ---
 
 
+def test_a_typo_is_told_before_ray_is_imported(run_toml: Callable[..., Path]) -> None:
+    code = (
+        "import sys\nfrom zpd_ray.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 2\n"
+        "assert not {'ray', 'torch'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, "run", str(run_toml()), "--set", "select.budgte.items=5"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_says(done.stderr, "select.budgte")
+
+
 def test_config_that_is_not_there(tmp_path: Path) -> None:
     code, _, sentence = invoke("run", str(tmp_path / "absent.toml"))
     assert code == 2

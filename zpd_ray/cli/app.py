@@ -170,9 +170,11 @@ def _step(name: str, path: Path, overrides: list[str] | None) -> None:
         # it is imported.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_SAYS_NOT)
         from zpd_ray.config_file import load_config
+
+        config = load_config(str(path), overrides or ())  # a mistake is told before Ray and torch are there
         from zpd_ray.pipeline.commands import perform
 
-        perform(name, load_config(str(path), overrides or ()))
+        perform(name, config)
 
     with ended_by_signals():
         code = exit_code(work)
