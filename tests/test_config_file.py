@@ -221,3 +221,24 @@ def test_a_section_that_comes_or_goes_is_a_difference(run_toml: Path) -> None:
 
 def test_resources_and_place_are_no_difference(run_toml: Path) -> None:
     assert differences(load(run_toml), load(run_toml, "cluster.actors=9", "output=elsewhere")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "pool is missing; add it to the config or give --set pool.path=..."),
+        ("", "select is missing; add it to the config or give --set select.budget.fraction=..."),
+        ("pool = 'x.jsonl'", "pool is a section with keys (allow_damaged, columns, format, items_per_part"),
+        ("pool = 'x.jsonl'", "got 'x.jsonl'; give pool.path = ..."),
+        (
+            "[select]\nbudget = 5",
+            "select.budget is a section with keys (fraction, items, tokens), got 5; give",
+        ),
+    ],
+)
+def test_a_missing_section_is_told_with_a_key_that_sets_it(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ZpdError) as refused:
+        load_config(str(file))
+    assert told in str(refused.value)

@@ -125,21 +125,40 @@ def _explain(problem: Any) -> str:
         )
         return f"unknown key {key}; {hint}"
     if problem["type"] == "missing":
-        return f"{key} is missing; add it to the config or give --set {key}=..."
+        return f"{key} is missing; add it to the config or give --set {_entry(where)}=..."
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        keys = ", ".join(_keys_of(where))
+        return f"{key} is a section with keys ({keys}), got {problem['input']!r}; give {_entry(where)} = ..."
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
 
 
-def _keys_of(sections: list[str]) -> list[str]:
-    """Known keys of a section."""
+def _entry(where: list[str]) -> str:
+    """A key to set for what is missing: of a section, the one that it needs."""
+    model = _section(where)
+    if model is None:
+        return ".".join(where)
+    needed = [name for name, field in model.model_fields.items() if field.is_required()]
+    return _entry([*where, (needed or list(model.model_fields))[0]])
+
+
+def _section(where: list[str]) -> Any:
+    """The model of a section, or None for a key that is none."""
     model: Any = Config
-    for name in sections:
+    for name in where:
         annotation = model.model_fields[name].annotation
         options = [annotation, *get_args(annotation)]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return sorted(model.model_fields)
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        if model is None:
+            return None
+    return model
+
+
+def _keys_of(sections: list[str]) -> list[str]:
+    """Known keys of a section."""
+    return sorted(_section(sections).model_fields)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
