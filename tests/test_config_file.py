@@ -242,3 +242,14 @@ def test_a_missing_section_is_told_with_a_key_that_sets_it(tmp_path: Path, text:
     with pytest.raises(ZpdError) as refused:
         load_config(str(file))
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(("given", "local"), [("models/bsae", True), ("a/b/c", True), ("org/name", False)])
+def test_a_misspelt_directory_is_not_taken_for_a_hub_id(tmp_path: Path, given: str, local: bool) -> None:
+    (tmp_path / "models/base").mkdir(parents=True)
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'output = "out"\npool = {{ path = "x" }}\nmodel = {{ path = "{given}" }}\n'
+        "select = { budget = { items = 1 } }\n"
+    )
+    assert load_config(str(file)).model.path == (str(tmp_path / given) if local else given)

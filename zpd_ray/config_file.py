@@ -182,7 +182,9 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
 
     # A hub id looks like a relative path; what is no directory here is left for the hub.
     local = directory / os.path.expanduser(config.model.path)  # a ~user that is none stays as it is
-    looks_local = local.exists() or config.model.path.startswith((".", "/", "~"))
+    first, _, rest = config.model.path.partition("/")
+    beside = "/" in rest or (bool(rest) and (directory / first).is_dir())  # of a misspelt directory
+    looks_local = local.exists() or beside or config.model.path.startswith((".", "/", "~"))
     return config.model_copy(
         update={
             "output": place(config.output),
