@@ -124,6 +124,11 @@ def test_check_tells_what_would_be_left_out_and_what_would_be_imported(
     assert "of the first 3 rows 1 are items" in said
     assert "1 x empty response; first in row 1" in said
     assert "1 x too long for the model" in said
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"text": "Add 1 2."}\n')
+    code, refused = command("check", str(config), "--set", f"pool.path=['{data}', '{more}']")
+    assert code == 2  # as a run would, which checks each file
+    assert "'text' make none of the known shapes" in refused
     assert "the model takes" in said
     assert "imports code that the config names: grader tests.pipeline.broken:grade" in said
 

@@ -25,7 +25,7 @@ from zpd_ray.readers.items import to_items
 from zpd_ray.readers.rows import RawRow
 from zpd_ray.readers.sources import SourceFile, expand
 
-ROWS = 500  # that are looked at
+ROWS, FILES = 500, 20  # that are looked at
 SHOWN = 3  # prompts that are shown
 CHARACTERS = 600  # of a prompt or a reference
 SHORT = 5  # words: a reference that is no more holds no solution
@@ -42,28 +42,27 @@ class Preview:
     bad: pa.Table
 
 
-def first_rows(files: list[SourceFile]) -> list[RawRow]:
-    """At most ``ROWS``, from as many files as that takes."""
-
-    def rows() -> Iterator[RawRow]:
-        for file in files:
-            for batch in read(file, ROWS):
-                yield from batch
-
-    return list(islice(rows(), ROWS))
+def first_rows(files: list[SourceFile]) -> Iterator[tuple[SourceFile, list[RawRow]]]:
+    """The first rows of each of the first files, ``ROWS`` in all."""
+    share = max(1, ROWS // min(len(files), FILES))
+    for file in files[:FILES]:
+        yield file, list(islice((row for batch in read(file, share) for row in batch), share))
 
 
 def preview(config: Config, source: SourceConfig) -> Preview:
     """Raises ZpdError as a run would: for files, columns or shapes that are not there."""
-    files = expand(source.path, source.format)
-    rows = first_rows(files)
-    columns = dict.fromkeys(name for row in rows for name in row.value or ())
-    if columns:
-        check_columns(columns, source)
-    items, bad = to_items(rows, files[0].path, source, graders.load(config.measure.grader))
-    shapes = Counter(recognised_as(row.value, source) for row in rows if row.value)
-    items, too_long = with_lengths(config, items)
-    return Preview(files, len(rows), ", ".join(map(str, shapes)), items, pa.concat_tables([bad, too_long]))
+    files, grader = expand(source.path, source.format), graders.load(config.measure.grader)
+    tables, count, shapes = [], 0, Counter[str]()
+    for file, rows in first_rows(files):
+        columns = dict.fromkeys(name for row in rows for name in row.value or ())
+        if columns:
+            check_columns(columns, source)
+        tables.append(to_items(rows, file.path, source, grader))
+        count += len(rows)
+        shapes.update(str(recognised_as(row.value, source)) for row in rows if row.value)
+    items, too_long = with_lengths(config, pa.concat_tables([good for good, _ in tables]))
+    bad = pa.concat_tables([*(bad for _, bad in tables), too_long])
+    return Preview(files, count, ", ".join(shapes), items, bad)
 
 
 def describe(config: Config, name: str, source: SourceConfig) -> Iterator[str]:
@@ -114,8 +113,9 @@ def _hidden(row: dict[str, Any]) -> bool:
 def _quarantined(bad: pa.Table) -> Iterator[str]:
     first = {row["reason"]: row for row in reversed(bad.to_pylist())}
     for reason, count in Counter(bad["reason"].to_pylist()).most_common():
-        place, detail = first[reason]["source_row"], first[reason]["detail"]
-        yield f"  quarantine: {count} x {reason}; first in row {place}: {detail}"
+        row = first[reason]
+        place = f"row {row['source_row']} of {row['source_file']}"
+        yield f"  quarantine: {count} x {reason}; first in {place}: {row['detail']}"
 
 
 def _lengths(config: Config, items: pa.Table) -> Iterator[str]:

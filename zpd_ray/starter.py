@@ -45,7 +45,7 @@ def starter(data: str, model: str, config: str) -> tuple[str, str]:
     Raises ZpdError when nothing is there, or the rows make no known shape even with other names.
     """
     files = expand(data)
-    rows = [row.value for row in first_rows(files) if row.value]
+    rows = [row.value for _, some in first_rows(files) for row in some if row.value]
     if not rows:
         raise ZpdError(f"no row of {data} can be read as an object or a table's row; see `zpd-ray check`")
     source, columns = SourceConfig(path=data), {}
