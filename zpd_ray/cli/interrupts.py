@@ -25,7 +25,9 @@ def ended_by_signals() -> Iterator[None]:
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    before = {number: signal.signal(number, lambda *_: None) for number in ENDS}
+    # What a shell has told this process to ignore (SIGINT, of a job in the background) stays ignored.
+    heard = [number for number in ENDS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: None) for number in heard}
     fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), daemon=True).start()
     try:
