@@ -349,6 +349,21 @@ def test_a_pool_that_changed_under_a_run(
     assert invoke(*refused_when_resumed)[0] == 0
 
 
+def test_one_file_that_is_gone_does_not_hide_another_that_changed(
+    local_ray: None, run_toml: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in "ab":
+        write_rows(tmp_path / f"{name}.jsonl", rows(20, start=20 * (name == "b")))
+    command = ("ingest", str(run_toml(pool={"path": ["a.jsonl", "b.jsonl"]})))
+    assert invoke(*command)[0] == 0
+    (tmp_path / "a.jsonl").unlink()
+    assert invoke(*command)[0] == 0
+    write_rows(tmp_path / "b.jsonl", rows(3))
+    code, _, sentence = invoke(*command)
+    assert code != 0
+    assert_says(sentence, "b.jsonl had", "put it back as it was")
+
+
 def test_responses_without_an_answer(local_ray: None, refused: Refused, tmp_path: Path) -> None:
     silent = {"engine": {"name": "tests.measures.silent:Silent"}}
     sentence = refused(measure={"grader": "numeric", "rollouts": 2, "max_new_tokens": 8}, **silent)

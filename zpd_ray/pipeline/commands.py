@@ -31,7 +31,7 @@ def perform(command: str, config: Config) -> None:
             say(f"the run in {opened.store.root} is finished")
             print_summary(opened)
             return
-        for told in filter(None, (taken, standing(opened))):
+        for told in filter(None, (taken, _where_it_stopped(opened))):
             say(told)
         if not ray.is_initialized() and config.cluster.address == "local":
             say("starting Ray")
@@ -64,7 +64,7 @@ def _is_finished(run: Run) -> bool:
     return begun and run.finished(run.config.stages - 1, EVALUATE)
 
 
-def standing(run: Run) -> str:
+def _where_it_stopped(run: Run) -> str:
     """Where an earlier attempt has stopped, in a sentence; "" for a new run."""
     if not run.store.exists(CONFIG):
         return ""

@@ -11,10 +11,10 @@ from zpd_ray.rundir.records import Event, load_closing, load_events
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage, or of all. Seconds include resumptions; a killed scorer's tokens are not counted twice.
+    """Of one stage, or of all, in what ended well: what a killed attempt or scorer had spent is not in it.
 
     prefilled: tokens of prompts and references that were read; generated: tokens of responses. Both 0 where
-    the engine computes none. trained: tokens of the optimiser's steps, epochs included.
+    the engine computes none. trained: response tokens of the optimiser's steps, epochs included.
     """
 
     selecting_seconds: float = 0.0
@@ -57,7 +57,7 @@ def _of(run: Run, events: list[Event], stage: int) -> Cost:
 
 
 def spent(events: list[Event], stage: int) -> dict[str, float]:
-    """Seconds of a stage by what they were spent on, resumptions included."""
+    """Seconds of a stage by what they were spent on, over the steps that ended well."""
     purposes = {step.name: step.purpose for step in STEPS}
     seconds = {SELECTING: 0.0, TRAINING: 0.0}
     for event in events:

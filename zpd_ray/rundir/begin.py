@@ -19,7 +19,7 @@ from zpd_ray.engines.tokens import load_tokenizer, max_length
 from zpd_ray.errors import ZpdError
 from zpd_ray.measures import MEASURES
 from zpd_ray.readers.fingerprints import changes_of
-from zpd_ray.readers.sources import expand
+from zpd_ray.readers.sources import SourceFile, expand
 from zpd_ray.rundir.changes import refused
 from zpd_ray.rundir.layout import CONFIG, EVALUATION, LOCK, MANIFEST, POOL
 from zpd_ray.rundir.records import add_event
@@ -145,16 +145,21 @@ def _check_sources(run: Run) -> None:
     for section, items in ((run.config.pool, POOL), (run.config.evaluation, EVALUATION)):
         if section is None or not run.store.exists(f"{items}.json"):
             continue
-        try:
-            files = expand(section.path, section.format)
-        except ZpdError:  # not there any more: the run has its own copy
-            continue
+        files = [file for path in section.paths for file in _still_there(path, section.format)]
         told = changes_of(files, run.store.read_json(f"{items}.json")["sources"])
         if told:
             raise ZpdError(
                 f"{told} since the run in {run.store.root} read its data; put it back as it was to resume, "
                 "or give another output to begin anew"
             )
+
+
+def _still_there(path: str, format: str) -> list[SourceFile]:
+    """Files of one path; none where it is gone, which does no harm: the run has a copy of its own."""
+    try:
+        return expand(path, format)
+    except ZpdError:
+        return []
 
 
 def _manifest(config: Config) -> dict[str, object]:

@@ -19,6 +19,9 @@ from zpd_ray.rundir.layout import (
 )
 from zpd_ray.rundir.run import Run
 
+# Ray Train names checkpoints by their time (its list of them is checkpoint_manager_snapshot.json).
+CHECKPOINT = "checkpoint_2"
+
 
 def refused(run: Run, before: Config) -> list[str]:
     """Keys that differ from ``before``, the config that the directory was made with, and may not."""
@@ -55,11 +58,6 @@ def _trained(run: Run) -> bool:
     checkpoints = [name for name in run.store.entries(RAY_TRAIN) if name.startswith(CHECKPOINT)]
     later = run.store.names(StageFiles(0).evaluation) or run.finished(0, EVALUATE)
     return run.finished(0, TRAIN) or bool(checkpoints) or bool(later)
-
-
-CHECKPOINT = (
-    "checkpoint_2"  # Ray Train names them by their time; its list is checkpoint_manager_snapshot.json
-)
 
 
 # By section of the config: whether something that was made with it is there.

@@ -87,8 +87,9 @@ def fit_stages(
         fit_explanatory(*data, freq=freq, origin=origin, prior=_with_sigma(prior, float(np.exp(node))))
         for node in nodes
     ]
-    if identified:
-        log_weight = log_weight + np.array([_log_evidence(fit, prior) for fit in fits])
+    evidence = np.array([_log_evidence(fit, prior) for fit in fits])
+    if identified and np.isfinite(evidence).any():  # else no fit has a maximum, and the prior is all there is
+        log_weight = log_weight + evidence
     weight = np.exp(log_weight - logsumexp(log_weight))
     theta, covariance = _mixture(weight, fits)
     gamma = weight @ np.stack([fit.gamma for fit in fits])
