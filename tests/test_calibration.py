@@ -13,7 +13,7 @@ from scipy.special import expit
 from zpd_ray.ability import count_history, estimate
 from zpd_ray.calibration import Fit, Statistics, fit_stage
 from zpd_ray.config import AbilityConfig
-from zpd_ray.difficulty import feedback_difficulty, robust_scale
+from zpd_ray.difficulty import feedback_difficulty, log_nll_of_bin, robust_scale
 from zpd_ray.errors import ZpdError
 from zpd_ray.irt import Counts
 from zpd_ray.matching import zpd_score
@@ -342,8 +342,9 @@ def test_feedback_theta_is_where_expected_meets_observed() -> None:
     given = statistics(world.nll(0), s, k)
     fit = fit_stage(given, FEEDBACK, 0, None)
     cells = given.answers
+    z = fit.calibration.z(np.exp(log_nll_of_bin(cells["nll_bin"])))
     b = feedback_difficulty(
-        fit.calibration.expected_difficulty(cells["nll_bin"]),
+        z - fit.calibration.origin + fit.calibration.shift,
         cells["successes"],
         cells["trials"],
         FEEDBACK.feedback_strength,

@@ -73,11 +73,6 @@ class Ability:
     anchors: int
     flags: list[str] = field(default_factory=list)
 
-    @property
-    def gain(self) -> float:
-        """theta less that of the first stage."""
-        return self.stages[-1].gain
-
     def at(self, stage: int) -> Standing:
         """Where the model stood that a stage has measured; at times it is the one of the stage before."""
         return max((s for s in self.stages if s.stage <= stage), key=lambda s: s.stage)

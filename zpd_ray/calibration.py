@@ -111,11 +111,6 @@ class Calibration:
         prior_mean = self.gamma * (z - self.origin) + self.shift
         return difficulty_posterior(theta, prior_mean, self.sigma, successes, rollouts, guess)
 
-    def expected_difficulty(self, bins: Integers) -> Floats:
-        """gamma (z - origin) + shift at the centre of NLL bins: b before an item's own responses."""
-        z = standardise(log_nll_of_bin(bins), Scale(self.location, self.scale))
-        return self.gamma * (z - self.origin) + self.shift
-
 
 @dataclass(frozen=True)
 class Fit:
