@@ -89,6 +89,9 @@ class MeasureConfig(Section):
     rollouts: Count = Field(1, description="k responses per item; one is greedy, several are sampled")
     temperature: Positive = Field(1.0, description="of sampled rollouts")
     max_new_tokens: Count = 256
+    patience: Positive = Field(
+        600.0, description="seconds without a sign of life after which an engine or a grader is ended"
+    )
     max_failed_share: Share = Field(0.05, description="stop when more than this share of items fails")
     max_unparsed_share: Share = Field(
         0.9, description="stop when the grader finds no answer in more than this share of the responses"

@@ -26,6 +26,7 @@ FREE = (
     "output",
     "pool.allow_damaged",
     "evaluation.allow_damaged",
+    "measure.patience",
     "measure.max_unparsed_share",
     "ability.allow_extreme",
     "pool.max_bad_share",

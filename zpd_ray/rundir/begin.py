@@ -27,7 +27,7 @@ from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
 from zpd_ray.user_code import load_function
 
-LAYOUT = 3  # of a run directory; one that is read differently gets another number
+LAYOUT = 4  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
 
