@@ -43,6 +43,11 @@ class PoolConfig(SourceConfig):
     """The pool that samples are selected from."""
 
     items_per_part: Count = Field(2000, description="items in one unit of work: a parquet file of the pool")
+    reference: Literal["answer", "none"] | None = Field(
+        None,
+        description="where rows hold no solution beside the gold answer: 'answer' trains on the answers "
+        "alone, 'none' never trains on them; their NLL says in both cases how hard an item is",
+    )
 
 
 class ModelConfig(Section):
@@ -175,6 +180,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = False
     checkpoint_steps: Count = Field(100, description="optimiser steps between checkpoints inside a stage")
     workers: Count = 1
+    rehearse: bool = Field(True, description="one training step before anything is measured, to see it works")
     function: str | None = Field(
         None, description="a training loop of your own, package.module:function (zpd_ray.stages)"
     )
@@ -227,6 +233,15 @@ class Config(Section):
     select: SelectConfig
     train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Config:
+        if self.pool.reference == "none" and self.train.method != "none" and self.train.function is None:
+            raise ValueError(
+                f"pool.reference = 'none' leaves train.method = {self.train.method!r} nothing to train on; "
+                "expected train.method = 'none', or a train.function that needs no references"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_divide_among_workers(self) -> Config:

@@ -12,6 +12,7 @@ from zpd_ray.pipeline import steps
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.run import run, take
+from zpd_ray.preview import announce
 from zpd_ray.report.summary import print_summary
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import check_run, locked
@@ -31,7 +32,8 @@ def perform(command: str, config: Config) -> None:
             say(f"the run in {opened.store.root} is finished")
             print_summary(opened)
             return
-        for told in filter(None, (taken, _where_it_stopped(opened))):
+        fresh = not opened.store.exists(f"{POOL}.json")
+        for told in filter(None, (*(announce(config) if fresh else ()), taken, _where_it_stopped(opened))):
             say(told)
         if not ray.is_initialized() and config.cluster.address == "local":
             say("starting Ray")

@@ -26,7 +26,7 @@ from zpd_ray.rundir.layout import (
     StageFiles,
 )
 from zpd_ray.rundir.records import add_event, load_fit
-from zpd_ray.selection.budget import check_anchors_left, resolve_budget
+from zpd_ray.selection.budget import check_anchors_left, check_buys_something, resolve_budget
 from zpd_ray.terminal import say
 
 Details = dict[str, Any]  # what the event of a step tells
@@ -103,7 +103,17 @@ def ingest_pool(session: Session) -> None:
     # A budget that the pool cannot pay is refused before anything is measured.
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
     check_anchors_left(amount, run.config.stages, pool["items"], pool["response_tokens"])
+    check_buys_something(amount, pool["shortest_response"])
     record(run)
+
+
+def rehearse_training(session: Session) -> None:
+    """Longest items, base model -> a training step that works, before anything is measured."""
+    from zpd_ray.pipeline.train import rehearsal
+
+    if rehearsal.is_due(session.run) and not session.run.finished(0, TRAIN):
+        with timed(session, "rehearse") as details:
+            details |= rehearsal.rehearse(session.run)
 
 
 def evaluate_base(session: Session) -> None:

@@ -58,6 +58,7 @@ def ingest_source(source: Source, excluded_prompts: np.ndarray) -> dict[str, Any
         summary["prompt_keys"] = sorted(int(key) for part in dealt for key in part["prompt_keys"])
     for name in ("longest", "longest_prompt"):
         summary[name] = max((row[name] for row in dealt), default=0)
+    summary["shortest_response"] = min((row["shortest_response"] for row in dealt if row["items"]), default=0)
     store.write_json(f"{into}.json", summary)
     _tell(summary, source.name)
     return summary

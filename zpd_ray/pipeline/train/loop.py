@@ -58,7 +58,7 @@ def train_loop() -> None:
             learner, tokenizer = _load(stage), load_tokenizer(stage.base)
         trainer = _begin(learner, tokenizer, stage, fresh)
         for batch in _batches(trainer):
-            train_step(learner, trainer.progress, _micro_batches(trainer, batch))
+            train_step(learner, trainer.progress, _micro_batches(trainer, batch), stage.tell_rows)
             done = trainer.progress.step
             if done % stage.train.checkpoint_steps == 0 and done < trainer.progress.steps:
                 _checkpoint(trainer)
