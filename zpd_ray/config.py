@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -32,6 +33,12 @@ class SourceConfig(Section):
     )
     max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
     allow_damaged: bool = Field(False, description="take what comes before the damage of a damaged file")
+
+    @model_validator(mode="after")
+    def _paths_are_there(self) -> SourceConfig:
+        if not self.paths or not all(path.strip() for path in self.paths):
+            raise ValueError(f"path = {self.path!r} names no place; give a file, glob, directory or URI")
+        return self
 
     @property
     def paths(self) -> list[str]:
@@ -53,7 +60,7 @@ class PoolConfig(SourceConfig):
 class ModelConfig(Section):
     """The base model."""
 
-    path: str = Field(description="local directory or hub id")
+    path: NonEmpty = Field(description="local directory or hub id")
     max_length: Count | None = Field(None, description="tokens of prompt + response; None asks the model")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     separator: str = Field("\n", description="between prompt and response when there is no chat template")
@@ -128,7 +135,10 @@ class Budget(Section):
     def _exactly_one(self) -> Budget:
         given = self.model_dump(exclude_none=True)
         if len(given) != 1:
-            raise ValueError(f"a budget is one of fraction, items, tokens; got {given or 'none of them'}")
+            raise ValueError(
+                f"a budget is one of fraction, items, tokens; got {given or 'none of them'}; give one, as "
+                "budget = { fraction = 0.05 }"
+            )
         return self
 
 
@@ -221,7 +231,7 @@ class ClusterConfig(Section):
 class Config(Section):
     """A run, whole."""
 
-    output: str = Field(description="run directory: a local path or a URI that pyarrow.fs opens")
+    output: NonEmpty = Field(description="run directory: a local path or a URI that pyarrow.fs opens")
     seed: int = Field(0, ge=0)
     stages: Count = 3
     pool: PoolConfig

@@ -90,8 +90,9 @@ def announce(config: Config) -> Iterator[str]:
     if _answers_alone(seen.items) and _must_choose(config):
         raise ZpdError(
             f"the rows of {config.pool.path} hold a prompt and a gold answer, and no solution: map the "
-            'column that has one (columns = { response = "solution" }), or say with pool.reference = "answer" '
-            'that the model is to be trained on the answers alone, with pool.reference = "none" that it is not'
+            'column that has one (columns = { response = "solution" }), or say with pool.reference = '
+            '"answer" that the model is to be trained on the answers alone, with pool.reference = "none" '
+            "that it is not"
         )
     yield f"pool: rows of the shape {seen.shape}"
     for note in notes(config, seen.items):
@@ -120,8 +121,8 @@ def notes(config: Config, items: pa.Table) -> Iterator[str]:
     unseen = sum(_hidden(row) for row in rows)
     if unseen:
         yield (
-            f"{unseen} items have choices that their prompt does not show, and the model will not see: put "
-            "them into the prompt"
+            f"of the first {len(rows)} items {unseen} have choices that their prompt does not show, and the "
+            "model will not see: put them into the prompt"
         )
     if not ENGINES.load(config.engine.name).reads_text:
         return
@@ -134,7 +135,7 @@ def notes(config: Config, items: pa.Table) -> Iterator[str]:
             "the model has no end-of-text token: its responses end at measure.max_new_tokens, and references "
             "teach it no end"
         )
-    vocabulary = tokens.text_config(config.model.path).vocab_size
+    vocabulary = tokens.vocabulary_of(config.model.path)
     if len(tokenizer) > vocabulary:
         yield (
             f"the tokenizer has {len(tokenizer)} tokens with those that were added, the model {vocabulary}: "

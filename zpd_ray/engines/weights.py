@@ -58,7 +58,7 @@ def check_targets(leaves: Collection[str], targets: Iterable[str]) -> None:
     if missing:
         raise ZpdError(
             f"train.lora.targets names {', '.join(missing)}, which the model does not have; its linear "
-            f"layers are {', '.join(sorted(leaves))}; set train.lora.targets to some of these"
+            f"layers are {', '.join(sorted(set(leaves) - {HEAD}))}; set train.lora.targets to some of these"
         )
     if HEAD in targets:
         raise ZpdError(

@@ -25,7 +25,7 @@ from zpd_ray.rundir.layout import (
     TRAIN,
     StageFiles,
 )
-from zpd_ray.rundir.records import add_event, load_fit
+from zpd_ray.rundir.records import add_event, load_fit, load_metrics
 from zpd_ray.selection.budget import check_anchors_left, check_buys_something, resolve_budget
 from zpd_ray.terminal import say
 
@@ -75,7 +75,13 @@ def train(session: Session, stage: int) -> Details:
 
 def evaluate(session: Session, stage: int) -> Details:
     """Evaluation set, model of the next stage -> its accuracy; this closes the stage."""
-    evaluate_model(session, session.run.model(stage + 1), StageFiles(stage).directory)
+    now = evaluate_model(session, session.run.model(stage + 1), StageFiles(stage).directory)
+    before = load_metrics(session.run.store, stage - 1 if stage else None)
+    if now.accuracy is not None and before.accuracy is not None and now.accuracy < before.accuracy:
+        say(
+            f"  note: accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} items: a "
+            "lower train.learning_rate, or more select.replay, may keep what was known"
+        )
     return {}
 
 

@@ -15,7 +15,7 @@ from zpd_ray import graders
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines import ENGINES
-from zpd_ray.engines.tokens import load_tokenizer, max_length, text_config
+from zpd_ray.engines.tokens import load_tokenizer, max_length, vocabulary_of
 from zpd_ray.engines.weights import check_targets, check_weights, matrices
 from zpd_ray.errors import ZpdError
 from zpd_ray.measures import MEASURES
@@ -40,7 +40,7 @@ def check_run(config: Config) -> Run:
     """
     run = Run(config, Store(config.output))
     if run.store.exists(CONFIG):
-        _check_layout(run.store)
+        check_layout(run.store)
         _check_same(run)
         _check_sources(run)
     else:
@@ -100,7 +100,7 @@ def _check_model(run: Run) -> None:
     """Raises ZpdError when the model cannot be loaded, read with its tokenizer, or trained as asked."""
     config, directory = run.config, Path(run.config.model.path)
     tokenizer = load_tokenizer(config.model.path)
-    limit, vocabulary = max_length(config.model, tokenizer), text_config(config.model.path).vocab_size
+    limit, vocabulary = max_length(config.model, tokenizer), vocabulary_of(config.model.path)
     if tokenizer.vocab_size > vocabulary:
         raise ZpdError(
             f"the tokenizer in {config.model.path} has {tokenizer.vocab_size} tokens and the model "
@@ -128,7 +128,8 @@ def _check_ours(store: Store) -> None:
         )
 
 
-def _check_layout(store: Store) -> None:
+def check_layout(store: Store) -> None:
+    """Raises ZpdError when another version has written a run into the directory."""
     written = store.read_json(MANIFEST).get("layout", 1) if store.exists(MANIFEST) else 1
     if written != LAYOUT:
         raise ZpdError(

@@ -102,6 +102,8 @@ def _summary(staged: dict[str, Any], dealt: list[dict[str, Any]]) -> dict[str, A
 def _check(rows: int, items: int, reasons: dict[str, int], source: SourceConfig) -> None:
     bad = sum(reasons.values())
     told = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items())) or "none is bad"
+    if rows == 0:
+        raise ZpdError(f"{source.path} holds no rows; expected at least one")
     if items == 0:
         raise ZpdError(
             f"nothing is left of the {rows} rows in {source.path} ({told}); expected at least one item: see "

@@ -118,8 +118,8 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
         return {"failure": str(error).partition("\n")[0]}
     if not np.isfinite(progress.counters["nll"]):
         raise ZpdError(
-            f"a training step gives the loss {progress.counters['nll']}: look at train.lora (alpha, rank) and "
-            "at the model's weights; train.rehearse = false goes on without this trial"
+            f"a training step gives the loss {progress.counters['nll']}: look at train.lora (alpha, rank) "
+            "and at the model's weights; train.rehearse = false goes on without this trial"
         )
     peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_of_this_process()
     return {"seconds": round(time.perf_counter() - started, 3), "gib": round(peak / GIB, 3)}
