@@ -61,7 +61,7 @@ class Desk:
         default_factory=lambda: {
             "output": "out",
             "stages": 1,
-            "pool": {"path": "pool.jsonl", "items_per_part": 20},
+            "pool": {"path": "pool.jsonl", "items_per_part": 100},
             "model": {"path": "unused"},
             "engine": {"name": "simulated"},
             "measure": {"grader": "exact"},
