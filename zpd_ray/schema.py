@@ -18,6 +18,7 @@ ITEM = pa.schema(
         ("answer", pa.string()),  # gold answer for the grader, nullable
         ("choices", pa.list_(pa.string())),  # option texts of a multiple-choice item, nullable
         ("group", pa.string()),  # skill or domain, nullable
+        ("extra", pa.string()),  # what else the source's row holds, as a JSON object, nullable
         ("source_file", pa.string()),  # where the row came from ...
         ("source_row", pa.int64()),  # ... counted from 0
         ("prompt_tokens", pa.int32()),
@@ -42,14 +43,15 @@ MEASUREMENT = pa.schema(
         ("n_tokens", pa.int32()),  # response tokens scored
         ("n_greedy", pa.int32()),  # of these, how many were the first choice; null: not counted
         ("successes", pa.int32()),  # s of ...
-        ("rollouts", pa.int32()),  # ... k responses graded right
+        ("rollouts", pa.int32()),  # ... k responses graded right; a share counts as 1 with that probability
+        ("credit", pa.float32()),  # sum of the shares that were graded right: s, where no grader gives shares
         ("unparsed", pa.int32()),  # responses in which the grader found no answer (they count as wrong)
         ("completion", pa.string()),  # the start of a response, of a few rows of each part; else null
         ("error", pa.string()),  # null when the row was measured
     ]
 )
 
-# What selection adds to an item; the selected table is ITEM + SELECTION.
+# What selection adds to an item.
 SELECTION = pa.schema(
     [
         ("rank", pa.int64()),  # 0 is the best score
@@ -62,4 +64,12 @@ SELECTION = pa.schema(
         ("reason", pa.string()),
     ]
 )
-SELECTED = pa.schema([*ITEM, *SELECTION])
+# What trainers of conversations take (TRL): they train on the completion, and mask the prompt.
+PAIR = pa.schema(
+    [
+        ("prompt", pa.list_(MESSAGE)),
+        ("completion", pa.list_(MESSAGE)),  # the reference response, as the assistant's one turn
+    ]
+)
+_REST = [column for column in ITEM if column.name not in ("item_id", "messages", "response")]
+SELECTED = pa.schema([ITEM.field("item_id"), *PAIR, *_REST, *SELECTION])

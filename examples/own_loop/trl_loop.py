@@ -37,5 +37,5 @@ def loop() -> None:
             )
             result = trainer.train()
             if stage.rank == 0:
-                trainer.save_model(directory)
+                model.save_pretrained(directory)  # trainer.save_model would leave a pickled file beside it
             stage.report(directory, {"loss": result.training_loss})

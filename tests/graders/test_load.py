@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.graders import GRADERS, load
+from zpd_ray.graders import GRADERS, grade_item, load
 from zpd_ray.graders.greedy_match import matches
 
 
@@ -22,7 +22,9 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def same_numpy(completion, answer): return np.bool_(completion == answer)\n"
         "def fails(completion, answer): return 1 / 0 > 0\n"
         "def leaves(completion, answer): raise SystemExit(3)\n"
-        "def scores(completion, answer): return 0.5\n"
+        "def share(completion, answer): return 0.5\n"
+        "def above(completion, answer): return 1.5\n"
+        "def whole(completion, item): return item['group'] == completion\n"
         "def nothing(completion, answer): pass\n"
         "class Group:\n    same = staticmethod(same)\n"
         "constant = 5\n"
@@ -54,12 +56,20 @@ def test_a_function_grades(functions: str, function: str) -> None:
     assert grader.grade("a", "b", None) == (False, True)
 
 
+def test_a_function_may_give_a_share_and_take_the_item(functions: str) -> None:
+    assert load(f"{functions}:share").grade("a", "b", None) == (0.5, True)
+    grader = load(f"{functions}:whole")
+    assert not grader.needs_answer
+    assert grade_item(grader, "sums", {"group": "sums", "answer": None}) == (True, True)
+    assert grade_item(load(f"{functions}:same"), "4", {"answer": "4", "choices": None}) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("function", "problem"),
     [
         ("fails", "raised ZeroDivisionError"),
         ("leaves", "raised SystemExit"),
-        ("scores", "returned 0.5 of type float"),
+        ("above", "returned 1.5 of type float"),
         ("nothing", "returned None"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_table_of_items_reads_back_as_the_same_items() -> None:
     first, _ = items(*values)
     again, bad = items(*first.to_pylist())
     assert bad.num_rows == 0
-    assert again.equals(first)
+    assert again.drop_columns("extra").equals(first.drop_columns("extra"))
 
 
 @given(

@@ -170,11 +170,12 @@ def _step(name: str, path: Path, overrides: list[str] | None) -> None:
         # it is imported.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_SAYS_NOT)
         from zpd_ray.config_file import load_config
+        from zpd_ray.opening import open_run
 
-        config = load_config(str(path), overrides or ())  # a mistake is told before Ray and torch are there
-        from zpd_ray.pipeline.commands import perform
+        opened = open_run(load_config(str(path), overrides or ()))  # before Ray and torch are imported
+        from zpd_ray.pipeline.commands import carry_out
 
-        perform(name, config)
+        carry_out(name, *opened)
 
     with ended_by_signals():
         code = exit_code(work)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zpd_ray.engines.base import Completions, Engine, EngineError, ModelRef, Scores
+from zpd_ray.engines.base import Completions, Engine, EngineError, ModelRef, Pulse, Scores
 from zpd_ray.registry import Registry
 
 if TYPE_CHECKING:
     from zpd_ray.config import Config
 
-__all__ = ["ENGINES", "Completions", "Engine", "EngineError", "ModelRef", "Scores", "load"]
+__all__ = ["ENGINES", "Completions", "Engine", "EngineError", "ModelRef", "Pulse", "Scores", "load"]
 
 ENGINES = Registry(
     "engine",
@@ -20,6 +20,7 @@ ENGINES = Registry(
         "vllm": "zpd_ray.engines.vllm.engine:VllmEngine",
         "simulated": "zpd_ray.engines.simulated:SimulatedEngine",
     },
+    ("reads_text", "has_weights", "check", "follow", "score", "generate", "usage", "pulse", "settings"),
 )
 
 

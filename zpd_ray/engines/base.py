@@ -51,6 +51,17 @@ class Completions:
     error: list[str | None]
 
 
+@dataclass(frozen=True)
+class Pulse:
+    """Signs of life: numbers that only grow. items: scored, and prompts completed; steps: anything at all
+    was computed. at: id of an item in hand, or "".
+    """
+
+    items: int = 0
+    steps: int = 0
+    at: str = ""
+
+
 class EngineError(Exception):
     """The engine failed as only a fresh process mends: it is restarted, and the part done again."""
 
@@ -92,6 +103,9 @@ class Engine(Protocol):
 
     def usage(self) -> dict[str, float]:
         """Amounts of work since the last call, by name: see ``rates``; empty where nothing is computed."""
+
+    def pulse(self) -> Pulse:
+        """Whether it computes, asked while it does: one that does not for ``measure.patience`` is ended."""
 
     def settings(self) -> dict[str, Any]:
         """What the engine derived for this model and this machine."""

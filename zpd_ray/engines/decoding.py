@@ -56,10 +56,12 @@ def complete(
     limits: np.ndarray,
     stops: set[int],
     pick: Pick,
+    beat: Callable[[], None] = lambda: None,
 ) -> list[list[int]]:
     """Ids of ``rollouts`` completions of each prompt, prompt by prompt, without the stop that ended them.
 
     limits: int (len(prompts),), the most new tokens of a prompt. A prompt is read once for all its rollouts.
+    beat: is called at every step.
     """
     limit = np.repeat(limits, rollouts)
     tokens = np.zeros((len(limit), int(limit.max())), dtype=np.int64)
@@ -83,6 +85,7 @@ def complete(
             decoding.keep(going)
             live, chosen = live[going], chosen[torch.from_numpy(going).to(chosen.device)]
         logits = decoding.step(chosen)
+        beat()
     return [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import expit, ndtri
 
-from zpd_ray.engines.base import Completions, ModelRef, Scores
+from zpd_ray.engines.base import Completions, ModelRef, Pulse, Scores
 from zpd_ray.hashing import item_keys, streams, uniforms
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class SimulatedEngine:
     def usage(self) -> dict[str, float]:
         """Nothing: no token is computed."""
         return {}
+
+    def pulse(self) -> Pulse:
+        """None: a part takes milliseconds."""
+        return Pulse()
 
     def settings(self) -> dict[str, Any]:
         """The simulated ability."""

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from zpd_ray.engines import tokens
 from zpd_ray.engines.adapters import check_adapter
-from zpd_ray.engines.base import Completions, ModelRef, Scores
+from zpd_ray.engines.base import Completions, ModelRef, Pulse, Scores
 from zpd_ray.engines.batching import in_halves, plan
 from zpd_ray.engines.decoding import Pick, complete, pick_first, picker
 from zpd_ray.engines.encoding import Encoder, row_means, to_scores
@@ -110,7 +110,9 @@ class TransformersEngine:
         def compute(part: np.ndarray) -> None:
             pick = self._pick(keys[part], rollouts, stage)
             ids = [prompts.ids[i] for i in part]
-            done = complete(self.model, ids, rollouts, prompts.limits[part], self.encoder.stops, pick)
+            done = complete(
+                self.model, ids, rollouts, prompts.limits[part], self.encoder.stops, pick, self.meter.beat
+            )
             self.meter.count(decode_tokens=sum(map(len, done)))
             said = self.encoder.texts(done)
             for at, i in enumerate(part):
@@ -126,6 +128,10 @@ class TransformersEngine:
     def usage(self) -> dict[str, float]:
         """Tokens and seconds of prefill and decode since the last call."""
         return self.meter.take()
+
+    def pulse(self) -> Pulse:
+        """A step is a batch that was scored, or a token of each completion under way."""
+        return self.meter.pulse
 
     def settings(self) -> dict[str, Any]:
         """Device, type and threads."""
@@ -158,7 +164,9 @@ class TransformersEngine:
             error[row] = f"out of GPU memory at {lengths[row]} tokens"
 
         for batch in plan(lengths[good], names, budget):
+            self.meter.begin(names[batch[0]])
             in_halves(good[batch], compute, fail)
+            self.meter.beat(items=len(batch))
 
 
 def _device(config: Config) -> torch.device:

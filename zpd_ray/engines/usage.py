@@ -6,6 +6,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+
+from zpd_ray.engines.base import Pulse
 
 
 class Meter:
@@ -14,6 +17,20 @@ class Meter:
     def __init__(self) -> None:
         """Nothing done yet."""
         self._done: defaultdict[str, float] = defaultdict(float)
+        self._pulse = Pulse()
+
+    @property
+    def pulse(self) -> Pulse:
+        """Signs of life since the engine was loaded."""
+        return self._pulse
+
+    def begin(self, item_id: str) -> None:
+        """This item is in hand now."""
+        self._pulse = replace(self._pulse, at=str(item_id))
+
+    def beat(self, items: int = 0) -> None:
+        """A step was computed, with which so many items are done."""
+        self._pulse = replace(self._pulse, items=self._pulse.items + items, steps=self._pulse.steps + 1)
 
     @contextmanager
     def timing(self, kind: str) -> Iterator[None]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from zpd_ray.graders.base import UNPARSED, Grader, Verdict
+from zpd_ray.graders.base import UNPARSED, Grader, Verdict, grade_item
 from zpd_ray.graders.python import PythonGrader
 from zpd_ray.registry import Registry
 
-__all__ = ["GRADERS", "UNPARSED", "Grader", "Verdict", "load"]
+__all__ = ["GRADERS", "UNPARSED", "Grader", "Verdict", "grade_item", "load"]
 
 GRADERS = Registry(
     "grader",
-    "a function(completion, answer) -> bool or a class with the methods of zpd_ray.graders.Grader",
+    "a function(completion, answer) -> bool or share, or a class with the methods of zpd_ray.graders.Grader",
     {
         "greedy_match": "zpd_ray.graders.greedy_match:GreedyMatch",
         "numeric": "zpd_ray.graders.numeric:Numeric",
         "exact": "zpd_ray.graders.exact:Exact",
         "choice": "zpd_ray.graders.choice:Choice",
     },
+    ("needs_answer", "needs_completion", "guessable", "accepts", "options", "grade"),
 )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 
 class Verdict(NamedTuple):
-    """What became of a completion; ``right`` implies ``parsed``."""
+    """What became of a completion. right: which share of it, 0 to 1; True is all of it. What is not parsed
+    is not right."""
 
-    right: bool
+    right: float
     parsed: bool
 
 
@@ -44,6 +45,12 @@ class Grader(Protocol):
 
     def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
         """Whether the completion gives the gold answer."""
+
+
+def grade_item(grader: Grader, completion: str, item: dict[str, Any]) -> Verdict:
+    """The verdict on a completion; a grader that looks at the whole item (``graders.python``) is given it."""
+    own = getattr(grader, "grade_item", None)
+    return own(completion, item) if own else grader.grade(completion, item["answer"], item["choices"])
 
 
 class CompletionGrader:

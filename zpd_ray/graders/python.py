@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.graders.base import CompletionGrader, Verdict
 
+EXPECTED = "True, False, or a share from 0 to 1"
+
 
 class PythonGrader(CompletionGrader):
     """``function(completion: str, answer: str) -> bool``, named as ``package.module:function``.
 
-    Whatever goes wrong in it is an error that names it, never a wrong response. Its time is not bounded.
+    It may return a share from 0 to 1. Where its second argument is called ``item`` it is given the whole
+    item, a dict with the columns of ``schema.ITEM`` (``extra`` as an object), and no gold answer is needed.
+    Whatever goes wrong in it is an error that names it, never a wrong response. A run calls it in a process
+    of its own (``graders.apart``).
     """
 
-    def __init__(self, name: str, function: Callable[[str, str], object]) -> None:
+    def __init__(self, name: str, function: Callable[..., object]) -> None:
         """name: of the function, for messages."""
         self.name, self._function = name, function
+        self.takes_item = _second(function) == "item"
+        self.needs_answer = not self.takes_item
 
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         """Every answer: what the function makes of it is its own business."""
         return None
 
     def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
-        """Raises ZpdError when the function raises or returns something other than a bool."""
+        """Raises ZpdError when the function raises or returns something other than a bool or a share."""
+        return self._verdict(completion, answer)
+
+    def grade_item(self, completion: str, item: dict[str, Any]) -> Verdict:
+        """The same of an item."""
+        return self._verdict(completion, item if self.takes_item else item["answer"])
+
+    def _verdict(self, completion: str, against: Any) -> Verdict:
         try:
-            right = self._function(completion, answer)
+            right = self._function(completion, against)
         except (Exception, SystemExit) as error:
             raise ZpdError(
                 f"the grader {self.name} raised {type(error).__name__}: {error}, on the completion "
-                f"{completion[:200]!r} and the answer {answer[:200]!r}; it must return True or False"
+                f"{completion[:200]!r} and the {'item' if self.takes_item else 'answer'} "
+                f"{str(against)[:200]!r}; it must return {EXPECTED}"
             ) from error
-        if not isinstance(right, (bool, np.bool_)):
-            raise ZpdError(
-                f"the grader {self.name} returned {right!r:.200} of type {type(right).__name__}; "
-                "expected True or False"
-            )
-        return Verdict(right=bool(right), parsed=True)
+        if isinstance(right, (bool, np.bool_)):
+            return Verdict(bool(right), parsed=True)
+        if isinstance(right, (int, float, np.number)) and 0 <= float(right) <= 1:  # NaN is not
+            return Verdict(float(right), parsed=True)
+        raise ZpdError(
+            f"the grader {self.name} returned {right!r:.200} of type {type(right).__name__}; "
+            f"expected {EXPECTED}"
+        )
+
+
+def _second(function: Callable[..., object]) -> str:
+    """The name of a function's second argument; "" where it cannot be told."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # of some functions that are not written in Python
+        return ""
+    return names[1] if len(names) > 1 else ""

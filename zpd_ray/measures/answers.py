@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
 from zpd_ray import graders, schema
+from zpd_ray.config import Config
 from zpd_ray.engines.base import Engine, Scores
-from zpd_ray.graders import Grader
+from zpd_ray.graders import Verdict
+from zpd_ray.graders.apart import Apart
 from zpd_ray.graders.greedy_match import matches
+from zpd_ray.hashing import item_keys, streams, uniforms
 from zpd_ray.measures.base import Measure
 
+GRADED = 103  # the stream of random numbers that turns shares into right and wrong
 SAMPLES, CHARACTERS = 3, 300  # rows of a part of whose first response so many characters are kept
 
 
@@ -19,22 +25,57 @@ class Answers(Measure):
 
     columns = schema.MEASUREMENT
 
+    def __init__(self, config: Config) -> None:
+        """A grader of the user's is called in a process of its own, which starts with the first part."""
+        super().__init__(config)
+        name = config.measure.grader
+        self._grader = graders.load(name)
+        self._apart = Apart(name, config.measure.patience, self.beat) if ":" in name else None
+
     def measure(self, engine: Engine, items: pa.Table, stage: int) -> pa.Table:
         """MEASUREMENT rows of ``items`` in the same order."""
-        how, grader = self.config.measure, graders.load(self.config.measure.grader)
         scores = engine.score(items)
         failed = np.array([error is not None for error in scores.error], dtype=bool)
         samples: list[str | None] = [None] * items.num_rows
-        if grader.needs_completion:
-            completions = engine.generate(items, how.rollouts, stage)
-            successes, rollouts, unparsed = _grade(grader, items, completions.texts)
-            samples = _samples(completions.texts, unparsed)
-            for i in np.flatnonzero(~failed & (rollouts == 0)):
+        if self._grader.needs_completion:
+            completions = engine.generate(items, self.config.measure.rollouts, stage)
+            counts = self._counts(self._verdicts(completions.texts, items), items, stage)
+            samples = _samples(completions.texts, counts["unparsed"])
+            for i in np.flatnonzero(~failed & (counts["rollouts"] == 0)):
                 failed[i], scores.error[i] = True, f"prompt refused: {completions.error[i]}"
         else:
-            successes = matches(scores.n_greedy, scores.n_tokens).astype(np.int32)
-            rollouts, unparsed = np.ones_like(successes), np.zeros_like(successes)
-        return _measurement(items, scores, failed, successes, rollouts, unparsed, samples)
+            right = matches(scores.n_greedy, scores.n_tokens).astype(np.int32)
+            counts = {"successes": right, "credit": right}
+            counts |= {"rollouts": np.ones_like(right), "unparsed": np.zeros_like(right)}
+        return _measurement(items, scores, failed, counts, samples)
+
+    def _verdicts(self, completions: list[list[str]], items: pa.Table) -> list[list[Verdict]]:
+        if self._apart is not None:
+            return self._apart.verdicts(completions, items.select(schema.ITEM.names).to_pylist())
+        asked = items.select(["answer", "choices"]).to_pylist()
+        return [
+            [graders.grade_item(self._grader, text, item) for text in texts]
+            for texts, item in zip(completions, asked, strict=True)
+        ]
+
+    def _counts(self, verdicts: list[list[Verdict]], items: pa.Table, stage: int) -> dict[str, Any]:
+        """successes, credit, rollouts, unparsed: (n,) each, over an item's responses.
+
+        Rasch's model knows right and wrong. A share is right with that probability, by a draw that belongs to
+        (seed, stage, item, rollout): the expected number of right responses is the sum of the shares.
+        """
+        keys = item_keys(items["item_id"])
+        most = max((len(row) for row in verdicts), default=0)
+        share = np.array([[v.right for v in row] + [0.0] * (most - len(row)) for row in verdicts])
+        share = share.reshape(len(verdicts), most)
+        draws = [uniforms(streams(keys, self.config.seed, stage, GRADED, r)) for r in range(most)]
+        right = share > np.stack(draws, axis=1) if most else share > 0
+        return {
+            "successes": right.sum(axis=1),
+            "credit": share.sum(axis=1),
+            "rollouts": np.array([len(row) for row in verdicts]),
+            "unparsed": np.array([sum(not v.parsed for v in row) for row in verdicts]),
+        }
 
 
 def _samples(completions: list[list[str]], unparsed: np.ndarray) -> list[str | None]:
@@ -43,45 +84,23 @@ def _samples(completions: list[list[str]], unparsed: np.ndarray) -> list[str | N
     return [texts[0][:CHARACTERS] if i in rows and texts else None for i, texts in enumerate(completions)]
 
 
-def _grade(
-    grader: Grader, items: pa.Table, completions: list[list[str]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right answers, rollouts and unparsed responses per item: int32 (n,) each."""
-    answers, choices = items["answer"].to_pylist(), items["choices"].to_pylist()
-    verdicts = [
-        [grader.grade(text, answer, options) for text in texts]
-        for texts, answer, options in zip(completions, answers, choices, strict=True)
-    ]
-    right = [sum(v.right for v in row) for row in verdicts]
-    unparsed = [sum(not v.parsed for v in row) for row in verdicts]
-    return (
-        np.array(right, dtype=np.int32),
-        np.array([len(row) for row in verdicts], dtype=np.int32),
-        np.array(unparsed, dtype=np.int32),
-    )
-
-
 def _measurement(
     items: pa.Table,
     scores: Scores,
     failed: np.ndarray,
-    successes: np.ndarray,
-    rollouts: np.ndarray,
-    unparsed: np.ndarray,
+    counts: dict[str, np.ndarray],
     samples: list[str | None],
 ) -> pa.Table:
     keep = ~failed  # a row that failed has no response either: it must not count as a wrong answer
-    return pa.table(
-        [
-            items["item_id"].combine_chunks(),
-            pa.array(scores.nll, pa.float32(), mask=failed),
-            pa.array(scores.n_tokens * keep, pa.int32()),
-            pa.array(scores.n_greedy * keep, pa.int32(), mask=scores.n_greedy < 0),
-            pa.array(successes * keep, pa.int32()),
-            pa.array(rollouts * keep, pa.int32()),
-            pa.array(unparsed * keep, pa.int32()),
-            pa.array(samples, pa.string(), mask=failed),
-            pa.array(scores.error, pa.string()),
-        ],
-        schema=schema.MEASUREMENT,
-    )
+    columns = {
+        "item_id": items["item_id"].combine_chunks(),
+        "nll": pa.array(scores.nll, pa.float32(), mask=failed),
+        "n_tokens": pa.array(scores.n_tokens * keep, pa.int32()),
+        "n_greedy": pa.array(scores.n_greedy * keep, pa.int32(), mask=scores.n_greedy < 0),
+        "completion": pa.array(samples, pa.string(), mask=failed),
+        "error": pa.array(scores.error, pa.string()),
+    }
+    columns |= {
+        name: pa.array(values * keep, schema.MEASUREMENT.field(name).type) for name, values in counts.items()
+    }
+    return pa.table([columns[name] for name in schema.MEASUREMENT.names], schema=schema.MEASUREMENT)

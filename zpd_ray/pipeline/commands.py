@@ -7,32 +7,33 @@ from ray.exceptions import RayError
 
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
-from zpd_ray.machine import resolve
+from zpd_ray.opening import open_run
 from zpd_ray.pipeline import steps
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.run import run, take
 from zpd_ray.report.summary import print_summary
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.begin import check_run, locked
-from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, MEASURE, METRICS, POOL, StageFiles
+from zpd_ray.rundir.begin import locked
+from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, METRICS
 from zpd_ray.terminal import say
 
 
 def perform(command: str, config: Config) -> None:
-    """Run a command to its end; ZpdError with one sentence when the user can do something about a failure.
+    """Run a command to its end; ZpdError with one sentence when the user can do something about a failure."""
+    carry_out(command, *open_run(config))
 
-    Everything that needs no Ray is checked before it starts: config, inputs, the lock on the run directory.
-    """
-    config, taken = resolve(config, own_ray=not ray.is_initialized())
-    opened = check_run(config)
+
+def carry_out(command: str, opened: Run, told: list[str]) -> None:
+    """The same for a run that was opened (``opening.open_run``), with what is to be said of it."""
+    config = opened.config
     with locked(opened.store):
         if command == "run" and _is_finished(opened):
             say(f"the run in {opened.store.root} is finished")
             print_summary(opened)
             return
-        for told in filter(None, (taken, _where_it_stopped(opened))):
-            say(told)
+        for line in told:
+            say(line)
         if not ray.is_initialized() and config.cluster.address == "local":
             say("starting Ray")
         try:
@@ -62,16 +63,3 @@ def _perform(command: str, session: Session) -> None:
 def _is_finished(run: Run) -> bool:
     begun = run.store.exists(CONFIG) and run.store.exists(f"{BASE}/{METRICS}")
     return begun and run.finished(run.config.stages - 1, EVALUATE)
-
-
-def _where_it_stopped(run: Run) -> str:
-    """Where an earlier attempt has stopped, in a sentence; "" for a new run."""
-    if not run.store.exists(CONFIG):
-        return ""
-    stage = run.first_open_stage()
-    done = [step.name for step in run.steps if run.finished(stage, step)]
-    told = [f"finished {', '.join(done)}"] if done else []
-    measured = len(run.store.names(StageFiles(stage).measurements()))
-    if MEASURE.name not in done and measured:
-        told.append(f"measured {measured} of {len(run.store.names(POOL))} parts")
-    return f"resuming stage {stage}{': ' if told else ''}{', '.join(told)}"

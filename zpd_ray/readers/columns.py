@@ -22,6 +22,7 @@ ELSEWHERE = {
     "answer": ("ground_truth", "gold", "final_answer", "reward_model.ground_truth", "expected_answer"),
     "group": ("subject", "category", "domain", "skill", "task", "data_source", "type"),
 }
+FIELDS = ("item_id", "answer", "choices", "group")  # that an item takes from a column of that name
 KNOWN = {
     *PROMPTS,
     *RESPONSES,
@@ -30,10 +31,7 @@ KNOWN = {
     *SYSTEMS,
     "messages",
     "conversations",
-    "item_id",
-    "answer",
-    "choices",
-    "group",
+    *FIELDS,
 }
 
 
@@ -62,8 +60,13 @@ def pair_of(here: Iterable[str]) -> tuple[str | None, str | None]:
 
 def recognised_as(value: dict, source: SourceConfig) -> str | None:
     """The shape that a row of a source is taken for, or None."""
+    return shape_of(view_of(value, source), source)
+
+
+def shape_of(view: dict, source: SourceConfig) -> str | None:
+    """The same of a row as ``view_of`` shows it."""
     mapped_prompt = "prompt" in source.columns or "messages" in source.columns
-    return recognise(view_of(value, source)) if source.shape == "auto" or mapped_prompt else source.shape
+    return recognise(view) if source.shape == "auto" or mapped_prompt else source.shape
 
 
 def guess_columns(value: dict) -> dict[str, str]:

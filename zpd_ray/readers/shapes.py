@@ -22,9 +22,10 @@ from zpd_ray.readers.columns import (
     is_there,
     listed,
     pair_of,
-    recognise,
+    shape_of,
     view_of,
 )
+from zpd_ray.readers.extra import left_over
 from zpd_ray.readers.rows import kind_of
 
 # Reasons, fixed words so that they can be counted.
@@ -70,7 +71,8 @@ def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
     """The item in a row, or why there is none.
 
     An item is a dict with ``item_id`` (str or None), ``messages`` (the prompt: role and content of each),
-    ``response`` (str), ``answer`` (str or None), ``choices`` (list of str or None), ``group`` (str or None).
+    ``response`` (str), ``answer`` (str or None), ``choices`` (list of str or None), ``group`` (str or None),
+    ``extra`` (what else the row holds as a JSON object, or None).
     """
     try:
         return _item(value, source)
@@ -78,15 +80,21 @@ def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
         return row.bad
 
 
-def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
-    value = in_lower_case(value, source.columns.values())
+def _item(row: dict, source: SourceConfig) -> dict[str, Any]:
+    value = in_lower_case(row, source.columns.values())
     if source.columns:
         for field, column in source.columns.items():
             if not is_there(value, column):
                 raise _BadRowError(
                     MISSING_COLUMN, f"{column!r}, mapped as {field}, is not there; got {listed(value)}"
                 )
-    parts = _parts(view_of(value, source), source)
+    view = view_of(value, source)
+    shape = shape_of(view, source)
+    if shape is None:
+        raise _BadRowError(
+            UNKNOWN_SHAPE, f"no prompt and response among the columns with a value; got {listed(view)}"
+        )
+    parts = _SHAPES[shape](view)
     answer = parts.answer
     if "answer" in source.columns or answer is None:
         answer = _scalar(value, "answer", source)
@@ -97,17 +105,8 @@ def _item(value: dict, source: SourceConfig) -> dict[str, Any]:
         "answer": answer,
         "choices": _choices(inside(value, source.columns.get("choices", "choices"))),
         "group": _scalar(value, "group", source),
+        "extra": left_over(row, view, shape, source),
     }
-
-
-def _parts(view: dict, source: SourceConfig) -> _Parts:
-    mapped_prompt = "prompt" in source.columns or "messages" in source.columns
-    shape = recognise(view) if source.shape == "auto" or mapped_prompt else source.shape
-    if shape is None:
-        raise _BadRowError(
-            UNKNOWN_SHAPE, f"no prompt and response among the columns with a value; got {listed(view)}"
-        )
-    return _SHAPES[shape](view)
 
 
 def _pair(view: dict) -> _Parts:

@@ -145,8 +145,10 @@ def _from_uri(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         return hub.filesystem(uri) if uri.startswith(hub.SCHEME) else fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, ImportError) as error:
+        web = uri.partition("://")[0] in ("http", "https")
         raise ZpdError(
-            f"cannot open {_shown(uri)}: {_shown(str(error))}; expected a URI that pyarrow.fs "
+            f"cannot open {_shown(uri)}: {_shown(str(error))}; "
+            f"{'download it first: ' if web else ''}expected a URI that pyarrow.fs "
             "opens (file, s3, gs, hdfs, abfs, hf), with credentials in the environment"
         ) from error
 

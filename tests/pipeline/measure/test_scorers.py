@@ -144,6 +144,39 @@ def test_an_engine_that_always_fails_stops_the_run_with_its_reason(open_flaky: O
     assert len(store.names("fail")) <= 46
 
 
+HUNG = {"engine": {"name": "tests.pipeline.hanging:HangingEngine"}, "cluster": {"actors": 1}}
+
+
+def test_an_engine_that_hangs_is_ended_and_the_item_is_named(local_ray: None, tmp_path: Path) -> None:
+    values = simulated_values(tmp_path, n=20, **HUNG)
+    config = validate(values | {"measure": {"grader": "exact", "patience": 3.0}})
+    store = Store(config.output)
+    with Session(Run(config, store)) as session:
+        ingest(session.run)
+    store.write_bytes("hang", b"")
+    with pytest.raises(RayError) as told:
+        run(config, store)
+    first = store.read_table(f"pool/{store.names('pool')[0]}")["item_id"][0].as_py()
+    sentence = str(user_error(told.value))
+    assert (
+        "could not be measured in 2 attempts: the engine did nothing for measure.patience = 3 s" in sentence
+    )
+    assert f"near item {first!r}" in sentence
+    (tmp_path / "out" / "hang").unlink(missing_ok=True)
+
+
+def test_a_grader_that_hangs_stops_the_run_and_is_named(local_ray: None, tmp_path: Path) -> None:
+    values = simulated_values(tmp_path, n=20)
+    grader = {"grader": "tests.pipeline.hanging:grade", "patience": 5.0}
+    config = validate(values | {"measure": grader, "cluster": {"actors": 1}})
+    store = Store(config.output)
+    with Session(Run(config, store)) as session:
+        ingest(session.run)
+    with pytest.raises(RayError) as told:
+        run(config, store)
+    assert "hanging:grade took longer than measure.patience = 5 s over item" in str(user_error(told.value))
+
+
 class Slow(Scorer):
     """A scorer that takes its time."""
 

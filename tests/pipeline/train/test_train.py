@@ -47,8 +47,10 @@ def write_selection(store: Store, n: int, files: int = 2) -> None:
     rows = [
         {
             "item_id": f"item {i}",
-            "messages": [{"role": "user", "content": f"Weng sold {i} clips."}],
-            "response": f"{i * 7 % 5} clips in May" + " and then" * (i % 3),
+            "prompt": [{"role": "user", "content": f"Weng sold {i} clips."}],
+            "completion": [
+                {"role": "assistant", "content": f"{i * 7 % 5} clips in May" + " and then" * (i % 3)}
+            ],
             "rank": i,
         }
         for i in range(n)

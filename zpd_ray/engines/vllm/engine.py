@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 from zpd_ray import graders
 from zpd_ray.engines import tokens
 from zpd_ray.engines.adapters import changed_modules, check_adapter
-from zpd_ray.engines.base import Completions, EngineError, ModelRef, Scores
+from zpd_ray.engines.base import Completions, EngineError, ModelRef, Pulse, Scores
 from zpd_ray.engines.batching import longest_first
 from zpd_ray.engines.encoding import Encoder, row_means, to_scores
 from zpd_ray.engines.tokens import Ids
@@ -153,6 +154,11 @@ class VllmEngine:
         self.counted = now
         return self.meter.take() | {name: amount for name, amount in since.items() if amount}
 
+    def pulse(self) -> Pulse:
+        """A step is one of vLLM's."""
+        pulse = self.meter.pulse
+        return replace(pulse, steps=pulse.steps + int(self._counters()["step_tokens"]))
+
     def settings(self) -> dict[str, Any]:
         """The arguments of ``vllm.LLM``, what is read of a prompt, and vLLM's version."""
         import vllm
@@ -184,9 +190,12 @@ class VllmEngine:
                 # What an earlier part left in the cache would change the steps of this one.
                 self.llm.reset_prefix_cache()
                 for rows in np.split(good[order], cuts):
+                    if len(rows):
+                        self.meter.begin(items["item_id"][int(rows[0])].as_py())
                     done, outputs = self._outputs(rows, ids, params, error)
                     if len(done):
                         take(done, outputs)
+                    self.meter.beat(items=len(rows))
 
         with self.computing:
             self.thread.submit(compute).result()

@@ -110,6 +110,7 @@ def _finish_part(source: Source, excluded: np.ndarray, rows: pa.Table) -> pa.Tab
         "response_tokens": sum_of(items, "response_tokens"),
         "longest": _longest(pc.add(items["prompt_tokens"], items["response_tokens"])),
         "longest_prompt": _longest(items["prompt_tokens"]),
+        "shortest_response": int(pc.min(items["response_tokens"]).as_py() or 0),
     }
     keys = items["prompt_key"].to_pylist() if source.into == EVALUATION else []
     row = pa.Table.from_pylist([counts])

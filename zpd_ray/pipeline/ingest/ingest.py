@@ -58,6 +58,7 @@ def ingest_source(source: Source, excluded_prompts: np.ndarray) -> dict[str, Any
         summary["prompt_keys"] = sorted(int(key) for part in dealt for key in part["prompt_keys"])
     for name in ("longest", "longest_prompt"):
         summary[name] = max((row[name] for row in dealt), default=0)
+    summary["shortest_response"] = min((row["shortest_response"] for row in dealt if row["items"]), default=0)
     store.write_json(f"{into}.json", summary)
     _tell(summary, source.name)
     return summary
@@ -101,6 +102,8 @@ def _summary(staged: dict[str, Any], dealt: list[dict[str, Any]]) -> dict[str, A
 def _check(rows: int, items: int, reasons: dict[str, int], source: Source) -> None:
     bad, section = sum(reasons.values()), source.section
     told = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items())) or "none is bad"
+    if rows == 0:
+        raise ZpdError(f"{section.path} holds no rows; expected at least one")
     if items == 0:
         raise ZpdError(
             f"nothing is left of the {rows} rows in {section.path} ({told}){_example(reasons, source)}; "

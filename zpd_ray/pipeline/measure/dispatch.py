@@ -19,8 +19,10 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.parts import dataset_of
 from zpd_ray.pipeline.measure.scorer import EngineFailureError
 from zpd_ray.pipeline.measure.scorers import CONTROL, IN_HAND, Scorers
+from zpd_ray.pipeline.measure.watch import HungError, Watch
 
 ATTEMPTS = 4  # at a part, by scorers that die or whose engine fails
+HUNG_ATTEMPTS = 2  # of these, by scorers that hang
 PAUSE_SECONDS = 3.0  # before the second attempt; twice that before the third, and so on
 ANSWER_SECONDS = 600.0  # in which one of the scorers has to answer: an autoscaler may be fetching machines
 RETRY_SECONDS = 0.5
@@ -112,6 +114,7 @@ class Dispatcher:
         """arguments: those of ``Scorer.measure`` before the part's name."""
         self._scorers, self._arguments = scorers, arguments
         self._balancer = Balancer(len(scorers.actors))
+        self._watch = Watch(scorers)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Counts of the part of a row, with its name."""
@@ -123,14 +126,18 @@ class Dispatcher:
         A scorer that dies is restarted by Ray, one whose engine fails is ended; the part is done again, a few
         times, by whoever is free. Raises ZpdError when that did not help, and what else the scorer raised.
         """
-        reason = ""
+        reason, hung = "", 0
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE_SECONDS * attempt)  # a restarted actor is back in seconds
             index = self._take()
             scorer, well = self._scorers.actors[index], True
             try:
-                counts: dict[str, Any] = ray.get(scorer.measure.remote(*self._arguments, name))
+                counts = self._watch.wait(index, scorer.measure.remote(*self._arguments, name))
                 return counts | {"scorer": index}
+            except HungError as silence:
+                reason, well, hung = str(silence), False, hung + 1
+                if hung == HUNG_ATTEMPTS:
+                    break
             except (RayActorError, OutOfMemoryError) as death:
                 reason, well = str(death).partition("\n")[0], False
             except RayTaskError as error:
@@ -141,7 +148,7 @@ class Dispatcher:
             finally:
                 self._balancer.give_back(index, well)
         raise ZpdError(
-            f"part {name} could not be measured in {ATTEMPTS} attempts: {reason}; parts that are done are "
+            f"part {name} could not be measured in {attempt + 1} attempts: {reason}; parts that are done are "
             "kept: see the Ray logs of the scoring actors, mend the cause (often memory) and run again"
         )
 

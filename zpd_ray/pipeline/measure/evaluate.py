@@ -28,20 +28,20 @@ def _metrics(store: Store, into: str) -> Metrics:
     measured = pa.concat_tables([_with_group(store, into, name) for name in store.names(into)])
     total = measured.num_rows
     measured = measured.filter(pc.is_valid(measured["nll"]))
-    groups = measured.group_by("group").aggregate([("successes", "mean"), ("successes", "count")])
+    groups = measured.group_by("group").aggregate([("credit", "mean")])
     return Metrics(
         items=measured.num_rows,
         failed=total - measured.num_rows,
         right=pc.sum(measured["successes"]).as_py() or 0,
-        accuracy=pc.mean(measured["successes"]).as_py(),
+        accuracy=pc.mean(pc.cast(measured["credit"], pa.float64())).as_py(),
         nll=pc.mean(pc.cast(measured["nll"], pa.float64())).as_py(),
         unparsed=pc.sum(measured["unparsed"]).as_py() or 0,
-        groups={row["group"]: row["successes_mean"] for row in groups.sort_by("group").to_pylist()},
+        groups={row["group"]: row["credit_mean"] for row in groups.sort_by("group").to_pylist()},
     )
 
 
 def _with_group(store: Store, into: str, name: str) -> pa.Table:
     """Measured rows and the group of each; evaluation sets are small enough to hold."""
     group = store.read_table(f"{EVALUATION}/{name}", ["group"])["group"]
-    measured = store.read_table(f"{into}/{name}", ["nll", "successes", "unparsed"])
+    measured = store.read_table(f"{into}/{name}", ["nll", "successes", "credit", "unparsed"])
     return measured.append_column("group", pc.fill_null(group, ""))

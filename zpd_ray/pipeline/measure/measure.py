@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from zpd_ray import measures
+from zpd_ray import graders, measures
 from zpd_ray.config import MeasureConfig
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
@@ -17,6 +17,7 @@ from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.measure.dispatch import dispatch
 from zpd_ray.pipeline.measure.scorer import Request
 from zpd_ray.pipeline.measure.scorers import Scorers
+from zpd_ray.pipeline.measure.ticks import Ticks
 from zpd_ray.rundir.layout import ANSWERS, MANIFEST, MEASURE, POOL, StageFiles, in_words
 from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.store import Store
@@ -62,13 +63,13 @@ def measure(
         def add(row: dict[str, Any]) -> None:
             counts.update({key: row[key] for key in row.keys() - {*examples, "scorer"}})
             examples.update({key: row[key] or example for key, example in examples.items()})
-            advance(row["items"])
+            ticks.finish(row["items"])
 
-        examples = {"example": "", "unparsed_example": ""}
+        examples, ticks = {"example": "", "unparsed_example": ""}, Ticks(advance, total)
         for row in parts.results(done, partial(_counts_of, store)):
             add(row)
         _check(counts, total, how, examples)
-        for row in _score(session, Request(name, how, model, items, into), pending):
+        for row in _score(session, Request(name, how, model, items, into), pending, ticks):
             add(row)
             _check(counts, total, how, examples)
     if counts["unparsed"] > UNPARSED_TOLD * max(1, counts["responses"]):
@@ -76,15 +77,17 @@ def measure(
     return {key: counts[key] for key in sorted(counts)}
 
 
-def _score(session: Session, request: Request, pending: list[str]) -> Iterator[dict[str, Any]]:
+def _score(session: Session, request: Request, pending: list[str], ticks: Ticks) -> Iterator[dict[str, Any]]:
     """Counts of each pending part as it is finished; at the end an event tells what the scorers did."""
     if not pending:
         return
     pool = session.scorers(request.model)
     last: dict[int, float] = {}
-    for row in dispatch(pool, pending, request):
-        last[row["scorer"]] = time.time()
-        yield row
+    generates = request.measure == ANSWERS and graders.load(request.how.grader).needs_completion
+    with ticks.watching(pool, passes=2 if generates else 1):
+        for row in dispatch(pool, pending, request):
+            last[row["scorer"]] = time.time()
+            yield row
     _record_usage(session.run.store, pool, request, last)
 
 

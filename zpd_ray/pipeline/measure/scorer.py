@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -16,9 +16,10 @@ from ray.util.metrics import Counter
 
 from zpd_ray import engines, measures
 from zpd_ray.config import MeasureConfig
-from zpd_ray.engines.base import Engine, EngineError, ModelRef
+from zpd_ray.engines.base import Engine, EngineError, ModelRef, Pulse
 from zpd_ray.engines.canary import check_canary, tolerance
 from zpd_ray.engines.usage import rates
+from zpd_ray.measures import Measure
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import EVALUATION, POOL
 
@@ -58,6 +59,7 @@ class Scorer:
         self._used: defaultdict[str, float] = defaultdict(float)
         self._counters: dict[str, Counter] = {}
         self._life = uuid.uuid4().hex
+        self._measures: dict[tuple[str, MeasureConfig], Measure] = {}
         if run.config.cluster.gpus_per_actor == 0:  # other actors compute on the cores it would take
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -69,8 +71,7 @@ class Scorer:
         started, model = time.perf_counter(), request.model
         try:
             engine = self._engine_of(model)
-            config = self._run.config.model_copy(update={"measure": request.how})
-            measure = measures.load(request.measure, config)
+            measure = self._measure_of(request)
             rows = self._run.store.read_table(f"{request.items}/{name}")
             table = measures.rows_of(request.measure, measure, engine, rows, model.stage)
             if self._model != model:
@@ -80,6 +81,23 @@ class Scorer:
         self._run.store.write_table(f"{request.into}/{name}", table)
         self._note(engine.usage() | {"parts": 1.0, "part_seconds": time.perf_counter() - started})
         return measures.count(table)
+
+    def pulse(self) -> Pulse | None:
+        """Signs of life of engine and measures, asked while they work; None while a model is loaded."""
+        engine = self._engine
+        if engine is None or self._model is None:
+            return None
+        pulse, beats = engine.pulse(), sum(measure.beats for measure in list(self._measures.values()))
+        return replace(pulse, steps=pulse.steps + beats)
+
+    def _measure_of(self, request: Request) -> Measure:
+        """Kept from part to part: a grader of the user's has a process that stays up."""
+        with self._loading:
+            key = (request.measure, request.how)
+            if key not in self._measures:
+                config = self._run.config.model_copy(update={"measure": request.how})
+                self._measures[key] = measures.load(request.measure, config)
+            return self._measures[key]
 
     def usage(self) -> dict[str, float]:
         """Amounts of work since the last call, and the rates that follow from them."""

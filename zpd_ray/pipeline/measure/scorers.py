@@ -34,6 +34,7 @@ class Scorers:
         family: of the models that they are to load (``Run.family``).
         """
         cluster, self.family = run.config.cluster, family
+        self.patience = run.config.measure.patience
         remote: Any = ray.remote(concurrency_groups={CONTROL: 1})  # type: ignore[call-overload]
         actor = remote(Scorer).options(
             num_cpus=cluster.cpus_per_actor,
@@ -71,6 +72,11 @@ class Scorers:
             with suppress(RayActorError):
                 answers[asked[reference]] = ray.get(reference)
         return answers
+
+    def items_done(self) -> int:
+        """Items that all scorers have scored or completed since they were started; those away not counted."""
+        pulses = self.ask("pulse", range(len(self.actors)))
+        return sum(pulse.items for pulse in pulses.values() if pulse is not None)
 
     def close(self) -> None:
         """End the actors: their memory and their place in the cluster are free for others."""

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from zpd_ray import schema
 from zpd_ray.pipeline.cluster.parts import part_name
 from zpd_ray.rundir.records import Selection
+from zpd_ray.rundir.selected import to_selected
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import Keys
 from zpd_ray.selection.top import Starts
@@ -63,15 +63,13 @@ def reasons(method: str, p: NDArray[np.float64], target_p: float) -> NDArray[np.
     return np.where(inside, "zone", "nearest" if method == "zpd" else "score")
 
 
-def write_selected(store: Store, directory: str, files: Files, rows: pa.Table) -> pa.Table:
+def write_selected(store: Store, directory: str, files: Files, reference: bool, rows: pa.Table) -> pa.Table:
     """Sort the rows of one file, rank them and write them; a row with the file's sums."""
     file = rows["file"][0].as_py()
     rows = rows.take(pc.sort_indices(rows, [("key", "ascending"), ("item_id", "ascending")]))
     rank = files.first_rank(file) + np.arange(rows.num_rows)
     rows = rows.append_column("rank", pa.array(rank, pa.int64()))
-    store.write_table(
-        f"{directory}/{part_name(file)}", rows.select(schema.SELECTED.names).cast(schema.SELECTED)
-    )
+    store.write_table(f"{directory}/{part_name(file)}", to_selected(rows, reference))
     return pa.Table.from_pylist([{"file": file, "sums": json.dumps(_sums(rows))}])
 
 

@@ -23,6 +23,7 @@ from zpd_ray.engines import ModelRef, canary
 from zpd_ray.engines.tokens import Encoded, encode, load_tokenizer
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.stages import Stage, stages
+from zpd_ray.rundir.selected import read_selected
 from zpd_ray.training.model import load_trainable, save_model
 from zpd_ray.training.state import load_state, save_state
 from zpd_ray.training.step import (
@@ -57,7 +58,7 @@ def train_loop() -> None:
             learner, tokenizer = _load(stage), load_tokenizer(stage.base)
         trainer = _begin(learner, tokenizer, stage, fresh)
         for batch in _batches(trainer):
-            train_step(learner, trainer.progress, _micro_batches(trainer, batch))
+            train_step(learner, trainer.progress, _micro_batches(trainer, batch), stage.tell_rows)
             done = trainer.progress.step
             if done % stage.train.checkpoint_steps == 0 and done < trainer.progress.steps:
                 _checkpoint(trainer)
@@ -116,7 +117,7 @@ def _encoded(trainer: Trainer, rows: pa.Table) -> Encoded:
 def _canary_items(task: StageTask) -> pa.Table:
     """The longest responses of the selection's first file: rounding weighs least in their mean."""
     name = f"{task.directory}/selected/{task.store.names(f'{task.directory}/selected')[0]}"
-    items = task.store.read_table(name, ["item_id", "messages", "response", "response_tokens"])
+    items = read_selected(task.store, name, ["item_id", "response_tokens"])
     order = pc.sort_indices(items, [("response_tokens", "descending"), ("item_id", "ascending")])
     return items.take(order[: canary.ITEMS])
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import ray
 
 from zpd_ray.pipeline.cluster import parts
+from zpd_ray.rundir.selected import read_selected
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import item_hash
 
@@ -39,8 +40,7 @@ def _deal(
     store: Store, selected: str, seed: int, stage: int, epochs: int, workers: int, most: int, name: str
 ) -> pa.Table:
     """Rows of one selected part, once per epoch, with the columns they are sorted by."""
-    columns = ["item_id", "messages", "response", "rank"]
-    items = store.read_table(f"{selected}/{name}", columns)
+    items = read_selected(store, f"{selected}/{name}", ["item_id", "rank"])
     items = items.filter(pc.less(items["rank"], most))
     rank = items["rank"].to_numpy()
     tables = []

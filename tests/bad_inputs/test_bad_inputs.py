@@ -1,0 +1,81 @@
+"""Bad input is answered by the sentence that docs/bad_inputs.md shows: never silence, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.bad_inputs.cases import CASES, Case, Desk
+from tests.bad_inputs.table import PAGE, said
+
+CPU_SECONDS = 2.0  # of a command that reads neither model nor pool: what it takes on an idle machine
+# Groups whose commands read a model, many rows, or start a Ray.
+READS = {"The model", "What a row is", "What a file is", "While it works", "The budget"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build_model(tmp_path_factory.mktemp("llama"), layers=1)
+
+
+def rows_of_the_page() -> dict[str, str]:
+    """What is said, by what was done."""
+    lines = [line[2:-2].split(" | ", 1) for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    return {line[0]: line[1] for line in lines if line[0] != "done"}
+
+
+def names(cases: list[Case]) -> list[str]:
+    return [case.did for case in cases]
+
+
+def test_the_page_holds_every_case_once() -> None:
+    assert len(CASES) >= 100
+    assert sorted(rows_of_the_page()) == sorted(names(CASES))
+
+
+def check(case: Case, tmp_path: Path, model: Path) -> None:
+    code, told = said(case, tmp_path, model)
+    assert told == rows_of_the_page()[case.did]
+    assert told
+    assert "Traceback" not in told
+    assert code == 2 or told.startswith(("quarantine: ", "note: "))
+
+
+ALONE = [case for case in CASES if not case.ray]
+
+
+@pytest.mark.parametrize("case", ALONE, ids=names(ALONE))
+def test_what_is_said_without_ray(case: Case, tmp_path: Path, model: Path) -> None:
+    check(case, tmp_path, model)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix == ".parquet"]
+
+
+WITH_RAY = [case for case in CASES if case.ray]
+
+
+@pytest.mark.parametrize("case", WITH_RAY, ids=names(WITH_RAY))
+def test_what_is_said_with_ray(case: Case, tmp_path: Path, model: Path, local_ray: None) -> None:
+    check(case, tmp_path, model)
+
+
+QUICK = [case for case in ALONE if case.group not in READS]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("case", QUICK, ids=names(QUICK))
+def test_it_is_said_within_two_seconds(case: Case, tmp_path: Path, model: Path) -> None:
+    """Of processor time, in a process of its own: the wall clock of a busy machine says little."""
+    desk = Desk(tmp_path, model)
+    case.do(desk)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "zpd_ray", *desk.arguments()]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < CPU_SECONDS

@@ -1,0 +1,54 @@
+"""How far a measurement is, also within parts: what scorers say they have done of those in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Lock, Thread
+
+from zpd_ray.pipeline.measure.scorers import Scorers
+from zpd_ray.terminal import Advance
+
+ASK_SECONDS = 2.0
+
+
+class Ticks:
+    """Never goes back, nor beyond what is there: a scorer that is restarted counts from zero again."""
+
+    def __init__(self, advance: Advance, total: int) -> None:
+        """advance: of a progress bar over ``total`` items."""
+        self._advance, self._total, self._lock = advance, total, Lock()
+        self._shown = self._finished = 0
+
+    def finish(self, items: int) -> None:
+        """A part of so many items is finished."""
+        with self._lock:
+            self._finished += items
+            self._show(self._finished)
+
+    @contextmanager
+    def watching(self, pool: Scorers, passes: int) -> Iterator[None]:
+        """Ask the scorers now and then. passes: how often they compute an item: its reference, its prompt."""
+        ended, earlier = Event(), self._finished
+
+        def ask() -> None:
+            before = pool.items_done()
+            while not ended.wait(ASK_SECONDS):
+                done = earlier + (pool.items_done() - before) // passes
+                with self._lock:
+                    if (
+                        not ended.is_set()
+                    ):  # a scorer that is away is waited for, longer than the bar is there
+                        self._show(min(done, self._total))
+
+        Thread(target=ask, daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                ended.set()
+
+    def _show(self, items: int) -> None:
+        if items > self._shown:
+            self._advance(items - self._shown)
+            self._shown = items
