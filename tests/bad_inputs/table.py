@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from typer.testing import CliRunner
 
@@ -32,15 +33,25 @@ given, and what it says is what stands here. Each ends with exit code 2, apart f
 """
 
 
-def said(case: Case, directory: Path, model: Path) -> tuple[int, str]:
-    """Exit code, and what is said of the fault, on one line."""
+class Outcome(NamedTuple):
+    """Exit code, what is said of the fault on one line, and files that are new in the run directory."""
+
+    code: int
+    said: str
+    written: list[Path]
+
+
+def outcome(case: Case, directory: Path, model: Path) -> Outcome:
+    """What becomes of a case in a fresh directory."""
     desk = Desk(directory, model)
     case.do(desk)
-    result = CliRunner().invoke(app.app, desk.arguments())
+    arguments, before = desk.arguments(), set((directory / "out").rglob("*"))
+    result = CliRunner().invoke(app.app, arguments)
+    written = sorted(set((directory / "out").rglob("*")) - before)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
-        return 1, f"{TRACEBACK} {result.exception!r}"
+        return Outcome(1, f"{TRACEBACK} {result.exception!r}", written)
     told = _error(result.stderr) if result.exit_code else _noted(result.stdout)
-    return result.exit_code, _tidy(" ".join(told), directory)
+    return Outcome(result.exit_code, _tidy(" ".join(told), directory), written)
 
 
 def _error(output: str) -> list[str]:
@@ -86,7 +97,7 @@ def main() -> None:
         for number, case in enumerate(CASES):
             directory = Path(base) / str(number)
             directory.mkdir()
-            code, rows[case] = said(case, directory, model)
+            code, rows[case], _ = outcome(case, directory, model)
             print(code, case.did, "->", rows[case], file=sys.stderr, flush=True)
     PAGE.write_text(page(rows))
     ray.shutdown()

@@ -12,7 +12,8 @@ import pytest
 
 from tests import tiny
 from tests.bad_inputs.cases import CASES, Case, Desk
-from tests.bad_inputs.table import PAGE, said
+from tests.bad_inputs.table import PAGE, Outcome, outcome
+from zpd_ray.rundir.layout import LOCK
 
 CPU_SECONDS = 2.0  # of a command that reads neither model nor pool: what it takes on an idle machine
 # Groups whose commands read a model, many rows, or start a Ray.
@@ -39,12 +40,13 @@ def test_the_page_holds_every_case_once() -> None:
     assert sorted(rows_of_the_page()) == sorted(names(CASES))
 
 
-def check(case: Case, tmp_path: Path, model: Path) -> None:
-    code, told = said(case, tmp_path, model)
-    assert told == rows_of_the_page()[case.did]
-    assert told
-    assert "Traceback" not in told
-    assert code == 2 or told.startswith(("quarantine: ", "note: "))
+def check(case: Case, tmp_path: Path, model: Path) -> Outcome:
+    seen = outcome(case, tmp_path, model)
+    assert seen.said == rows_of_the_page()[case.did]
+    assert seen.said
+    assert "raceback" not in seen.said
+    assert seen.code == 2 or seen.said.startswith(("quarantine: ", "note: "))
+    return seen
 
 
 ALONE = [case for case in CASES if not case.ray]
@@ -52,8 +54,8 @@ ALONE = [case for case in CASES if not case.ray]
 
 @pytest.mark.parametrize("case", ALONE, ids=names(ALONE))
 def test_what_is_said_without_ray(case: Case, tmp_path: Path, model: Path) -> None:
-    check(case, tmp_path, model)
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix == ".parquet"]
+    written = check(case, tmp_path, model).written
+    assert not written or {path.name for path in written} <= {LOCK, "quarantine"}
 
 
 WITH_RAY = [case for case in CASES if case.ray]

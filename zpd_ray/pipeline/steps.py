@@ -79,8 +79,8 @@ def evaluate(session: Session, stage: int) -> Details:
     before = load_metrics(session.run.store, stage - 1 if stage else None)
     if now.accuracy is not None and before.accuracy is not None and now.accuracy < before.accuracy:
         say(
-            f"  note: accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} items: a "
-            "lower train.learning_rate, or more select.replay, may keep what was known"
+            f"  note: accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} items: "
+            "a lower train.learning_rate, or more select.replay, may keep what was known"
         )
     return {}
 
