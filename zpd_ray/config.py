@@ -25,7 +25,10 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """Where samples come from and how their columns are read."""
 
-    path: str | list[str] = Field(description="file, glob, directory or URI, or a list of them")
+    path: str | list[str] = Field(
+        description="file, glob, directory or URI, or a list of them; of a dataset of the hub "
+        "hf://datasets/ORG/NAME@REVISION?config=CONFIG&split=SPLIT, all but ORG/NAME optional"
+    )
     format: Literal["auto", "jsonl", "parquet", "csv", "arrow", "hf"] = "auto"
     shape: Literal["auto", "prompt_response", "question_answer", "messages", "alpaca", "sharegpt"] = "auto"
     columns: dict[Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group"], str] = (

@@ -19,6 +19,7 @@ from zpd_ray.engines.tokens import load_tokenizer, max_length, vocabulary_of
 from zpd_ray.engines.weights import check_targets, check_weights, matrices
 from zpd_ray.errors import ZpdError
 from zpd_ray.measures import MEASURES
+from zpd_ray.readers import hub
 from zpd_ray.readers.fingerprints import changes_of
 from zpd_ray.readers.sources import SourceFile, expand
 from zpd_ray.rundir.changes import refused
@@ -155,11 +156,15 @@ def _recorded(store: Store) -> Config:
 
 
 def _check_sources(run: Run) -> None:
-    """The files of pool and evaluation set are those that the run has read; they may be gone."""
+    """The files of pool and evaluation set are those that the run has read; they may be gone.
+
+    What the hub has now of a dataset does not matter: the run has read a commit, which does not change.
+    """
     for section, items in ((run.config.pool, POOL), (run.config.evaluation, EVALUATION)):
         if section is None or not run.store.exists(f"{items}.json"):
             continue
-        files = [file for path in section.paths for file in _still_there(path, section.format)]
+        paths = [path for path in section.paths if not hub.is_dataset(path)]
+        files = [file for path in paths for file in _still_there(path, section.format)]
         told = changes_of(files, run.store.read_json(f"{items}.json")["sources"])
         if told:
             raise ZpdError(
