@@ -19,10 +19,10 @@ from zpd_ray import graders
 from zpd_ray.config import Config, SourceConfig
 from zpd_ray.engines import ENGINES, tokens
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.ingest.lengths import with_lengths
 from zpd_ray.readers.columns import check_columns, recognised_as
 from zpd_ray.readers.formats import read
 from zpd_ray.readers.items import to_items
+from zpd_ray.readers.lengths import with_lengths
 from zpd_ray.readers.rows import RawRow
 from zpd_ray.readers.sources import SourceFile, expand
 

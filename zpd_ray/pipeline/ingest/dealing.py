@@ -14,9 +14,9 @@ from ray.data import Dataset
 
 from zpd_ray import schema
 from zpd_ray.pipeline.cluster import parts
-from zpd_ray.pipeline.ingest.lengths import with_lengths
 from zpd_ray.pipeline.ingest.source import Source
 from zpd_ray.readers.duplicates import ID_USED_TWICE, clashing_ids, drop_duplicates, drop_overlap
+from zpd_ray.readers.lengths import with_lengths
 from zpd_ray.rundir.layout import EVALUATION
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import item_hash
