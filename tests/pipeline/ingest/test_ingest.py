@@ -179,6 +179,7 @@ def test_items_too_long_for_the_model_are_quarantined_and_lengths_are_the_tokeni
         pool={"path": str(pool)},
         model={"path": str(model)},
         engine={"name": "transformers"},
+        measure={"max_new_tokens": 8},
     )
     assert quarantined(store) == [("pool.jsonl", 30, "too long for the model")]
     assert "the model takes 48" in table_of(store, "quarantine/pool")["detail"][0].as_py()
@@ -253,6 +254,6 @@ def test_leftovers_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
 
 def test_a_pool_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl.gz").write_bytes(gzip.compress(b"\n\n"))
-    with pytest.raises(ZpdError, match="nothing is left of the 0 rows"):
+    with pytest.raises(ZpdError, match="holds no rows; expected at least one"):
         ingest(tmp_path, "out", pool={"path": str(tmp_path / "empty.jsonl.gz")})
     assert not Store(str(tmp_path / "out")).exists("pool.json")
