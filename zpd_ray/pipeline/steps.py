@@ -27,7 +27,7 @@ from zpd_ray.rundir.layout import (
     TRAIN,
     StageFiles,
 )
-from zpd_ray.rundir.records import add_event, load_fit, load_metrics
+from zpd_ray.rundir.records import Metrics, add_event, load_fit, load_metrics
 from zpd_ray.selection.budget import check_anchors_left, check_buys_something, resolve_budget
 from zpd_ray.terminal import say
 
@@ -84,13 +84,21 @@ def adopt(session: Session, stage: int, result: Path) -> None:
 def evaluate(session: Session, stage: int) -> Details:
     """Evaluation set, model of the next stage -> its accuracy; this closes the stage."""
     now = evaluate_model(session, session.run.model(stage + 1), StageFiles(stage).directory)
-    before = load_metrics(session.run.store, stage - 1 if stage else None)
+    _tell_of_a_fall(session, stage, now)
+    return {}
+
+
+def _tell_of_a_fall(session: Session, stage: int, now: Metrics) -> None:
+    """Accuracy below that of the model before, where both are known."""
+    store = session.run.store
+    if stage == 0 and not store.exists(f"{BASE}/{METRICS}"):  # of steps that were taken one by one
+        return
+    before = load_metrics(store, stage - 1 if stage else None)
     if now.accuracy is not None and before.accuracy is not None and now.accuracy < before.accuracy:
         say(
             f"  note: accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} items: "
             "a lower train.learning_rate, or more select.replay, may keep what was known"
         )
-    return {}
 
 
 def begin_training(session: Session, stage: int) -> Callable[[], None]:

@@ -18,7 +18,6 @@ import pytest
 from safetensors.torch import load_file
 
 from tests import tiny
-from tests.pipeline.conftest import table_of
 from zpd_ray import engines, schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
@@ -29,6 +28,7 @@ from zpd_ray.pipeline.train.shards import ordered_shards, share_of
 from zpd_ray.pipeline.train.train import prepare, train
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import Selection, save_selection
+from zpd_ray.rundir.selected import read_selected
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -158,8 +158,14 @@ def reference(local_ray: None, make: Make) -> tuple[Config, Store]:
     return made
 
 
+def selected(store: Store) -> pa.Table:
+    """The selection's items, as an engine takes them."""
+    names = store.names(f"{STAGE}/selected")
+    return pa.concat_tables(read_selected(store, f"{STAGE}/selected/{name}", ["item_id"]) for name in names)
+
+
 def mean_nll(config: Config, model: ModelRef, store: Store) -> float:
-    items = table_of(store, f"{STAGE}/selected")
+    items = selected(store)
     scores = engines.load(config, model).score(items)
     assert scores.error == [None] * items.num_rows
     return float(np.average(scores.nll, weights=scores.n_tokens))
@@ -172,7 +178,7 @@ def test_the_engine_sees_lower_nll_with_the_adapter(reference: tuple[Config, Sto
     result = store.read_json(f"{STAGE}/train.json")
     assert after < result["train_nll"] < before
     assert result["steps"] == 12
-    items = table_of(store, f"{STAGE}/selected")
+    items = selected(store)
     tokenizer = tiny.build_tokenizer()
     tokens = sum(len(tokenizer(text).input_ids) + 1 for text in items["response"].to_pylist())
     assert result["tokens"] == 12 * tokens
