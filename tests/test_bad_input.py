@@ -122,92 +122,10 @@ def test_a_typo_is_told_before_ray_is_imported(run_toml: Callable[..., Path]) ->
     assert_says(done.stderr, "select.budgte")
 
 
-def test_config_that_is_not_there(tmp_path: Path) -> None:
-    code, _, sentence = invoke("run", str(tmp_path / "absent.toml"))
-    assert code == 2
-    assert_says(sentence, f"cannot read the config {tmp_path}/absent.toml", "give the path of a TOML file")
-
-
-def test_unknown_key(refused_at_once: Refused) -> None:
-    sentence = refused_at_once(train={"learning_rat": 1.0})
-    assert_says(sentence, "unknown key train.learning_rat", "did you mean train.learning_rate?")
-
-
-def test_wrong_type(refused_at_once: Refused) -> None:
-    assert_says(refused_at_once(stages="three"), "stages: ", "valid integer", "got 'three'")
-
-
-def test_unknown_key_and_type_on_the_command_line(refused_at_once: Refused) -> None:
-    sentence = refused_at_once("measure", ("cluster.actor=3", "train.epochs=soon"))
-    assert_says(sentence, "did you mean cluster.actors?", "train.epochs: ", "got 'soon'")
-
-
-def test_unknown_method(refused_at_once: Refused) -> None:
-    assert_says(refused_at_once(select={"method": "zdp"}), "unknown selection method 'zdp'", "'zpd'?")
-
-
-def test_unknown_grader(refused_at_once: Refused) -> None:
-    sentence = refused_at_once(measure={"grader": "numerc"})
-    assert_says(sentence, "unknown grader 'numerc'", "did you mean 'numeric'?", "greedy_match")
-
-
-def test_grader_that_cannot_be_imported(refused_at_once: Refused) -> None:
-    sentence = refused_at_once(measure={"grader": "no_such_module:grade"})
-    assert_says(sentence, "no_such_module:grade", "cannot be imported", "PYTHONPATH")
-
-
-@pytest.mark.parametrize(
-    ("budget", "got"),
-    [
-        ({"fraction": 0.0}, "got 0.0"),
-        ({"fraction": 1.5}, "got 1.5"),
-        ({"items": 0}, "got 0"),
-        ({}, "none of them"),
-    ],
-)
-def test_budget_of_nothing_or_above_one(budget: dict[str, float], got: str, refused_at_once: Refused) -> None:
-    assert_says(refused_at_once(select={"budget": budget}), "select.budget", got)
-
-
 # --- sources and models, looked at before any work ---
 
 
-@pytest.mark.parametrize("section", ["pool", "evaluation"])
-def test_source_that_is_not_there_names_the_nearest(section: str, refused_at_once: Refused) -> None:
-    sentence = refused_at_once(**{section: {"path": "pol.jsonl"}})
-    assert_says(sentence, "no such file or directory", "pol.jsonl", "'pool.jsonl'", "correct the path")
-
-
-def test_glob_that_matches_nothing(refused_at_once: Refused) -> None:
-    assert_says(refused_at_once(pool={"path": "data/*.jsonl"}), "data/*.jsonl")
-
-
-def test_file_of_no_bytes(refused_at_once: Refused, tmp_path: Path) -> None:
-    (tmp_path / "empty.jsonl").touch()
-    assert_says(refused_at_once(pool={"path": "empty.jsonl"}), "empty.jsonl", "0 bytes", "at least one row")
-
-
-def test_directory_without_data(refused_at_once: Refused, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/notes.txt").write_text("nothing here")
-    assert_says(refused_at_once(pool={"path": "data"}), "holds no data", ".jsonl", "'notes.txt'")
-
-
-def test_unknown_extension(refused_at_once: Refused, tmp_path: Path) -> None:
-    (tmp_path / "pool.xlsx").write_text("x")
-    assert_says(refused_at_once(pool={"path": "pool.xlsx"}), "pool.xlsx", ".parquet", "format")
-
-
-def test_uri_that_nothing_opens(refused_at_once: Refused) -> None:
-    assert_says(refused_at_once(pool={"path": "nosuch://bucket/pool"}), "cannot open nosuch://bucket/pool")
-
-
 REAL = {"engine": {"name": "transformers"}, "measure": {"grader": "greedy_match"}}
-
-
-def test_model_directory_that_is_not_there(refused_at_once: Refused) -> None:
-    sentence = refused_at_once(**REAL, model={"path": "./no-model"})
-    assert_says(sentence, "no-model does not exist", "model.path")
 
 
 def test_vllm_that_is_not_installed(
@@ -220,36 +138,7 @@ def test_vllm_that_is_not_installed(
     assert_says(sentence, "engine.name = 'vllm'", "no vllm is installed", "pip install 'zpd-ray[vllm]'")
 
 
-def test_model_directory_without_tokenizer(refused_at_once: Refused, model_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_bytes((model_dir / "config.json").read_bytes())
-    sentence = refused_at_once(**REAL, model={"path": "./model"})
-    assert_says(sentence, "tokenizer", str(tmp_path / "model"), "expected")
-
-
-def test_more_positions_than_the_model_has(refused_at_once: Refused, model_dir: Path) -> None:
-    sentence = refused_at_once(**REAL, model={"path": str(model_dir), "max_length": 100_000})
-    assert_says(sentence, "model.max_length = 100000", "512", "lower it")
-
-
 # --- the run directory ---
-
-
-def test_run_directory_below_a_file(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    sentence = refused(output="file/out")
-    assert_says(sentence, "cannot write", str(tmp_path / "file/out"), "set output to another place")
-    assert (tmp_path / "file").read_text() == "in the way"
-
-
-def test_run_directory_that_is_a_file(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("mine")
-    assert_says(refused(), "cannot write", str(tmp_path / "out"))
-    assert (tmp_path / "out").read_text() == "mine"
-
-
-def test_run_directory_on_a_filesystem_that_nothing_opens(refused: Refused) -> None:
-    assert_says(refused(output="nosuch://bucket/run"), "nosuch://bucket/run")
 
 
 @pytest.fixture
@@ -275,20 +164,6 @@ def test_disk_that_fills_up_midway(
 
 
 # --- what only the rows tell ---
-
-
-def test_pool_of_blank_lines(local_ray: None, refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "blank.jsonl").write_text("\n\n  \n")
-    sentence = refused(pool={"path": "blank.jsonl"})
-    assert_says(sentence, "blank.jsonl", "at least one")
-    assert not (tmp_path / "out/pool.json").exists()
-
-
-def test_pool_of_bad_rows_alone(local_ray: None, refused: Refused, tmp_path: Path) -> None:
-    write_rows(tmp_path / "bad.jsonl", [{"prompt": f"q{i}", "response": ""} for i in range(5)])
-    sentence = refused(pool={"path": "bad.jsonl", "max_bad_share": 1.0})
-    assert_says(sentence, "nothing is left of the 5 rows", "5 x empty response", "quarantine/")
-    assert not (tmp_path / "out/pool.json").exists()
 
 
 def test_more_bad_rows_than_allowed(local_ray: None, refused: Refused, tmp_path: Path) -> None:
@@ -383,36 +258,6 @@ def test_responses_that_are_all_wrong(local_ray: None, refused: Refused, tmp_pat
     code, _, last = invoke("fit", str(tmp_path / "run.toml"), "--set", "ability.allow_extreme=true")
     assert code == 0, last
     assert (tmp_path / "out/stages/00/fit.json").exists()
-
-
-def test_a_pool_that_is_the_evaluation_set(local_ray: None, refused: Refused) -> None:
-    sentence = refused(evaluation={"path": "pool.jsonl"})
-    assert_says(sentence, "40 have prompts that the evaluation set has, too", "other prompts, or none")
-
-
-def test_mapped_column_that_is_not_there(local_ray: None, refused: Refused, tmp_path: Path) -> None:
-    write_rows(
-        tmp_path / "pool.jsonl", [{"text": f"q{i}", "reply": f"a{i}", "answer": str(i)} for i in range(40)]
-    )
-    sentence = refused(pool={"path": "pool.jsonl", "columns": {"prompt": "txet", "response": "reply"}})
-    assert_says(sentence, "prompt = 'txet'", "'text', 'reply', 'answer'", "correct 'columns'")
-    assert not (tmp_path / "out/pool.json").exists()
-    # Its advice must work: the same run directory with the column's right name.
-    code, _, last = invoke("ingest", str(tmp_path / "run.toml"), "--set", "pool.columns.prompt=text")
-    assert code == 0, last
-
-
-@pytest.mark.parametrize(("unit", "asked", "have"), [("items", 41, "40 items"), ("tokens", 81, "80 tokens")])
-def test_budget_above_the_pool(
-    unit: str, asked: int, have: str, local_ray: None, refused: Refused, tmp_path: Path
-) -> None:
-    sentence = refused(select={"budget": {unit: asked}})
-    assert_says(sentence, f"select.budget.{unit} = {asked}", "more than the pool has", have, "lower it")
-    # It is known as soon as the pool is; measuring a large pool first may take a day.
-    assert not (tmp_path / "out/stages").exists()
-    # Its advice must work: the same run directory with a lower budget.
-    code, _, last = invoke("ingest", str(tmp_path / "run.toml"), "--set", f"select.budget.{unit}={asked - 1}")
-    assert code == 0, last
 
 
 def test_evaluation_set_that_overlaps_the_pool(

@@ -31,6 +31,9 @@ MIDDLE = {
     "measures",
     "rundir",
     "report",
+    "preview",
+    "opening",
+    "starter",
 }
 BOTTOM = {"schema", "config", "config_file", "errors", "hashing", "registry", "terminal", "uris", "user_code"}
 NO_RAY = ("rundir", "measures", "selection", "report")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -24,7 +25,10 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """Where samples come from and how their columns are read."""
 
-    path: str | list[str] = Field(description="file, glob, directory or URI, or a list of them")
+    path: str | list[str] = Field(
+        description="file, glob, directory or URI, or a list of them; of a dataset of the hub "
+        "hf://datasets/ORG/NAME@REVISION?config=CONFIG&split=SPLIT, all but ORG/NAME optional"
+    )
     format: Literal["auto", "jsonl", "parquet", "csv", "arrow", "hf"] = "auto"
     shape: Literal["auto", "prompt_response", "question_answer", "messages", "alpaca", "sharegpt"] = "auto"
     columns: dict[Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group"], str] = (
@@ -32,6 +36,12 @@ class SourceConfig(Section):
     )
     max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
     allow_damaged: bool = Field(False, description="take what comes before the damage of a damaged file")
+
+    @model_validator(mode="after")
+    def _paths_are_there(self) -> SourceConfig:
+        if not self.paths or not all(path.strip() for path in self.paths):
+            raise ValueError(f"path = {self.path!r} names no place; give a file, glob, directory or URI")
+        return self
 
     @property
     def paths(self) -> list[str]:
@@ -43,12 +53,17 @@ class PoolConfig(SourceConfig):
     """The pool that samples are selected from."""
 
     items_per_part: Count = Field(2000, description="items in one unit of work: a parquet file of the pool")
+    reference: Literal["answer", "none"] | None = Field(
+        None,
+        description="where rows hold no solution beside the gold answer: 'answer' trains on the answers "
+        "alone, 'none' never trains on them; their NLL says in both cases how hard an item is",
+    )
 
 
 class ModelConfig(Section):
     """The base model."""
 
-    path: str = Field(description="local directory or hub id")
+    path: NonEmpty = Field(description="local directory or hub id")
     max_length: Count | None = Field(None, description="tokens of prompt + response; None asks the model")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     separator: str = Field("\n", description="between prompt and response when there is no chat template")
@@ -123,7 +138,10 @@ class Budget(Section):
     def _exactly_one(self) -> Budget:
         given = self.model_dump(exclude_none=True)
         if len(given) != 1:
-            raise ValueError(f"a budget is one of fraction, items, tokens; got {given or 'none of them'}")
+            raise ValueError(
+                f"a budget is one of fraction, items, tokens; got {given or 'none of them'}; give one, as "
+                "budget = { fraction = 0.05 }"
+            )
         return self
 
 
@@ -175,6 +193,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = False
     checkpoint_steps: Count = Field(100, description="optimiser steps between checkpoints inside a stage")
     workers: Count = 1
+    rehearse: bool = Field(True, description="one training step before anything is measured, to see it works")
     function: str | None = Field(
         None, description="a training loop of your own, package.module:function (zpd_ray.stages)"
     )
@@ -215,7 +234,7 @@ class ClusterConfig(Section):
 class Config(Section):
     """A run, whole."""
 
-    output: str = Field(description="run directory: a local path or a URI that pyarrow.fs opens")
+    output: NonEmpty = Field(description="run directory: a local path or a URI that pyarrow.fs opens")
     seed: int = Field(0, ge=0)
     stages: Count = 3
     pool: PoolConfig
@@ -227,6 +246,15 @@ class Config(Section):
     select: SelectConfig
     train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Config:
+        if self.pool.reference == "none" and self.train.method != "none" and self.train.function is None:
+            raise ValueError(
+                f"pool.reference = 'none' leaves train.method = {self.train.method!r} nothing to train on; "
+                "expected train.method = 'none', or a train.function that needs no references"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_divide_among_workers(self) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,9 @@ FREE = (
     "evaluation.max_bad_share",
     "measure.max_failed_share",
 )
+
+
+_YAML = re.compile(r"(?:\s*#.*\n|\s*\n|---.*\n)*\s*\w+:(?:\s|$)")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -88,7 +92,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as problem:
         raise ZpdError(f"cannot read the config {path}: {problem}; give the path of a TOML file") from None
     except tomllib.TOMLDecodeError as problem:
-        raise ZpdError(f"{path} is not valid TOML: {problem}; text values need quotes") from None
+        raise ZpdError(f"{path} is not valid TOML: {problem}; {_looks_like(path)}") from None
+
+
+def _looks_like(path: Path) -> str:
+    """What to do about a file that is not TOML."""
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("{"):
+        return 'it looks like JSON: write [section] and key = "value" instead, as `zpd-ray init` does'
+    if path.suffix in (".yaml", ".yml") or _YAML.match(text):
+        return 'it looks like YAML: write [section] and key = "value" instead, as `zpd-ray init` does'
+    return "text values need quotes"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -117,14 +131,7 @@ def _explain(problem: Any) -> str:
     where = [str(step) for step in problem["loc"]]
     key = ".".join(where)
     if problem["type"] == "extra_forbidden":
-        known = _keys_of(where[:-1])
-        nearest = difflib.get_close_matches(where[-1], known, n=1)
-        hint = (
-            f"did you mean {'.'.join([*where[:-1], nearest[0]])}?"
-            if nearest
-            else f"known: {', '.join(known)}"
-        )
-        return f"unknown key {key}; {hint}"
+        return f"unknown key {key}; {_nearest_key(where)}"
     if problem["type"] == "missing":
         return f"{key} is missing; add it to the config or give --set {_entry(where)}=..."
     if problem["type"] in ("model_type", "model_attributes_type"):
@@ -134,6 +141,19 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+
+
+def _nearest_key(where: list[str]) -> str:
+    """What may have been meant by an unknown key: one nearby, or of that name in another section."""
+    *sections, name = where
+    known = _keys_of(sections)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    if nearest:
+        return f"did you mean {'.'.join([*sections, nearest[0]])}?"
+    elsewhere = [section for section in _keys_of([]) if name in _keys_of([section])]
+    if elsewhere:
+        return f"did you mean {' or '.join(f'{section}.{name}' for section in elsewhere)}?"
+    return f"known: {', '.join(known)}"
 
 
 def _entry(where: list[str]) -> str:
@@ -158,8 +178,9 @@ def _section(where: list[str]) -> Any:
 
 
 def _keys_of(sections: list[str]) -> list[str]:
-    """Known keys of a section."""
-    return sorted(_section(sections).model_fields)
+    """Known keys of a section; none of what is no section."""
+    model = _section(sections)
+    return sorted(model.model_fields) if model is not None else []
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

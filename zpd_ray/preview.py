@@ -18,10 +18,11 @@ import pyarrow as pa
 from zpd_ray import graders
 from zpd_ray.config import Config, SourceConfig
 from zpd_ray.engines import ENGINES, tokens
-from zpd_ray.pipeline.ingest.lengths import with_lengths
+from zpd_ray.errors import ZpdError
 from zpd_ray.readers.columns import check_columns, recognised_as
 from zpd_ray.readers.formats import read
 from zpd_ray.readers.items import to_items
+from zpd_ray.readers.lengths import with_lengths
 from zpd_ray.readers.rows import RawRow
 from zpd_ray.readers.sources import SourceFile, expand
 
@@ -80,22 +81,48 @@ def describe(config: Config, name: str, source: SourceConfig) -> Iterator[str]:
     yield from _shown(config, seen.items.slice(0, SHOWN))
 
 
+def announce(config: Config) -> Iterator[str]:
+    """What a new run says of its pool before it starts, line by line.
+
+    Raises ZpdError where the rows hold no solution, and the config does not say what the reference is.
+    """
+    seen = preview(config, config.pool)
+    if _answers_alone(seen.items) and _must_choose(config):
+        raise ZpdError(
+            f"the rows of {config.pool.path} hold a prompt and a gold answer, and no solution: map the "
+            'column that has one (columns = { response = "solution" }), or say with pool.reference = '
+            '"answer" that the model is to be trained on the answers alone, with pool.reference = "none" '
+            "that it is not"
+        )
+    yield f"pool: rows of the shape {seen.shape}"
+    for note in notes(config, seen.items):
+        yield f"  note: {note}"
+
+
+def _must_choose(config: Config) -> bool:
+    completes = graders.load(config.measure.grader).needs_completion
+    return config.pool.reference is None and config.train.method != "none" and completes
+
+
+def _answers_alone(items: pa.Table) -> bool:
+    rows = items.select(["response", "answer"]).to_pylist()
+    alone = (row["answer"] is not None and row["answer"].strip() == row["response"].strip() for row in rows)
+    return bool(rows) and all(alone) and max(len(row["response"].split()) for row in rows) <= SHORT
+
+
 def notes(config: Config, items: pa.Table) -> Iterator[str]:
     """What would go wrong without a word, in sentences."""
-    rows = items.select(["messages", "response", "answer", "choices"]).to_pylist()
-    alone = sum(
-        row["answer"] is not None and row["answer"].strip() == row["response"].strip() for row in rows
-    )
-    if rows and alone == len(rows) and max(len(row["response"].split()) for row in rows) <= SHORT:
+    rows = items.select(["messages", "choices"]).to_pylist()
+    if _answers_alone(items) and _must_choose(config):
         yield (
-            "the reference is the gold answer alone, so the model would be trained to answer without a "
-            'solution; map the column that has one, as in columns = { response = "solution" }'
+            "the reference is the gold answer alone, and a run will ask: map the column that has a solution, "
+            'as in columns = { response = "solution" }, or give pool.reference = "answer" or "none"'
         )
     unseen = sum(_hidden(row) for row in rows)
     if unseen:
         yield (
-            f"{unseen} items have choices that their prompt does not show, and the model will not see: put "
-            "them into the prompt"
+            f"of the first {len(rows)} items {unseen} have choices that their prompt does not show, and the "
+            "model will not see: put them into the prompt"
         )
     if not ENGINES.load(config.engine.name).reads_text:
         return
@@ -103,6 +130,17 @@ def notes(config: Config, items: pa.Table) -> Iterator[str]:
     turns = [turn["role"] for row in rows for turn in row["messages"]]
     if tokenizer.chat_template is None and set(turns) - {"user"}:
         yield "the model has no chat template: roles are dropped, and turns joined by a blank line"
+    if tokens.end_id(tokenizer) is None:
+        yield (
+            "the model has no end-of-text token: its responses end at measure.max_new_tokens, and references "
+            "teach it no end"
+        )
+    vocabulary = tokens.vocabulary_of(config.model.path)
+    if len(tokenizer) > vocabulary:
+        yield (
+            f"the tokenizer has {len(tokenizer)} tokens with those that were added, the model {vocabulary}: "
+            "a text that holds one of the others cannot be measured"
+        )
 
 
 def _hidden(row: dict[str, Any]) -> bool:

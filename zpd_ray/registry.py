@@ -16,9 +16,12 @@ from zpd_ray.user_code import load_function
 class Registry(Mapping[str, str]):
     """Import paths (``package.module:attribute``) by name."""
 
-    def __init__(self, kind: str, expected: str, paths: dict[str, str]) -> None:
-        """kind: as a message calls one of them; expected: what an import path of the user's must lead to."""
-        self.kind, self.expected, self._paths = kind, expected, paths
+    def __init__(
+        self, kind: str, expected: str, paths: dict[str, str], attributes: tuple[str, ...] = ()
+    ) -> None:
+        """kind: as a message calls one of them; expected: what an import path of the user's must lead to;
+        attributes: that a class must have."""
+        self.kind, self.expected, self._paths, self._attributes = kind, expected, paths, attributes
 
     def __getitem__(self, name: str) -> str:
         return self._paths[name]
@@ -43,7 +46,13 @@ class Registry(Mapping[str, str]):
     def load(self, name: str) -> Any:
         """The function or class of a name. Raises ZpdError when there is none, or it cannot be imported."""
         self.check(name)
-        return load_function(f"the {self.kind}", self._paths.get(name, name), self.expected)
+        found = load_function(f"the {self.kind}", self._paths.get(name, name), self.expected)
+        lacking = [attribute for attribute in self._attributes if not hasattr(found, attribute)]
+        if isinstance(found, type) and lacking:
+            raise ZpdError(
+                f"the {self.kind} {name!r} is a class without {', '.join(lacking)}; expected {self.expected}"
+            )
+        return found
 
 
 def label(name: str) -> str:

@@ -36,5 +36,5 @@ def load_function(what: str, name: str, signature: str) -> Callable[..., Any]:
             f"correct {name!r}"
         ) from error
     if not callable(function):
-        raise ZpdError(f"{what} {name!r} is a {type(function).__name__}; expected a {signature}")
+        raise ZpdError(f"{what} {name!r} is a {type(function).__name__}; expected {signature}")
     return function

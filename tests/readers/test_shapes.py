@@ -1,5 +1,6 @@
 """Shapes of rows: recognised, mapped, or refused with one of a few words."""
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -243,3 +244,27 @@ def test_what_other_columns_hold_is_not_taken_for_what_it_is_not(
 def test_a_list_of_messages_that_is_no_prompt_is_a_bad_row(last: dict[str, str]) -> None:
     row = {"prompt": [{"role": "user", "content": "Why?"}, last], "response": "So."}
     assert isinstance(normalise(row, SourceConfig(path="x")), Bad)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (5, "a number"),
+        (0.5, "a number"),
+        (Decimal(1), "a number"),
+        (True, "true or false"),
+        ({}, "an object"),
+    ],
+)
+def test_a_wrong_type_is_told_in_words_of_json(content: Any, kind: str) -> None:
+    assert normalise({"prompt": content, "response": "r"}, source()) == Bad(
+        shapes.WRONG_TYPE, f"prompt is {kind}, expected text"
+    )
+
+
+@given(st.none() | st.booleans() | st.integers() | st.floats() | st.lists(st.none()) | st.just({}))
+def test_no_detail_of_json_names_a_type_of_python(content: Any) -> None:
+    for column in ("prompt", "response", "messages", "conversations", "answer", "choices", "group"):
+        found = normalise({"prompt": "p", "response": "r", column: content}, source())
+        if isinstance(found, Bad):
+            assert not re.search(r"\b(int|float|bool|dict|NoneType|str)\b", found.detail)

@@ -20,6 +20,7 @@ ENGINES = Registry(
         "vllm": "zpd_ray.engines.vllm.engine:VllmEngine",
         "simulated": "zpd_ray.engines.simulated:SimulatedEngine",
     },
+    ("reads_text", "has_weights", "check", "follow", "score", "generate", "usage", "pulse", "settings"),
 )
 
 

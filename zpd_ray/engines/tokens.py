@@ -265,6 +265,11 @@ def text_config(path: str) -> Any:
         ) from error
 
 
+def vocabulary_of(path: str) -> int:
+    """Number of tokens that a model has a row of logits for."""
+    return int(getattr(text_config(path), "vocab_size", UNLIMITED))
+
+
 def _positions(path: str) -> int:
     return int(getattr(text_config(path), "max_position_embeddings", None) or UNLIMITED)
 

@@ -17,6 +17,7 @@ GRADERS = Registry(
         "exact": "zpd_ray.graders.exact:Exact",
         "choice": "zpd_ray.graders.choice:Choice",
     },
+    ("needs_answer", "needs_completion", "guessable", "accepts", "options", "grade"),
 )
 
 

@@ -25,6 +25,7 @@ WORK: dict[Step, Callable[[Session, int], steps.Details]] = {
 def run(session: Session) -> None:
     """All stages of a run, from where an earlier attempt stopped."""
     steps.ingest_pool(session)  # source files -> items, quarantine
+    steps.rehearse_training(session)  # longest items, base model -> a training step that works
     steps.evaluate_base(session)  # evaluation set, base model -> accuracy
     if session.run.overlaps:
         run_overlapped(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from zpd_ray.irt.flags import FLAGS
@@ -14,6 +15,7 @@ from zpd_ray.pipeline.ingest.ingest import ingest
 from zpd_ray.pipeline.measure.evaluate import evaluate_model
 from zpd_ray.pipeline.measure.measure import measure_pool
 from zpd_ray.pipeline.select.select import select_items
+from zpd_ray.pipeline.train import adopt as adopting
 from zpd_ray.pipeline.train import train as training
 from zpd_ray.rundir.begin import record
 from zpd_ray.rundir.layout import (
@@ -25,8 +27,8 @@ from zpd_ray.rundir.layout import (
     TRAIN,
     StageFiles,
 )
-from zpd_ray.rundir.records import add_event, load_fit
-from zpd_ray.selection.budget import check_anchors_left, resolve_budget
+from zpd_ray.rundir.records import add_event, load_fit, load_metrics
+from zpd_ray.selection.budget import check_anchors_left, check_buys_something, resolve_budget
 from zpd_ray.terminal import say
 
 Details = dict[str, Any]  # what the event of a step tells
@@ -73,9 +75,21 @@ def train(session: Session, stage: int) -> Details:
     return details
 
 
+def adopt(session: Session, stage: int, result: Path) -> None:
+    """A model that was trained elsewhere -> the model of the next stage, in place of ``train``."""
+    with timed(session, "adopt", stage) as details:
+        details |= adopting.adopt(session, stage, result)
+
+
 def evaluate(session: Session, stage: int) -> Details:
     """Evaluation set, model of the next stage -> its accuracy; this closes the stage."""
-    evaluate_model(session, session.run.model(stage + 1), StageFiles(stage).directory)
+    now = evaluate_model(session, session.run.model(stage + 1), StageFiles(stage).directory)
+    before = load_metrics(session.run.store, stage - 1 if stage else None)
+    if now.accuracy is not None and before.accuracy is not None and now.accuracy < before.accuracy:
+        say(
+            f"  note: accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} items: "
+            "a lower train.learning_rate, or more select.replay, may keep what was known"
+        )
     return {}
 
 
@@ -103,7 +117,17 @@ def ingest_pool(session: Session) -> None:
     # A budget that the pool cannot pay is refused before anything is measured.
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
     check_anchors_left(amount, run.config.stages, pool["items"], pool["response_tokens"])
+    check_buys_something(amount, pool["shortest_response"])
     record(run)
+
+
+def rehearse_training(session: Session) -> None:
+    """Longest items, base model -> a training step that works, before anything is measured."""
+    from zpd_ray.pipeline.train import rehearsal
+
+    if rehearsal.is_due(session.run) and not session.run.finished(0, TRAIN):
+        with timed(session, "rehearse") as details:
+            details |= rehearsal.rehearse(session.run)
 
 
 def evaluate_base(session: Session) -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
+from itertools import chain, islice
 
+from zpd_ray.errors import ZpdError
 from zpd_ray.readers import rows, streams
 from zpd_ray.readers.rows import RawRow, problem
 from zpd_ray.readers.sources import SourceFile
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\n\r\ufeff"
+_ARRAY = re.compile(rb"\[\s*(\{|$)")  # how a line begins that opens an array of objects
 
 
 def json_rows(file: SourceFile) -> Iterator[RawRow]:
-    """Rows of a file of lines; of a .json file whose first character is ``[``, the elements of the array."""
-    stem = file.path.lower().removesuffix(".gz").removesuffix(".zst")
-    return _array_rows(file) if stem.endswith(".json") and _starts_an_array(file) else _line_rows(file)
+    """Rows of a file of lines; of a .json file whose first character is ``[``, the elements of the array.
+
+    Raises ZpdError for a file of lines that is one array, or whose objects go over several lines.
+    """
+    return _array_rows(file) if file.extension == ".json" and _starts_an_array(file) else _line_rows(file)
 
 
 def _starts_an_array(file: SourceFile) -> bool:
@@ -29,15 +35,41 @@ def _starts_an_array(file: SourceFile) -> bool:
 
 
 def _line_rows(file: SourceFile) -> Iterator[RawRow]:
-    for line in streams.lines(file):
+    filled = (line for line in streams.lines(file) if line.problem or line.raw.strip())
+    first_two = list(islice(filled, 2))
+    if first_two:
+        _check_layout(file, *first_two)
+    for line in chain(first_two, filled):
         if line.problem:
             yield problem(line.number, line.problem, line.raw, line.detail)
-        elif line.raw and not line.raw.isspace():
+        else:
             yield _line_row(line)
 
 
+def _check_layout(file: SourceFile, first: streams.Line, second: streams.Line | None = None) -> None:
+    """Raises ZpdError when the lines are no rows. A second line that is a row outweighs a bad first one."""
+    start = _without_bom(first).strip()
+    rest = second is not None and second.problem is None and _line_row(second).problem == rows.NOT_JSON
+    if start == b"{" and rest:
+        raise ZpdError(
+            f"{file.path} holds JSON objects over several lines, expected each in one line; write them so: "
+            f"{streams.piped(file, 'jq -c .')} (jq -c '.data[]' where the rows are a list inside an object, "
+            "here one named data)"
+        )
+    if _ARRAY.match(start) and (rest or (second is None and start != b"[")):
+        in_lines = streams.piped(file, "jq -c '.[]'")
+        raise ZpdError(
+            f"{file.path} is one JSON array, expected an object in each line; an array is read where the "
+            f"file is called .json, so rename it, or write its elements in lines: {in_lines}"
+        )
+
+
+def _without_bom(line: streams.Line) -> bytes:
+    return line.raw.removeprefix(codecs.BOM_UTF8) if line.number == 0 else line.raw
+
+
 def _line_row(line: streams.Line) -> RawRow:
-    raw = line.raw.removeprefix(codecs.BOM_UTF8) if line.number == 0 else line.raw
+    raw = _without_bom(line)
     try:
         value = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
@@ -50,7 +82,7 @@ def _line_row(line: streams.Line) -> RawRow:
 
 
 def _not_an_object(row: int, value: object, raw: bytes | str) -> RawRow:
-    return problem(row, rows.NOT_AN_OBJECT, raw, f"got a {type(value).__name__}, expected an object {{...}}")
+    return problem(row, rows.NOT_AN_OBJECT, raw, f"got {rows.kind_of(value)}, expected an object {{...}}")
 
 
 class _Window:

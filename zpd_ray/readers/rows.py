@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import NamedTuple
 
 # Reasons are few and fixed, so that a run can count them.
@@ -17,6 +18,17 @@ DAMAGED = "damaged file"
 EXCERPT = 200  # characters of a bad row that are kept
 MAX_ROW_BYTES = 1 << 24  # 16 MiB: longer than any context, short enough to hold
 
+_KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    Decimal: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
 
 class RawRow(NamedTuple):
     """A row as found. ``row`` counts from 0: the line of a JSONL file (blank lines count, and are skipped),
@@ -31,6 +43,11 @@ class RawRow(NamedTuple):
     problem: str | None = None
     text: str = ""
     detail: str = ""
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words of JSON; what only tables have (bytes, dates) by its name in Python."""
+    return _KINDS.get(type(value), f"a value of type {type(value).__name__}")
 
 
 def excerpt(raw: bytes | str) -> str:

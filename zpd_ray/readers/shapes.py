@@ -26,6 +26,7 @@ from zpd_ray.readers.columns import (
     view_of,
 )
 from zpd_ray.readers.extra import left_over
+from zpd_ray.readers.rows import kind_of
 
 # Reasons, fixed words so that they can be counted.
 UNKNOWN_SHAPE = "unknown shape"
@@ -197,7 +198,7 @@ _SHAPES: dict[str, Callable[[dict], _Parts]] = {
 
 def _turns(value: object, column: str) -> list:
     if not isinstance(value, list):
-        raise _BadRowError(WRONG_TYPE, f"{column} is a {type(value).__name__}, expected a list of turns")
+        raise _BadRowError(WRONG_TYPE, f"{column} is {kind_of(value)}, expected a list of turns")
     if not value:
         raise _BadRowError(BAD_MESSAGES, f"{column} is an empty list")
     return value
@@ -207,7 +208,7 @@ def _message(turn: object, role_key: str, content_key: str, roles: dict[str, str
     if not isinstance(turn, dict):
         raise _BadRowError(
             WRONG_TYPE,
-            f"a turn is a {type(turn).__name__}, expected an object with {role_key} and {content_key}",
+            f"a turn is {kind_of(turn)}, expected an object with {role_key} and {content_key}",
         )
     role = turn.get(role_key)
     if not isinstance(role, str) or role not in roles:
@@ -241,9 +242,7 @@ def _choices(value: object) -> list[str] | None:
             )
         value = [text for _, text in pairs]
     if not isinstance(value, list):
-        raise _BadRowError(
-            WRONG_TYPE, f"choices is a {type(value).__name__}, expected a list or an object by letter"
-        )
+        raise _BadRowError(WRONG_TYPE, f"choices is {kind_of(value)}, expected a list or an object by letter")
     return [
         _string(text, "a choice") if isinstance(text, str) else str(_number(text, "a choice"))
         for text in value
@@ -265,12 +264,12 @@ def _number(content: object, what: str) -> int | float | Decimal:
         return content
     if isinstance(content, float) and math.isfinite(content):
         return content
-    raise _BadRowError(WRONG_TYPE, f"{what} is a {type(content).__name__}, expected text or a number")
+    raise _BadRowError(WRONG_TYPE, f"{what} is {kind_of(content)}, expected text or a number")
 
 
 def _string(content: object, what: str) -> str:
     if not isinstance(content, str):
-        raise _BadRowError(WRONG_TYPE, f"{what} is a {type(content).__name__}, expected text")
+        raise _BadRowError(WRONG_TYPE, f"{what} is {kind_of(content)}, expected text")
     return content
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from zpd_ray.errors import ZpdError
+from zpd_ray.readers import hub
 
 # Extension (a compression suffix removed) -> format. "json" holds lines or one array.
 EXTENSIONS = {
@@ -25,6 +26,7 @@ EXTENSIONS = {
     ".json": "jsonl",
     ".parquet": "parquet",
     ".csv": "csv",
+    ".tsv": "csv",
     ".arrow": "arrow",
     ".feather": "arrow",
 }
@@ -49,6 +51,12 @@ class SourceFile:
     def filesystem(self) -> fs.FileSystem:
         """The filesystem that holds the file. Raises ZpdError when the URI cannot be opened."""
         return fs.LocalFileSystem() if self.base is None else _from_uri(self.base)[0]
+
+    @property
+    def extension(self) -> str:
+        """In lower case, the one before that of a compression: ".json" of x.json.gz."""
+        stem, last = os.path.splitext(self.path.lower())
+        return os.path.splitext(stem)[1] if last in COMPRESSIONS else last
 
     @property
     def compression(self) -> str | None:
@@ -77,7 +85,8 @@ def expand(paths: str | list[str], format: str = "auto") -> list[SourceFile]:
 
     ``paths``: files, globs (``*``, ``?``, ``[..]``, ``**``), directories (searched to any depth; names that
     start with ``.`` or ``_`` and files of no known extension are left out), URIs that ``pyarrow.fs`` opens
-    (in these, ``?`` starts the options and only ``*`` is a glob), or directories that ``datasets`` wrote
+    (in these, ``?`` starts the options and only ``*`` is a glob), datasets of the Hugging Face hub
+    (``hf://datasets/ORG/NAME``, with options: ``hub.dataset_files``), or directories that ``datasets`` wrote
     with ``save_to_disk``. ``format``: "auto" goes by the extension.
 
     Raises ZpdError for a path that is not there (with the nearest names), is unreadable or empty, has an
@@ -101,6 +110,8 @@ def unreadable(path: str, error: BaseException) -> str:
 
 
 def _expand_one(path: str, format: str) -> list[SourceFile]:
+    if format != "hf" and hub.is_dataset(path):
+        return [file for uri in hub.dataset_files(path) for file in _expand_one(uri, format)]
     place = _locate(path)
     try:
         info = place.filesystem.get_file_info(place.inner)
@@ -132,10 +143,12 @@ def _locate(path: str) -> _Place:
 
 def _from_uri(uri: str) -> tuple[fs.FileSystem, str]:
     try:
-        return fs.FileSystem.from_uri(uri)
+        return hub.filesystem(uri) if uri.startswith(hub.SCHEME) else fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, ImportError) as error:
+        web = uri.partition("://")[0] in ("http", "https")
         raise ZpdError(
-            f"cannot open {_shown(uri)}: {_shown(str(error))}; expected a URI that pyarrow.fs "
+            f"cannot open {_shown(uri)}: {_shown(str(error))}; "
+            f"{'download it first: ' if web else ''}expected a URI that pyarrow.fs "
             "opens (file, s3, gs, hdfs, abfs, hf), with credentials in the environment"
         ) from error
 
@@ -284,9 +297,9 @@ def _json(place: _Place, path: str) -> dict:
 def _beside(place: _Place) -> str:
     """What is in the nearest directory that exists, closest names first."""
     directory, name = place.inner.rstrip("/"), ""
-    while directory.strip("/") and (not name or not _is_directory(place.filesystem, directory)):
-        directory, _, name = directory.rpartition("/")
     try:
+        while directory.strip("/") and (not name or not _is_directory(place.filesystem, directory)):
+            directory, _, name = directory.rpartition("/")
         infos = place.filesystem.get_file_info(fs.FileSelector(directory or "/"))
     except (OSError, pa.ArrowException):
         return ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,6 +15,24 @@ from zpd_ray.readers import rows
 from zpd_ray.readers.sources import SourceFile, unreadable
 
 CHUNK = 1 << 20  # bytes
+
+# First bytes of what is no text, and what to do with it.
+_BINARY = {
+    b"\x1f\x8b": "gzip; decompress it, or let its name end in .gz",
+    b"\x28\xb5\x2f\xfd": "Zstandard; decompress it, or let its name end in .zst",
+    b"PAR1\x15": "Parquet; let its name end in .parquet",
+}
+_COMPRESSED = {
+    "gzip": re.compile(rb"\x1f\x8b"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+}
+_WIDE = {  # by its byte order mark, or without one by the zero bytes of its first two characters, if ASCII
+    "UTF-32": re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"),
+    "UTF-16": re.compile(rb"\xff\xfe|\xfe\xff"),
+    "UTF-16LE": re.compile(rb"[\t\n\r -~]\0[\t\n\r -~]\0"),
+    "UTF-16BE": re.compile(rb"\0[\t\n\r -~]\0[\t\n\r -~]"),
+}
+_TO_PLAIN = {"gzip": "gzip -dc", "zstd": "zstd -dc"}
 
 
 class DamagedError(Exception):
@@ -30,22 +51,63 @@ class Line(NamedTuple):
 def chunks(file: SourceFile) -> Iterator[bytes]:
     """Decompressed chunks of at most 1 MiB.
 
-    Raises DamagedError after everything that decompresses was given; ZpdError when the file cannot be read.
+    Raises DamagedError after everything that decompresses was given; ZpdError when the file cannot be read,
+    or is not what its name says: of another compression or none, not text, or text in UTF-16.
     """
     done = 0
     try:
         with _open(file) as stream:
             while chunk := stream.read(CHUNK):
+                if not done:
+                    _check_text(file, chunk)
                 done += len(chunk)
                 yield chunk
     except OSError as error:
         if file.compression is None:
             raise ZpdError(unreadable(file.path, error)) from error
+        if not done:
+            _check_compressed(file)
         yield from _up_to_the_damage(file, done)
 
 
 def _open(file: SourceFile) -> pa.NativeFile:
     return file.filesystem().open_input_stream(file.inner, compression=file.compression)
+
+
+def _check_text(file: SourceFile, start: bytes) -> None:
+    for magic, told in _BINARY.items():
+        if start.startswith(magic):
+            raise ZpdError(f"{file.path} holds no text, as a {file.format} file has to, but {told}")
+    encoding = next((name for name, pattern in _WIDE.items() if pattern.match(start)), None)
+    if encoding:
+        raise ZpdError(
+            f"{file.path} is text in {encoding}, expected UTF-8; convert it: "
+            f"{piped(file, f'iconv -f {encoding} -t UTF-8', file.extension)}"
+        )
+
+
+def _check_compressed(file: SourceFile) -> None:
+    """Of a file that gives no byte: raises ZpdError where it is not compressed as its name says."""
+    try:
+        with file.filesystem().open_input_stream(file.inner, compression=None) as stream:
+            start = stream.read(4)
+    except OSError as error:
+        raise ZpdError(unreadable(file.path, error)) from error
+    if file.compression and not _COMPRESSED[file.compression].match(start):
+        plain, ending = os.path.splitext(os.path.basename(file.path))
+        raise ZpdError(
+            f"{file.path} is called {ending} and is not {file.compression}: it begins with {start!r}; if it "
+            f"is plain text, rename it without {ending}, to {plain}"
+        )
+
+
+def piped(file: SourceFile, command: str, ending: str = ".jsonl") -> str:
+    """A shell command that writes what ``command`` makes of the file, decompressed, to a new one."""
+    stem = os.path.basename(file.path).partition(".")[0]
+    into = f"> {shlex.quote(f'{stem}.new{ending}')}"
+    if file.compression is None:
+        return f"{command} {shlex.quote(file.path)} {into}"
+    return f"{_TO_PLAIN[file.compression]} {shlex.quote(file.path)} | {command} {into}"
 
 
 def _up_to_the_damage(file: SourceFile, done: int) -> Iterator[bytes]:

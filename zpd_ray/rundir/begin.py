@@ -15,9 +15,11 @@ from zpd_ray import graders
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines import ENGINES
-from zpd_ray.engines.tokens import load_tokenizer, max_length
+from zpd_ray.engines.tokens import load_tokenizer, max_length, vocabulary_of
+from zpd_ray.engines.weights import check_targets, check_weights, matrices
 from zpd_ray.errors import ZpdError
 from zpd_ray.measures import MEASURES
+from zpd_ray.readers import hub
 from zpd_ray.readers.fingerprints import changes_of
 from zpd_ray.readers.sources import SourceFile, expand
 from zpd_ray.rundir.changes import refused
@@ -39,7 +41,7 @@ def check_run(config: Config) -> Run:
     """
     run = Run(config, Store(config.output))
     if run.store.exists(CONFIG):
-        _check_layout(run.store)
+        check_layout(run.store)
         _check_same(run)
         _check_sources(run)
     else:
@@ -74,8 +76,7 @@ def check_inputs(run: Run) -> None:
                     "run's to replace; give an output beside the data"
                 )
     if engine.reads_text:
-        max_length(config.model, load_tokenizer(config.model.path))
-        _check_weights(Path(config.model.path))
+        _check_model(run)
 
 
 def _check_code(run: Run) -> Any:
@@ -96,13 +97,26 @@ def _check_code(run: Run) -> Any:
     return engine
 
 
-def _check_weights(directory: Path) -> None:
-    if directory.is_dir() and not list(directory.glob("*.safetensors")):
-        names = sorted(path.name for path in directory.iterdir())
+def _check_model(run: Run) -> None:
+    """Raises ZpdError when the model cannot be loaded, read with its tokenizer, or trained as asked."""
+    config, directory = run.config, Path(run.config.model.path)
+    tokenizer = load_tokenizer(config.model.path)
+    limit, vocabulary = max_length(config.model, tokenizer), vocabulary_of(config.model.path)
+    if tokenizer.vocab_size > vocabulary:
         raise ZpdError(
-            f"no weights in {directory}, which holds {', '.join(names)}; expected *.safetensors: save the "
-            "model with save_pretrained (other formats are not read, since they can run code)"
+            f"the tokenizer in {config.model.path} has {tokenizer.vocab_size} tokens and the model "
+            f"{vocabulary}; put the model's own tokenizer beside it"
         )
+    how = config.measure
+    if graders.load(how.grader).needs_completion and how.max_new_tokens >= limit:
+        raise ZpdError(
+            f"measure.max_new_tokens = {how.max_new_tokens} leaves no room for a prompt: the model takes "
+            f"{limit} tokens of prompt and response; lower it"
+        )
+    if directory.is_dir():
+        check_weights(directory)
+        if config.train.method == "lora" and config.train.function is None:
+            check_targets(matrices(directory, vocabulary), config.train.lora.targets)
 
 
 def _check_ours(store: Store) -> None:
@@ -115,7 +129,8 @@ def _check_ours(store: Store) -> None:
         )
 
 
-def _check_layout(store: Store) -> None:
+def check_layout(store: Store) -> None:
+    """Raises ZpdError when another version has written a run into the directory."""
     written = store.read_json(MANIFEST).get("layout", 1) if store.exists(MANIFEST) else 1
     if written != LAYOUT:
         raise ZpdError(
@@ -132,8 +147,8 @@ def _check_same(run: Run) -> None:
             f"the run directory {run.store.root} belongs to another config: {'; '.join(other)}; take these "
             "back to resume it, or give another output"
         )
-    if differences(before, run.config):
-        _check_code(run)
+    if differences(before, run.config) and _check_code(run).reads_text:
+        _check_model(run)
 
 
 def _recorded(store: Store) -> Config:
@@ -141,11 +156,15 @@ def _recorded(store: Store) -> Config:
 
 
 def _check_sources(run: Run) -> None:
-    """The files of pool and evaluation set are those that the run has read; they may be gone."""
+    """The files of pool and evaluation set are those that the run has read; they may be gone.
+
+    What the hub has now of a dataset does not matter: the run has read a commit, which does not change.
+    """
     for section, items in ((run.config.pool, POOL), (run.config.evaluation, EVALUATION)):
         if section is None or not run.store.exists(f"{items}.json"):
             continue
-        files = [file for path in section.paths for file in _still_there(path, section.format)]
+        paths = [path for path in section.paths if not hub.is_dataset(path)]
+        files = [file for path in paths for file in _still_there(path, section.format)]
         told = changes_of(files, run.store.read_json(f"{items}.json")["sources"])
         if told:
             raise ZpdError(

@@ -4,6 +4,7 @@ config.toml  manifest.json  events.jsonl  pool.json  evaluation/pool.json
 pool/part-000000.parquet ...           items; later tables of a part have the same rows in the same order
 evaluation/pool/...
 quarantine/{pool/,evaluation/pool/}    bad rows, with reason, file and row
+rehearsal.json                         a training step that was tried before anything was measured
 base/{evaluation/,metrics.json}        the model before any training
 ray_train/                             Ray Train's own: the last checkpoint inside a stage
 stages/NN/measurements/MEASURE/...     what was measured of each item, one directory per measure
@@ -26,7 +27,10 @@ POOL, EVALUATION = "pool", "evaluation/pool"
 BASE = "base"
 RAY_TRAIN = "ray_train"
 METRICS = "metrics.json"
+REHEARSAL = "rehearsal.json"
 ANSWERS = "answers"  # the measure that ability stands on
+
+ADOPTED = "adopted"  # key of a train.json: where the stage's model came from, if trained elsewhere
 
 SELECTING, TRAINING = "selecting", "training"
 

@@ -10,13 +10,16 @@ from zpd_ray import schema
 from zpd_ray.rundir.store import Store
 
 
-def to_selected(items: pa.Table) -> pa.Table:
-    """``schema.SELECTED`` rows of items (``schema.ITEM``) that have the columns of ``schema.SELECTION``."""
+def to_selected(items: pa.Table, reference: bool = True) -> pa.Table:
+    """``schema.SELECTED`` rows of items (``schema.ITEM``) that have the columns of ``schema.SELECTION``.
+
+    reference: whether the response is to be trained on; else completions are empty lists.
+    """
     n = items.num_rows
-    turn = [pa.array(["assistant"] * n, pa.string()), items["response"].combine_chunks()]
+    turns = [pa.array(["assistant"] * n, pa.string()), items["response"].combine_chunks()]
     completion = pa.ListArray.from_arrays(
-        np.arange(n + 1, dtype=np.int32),
-        pa.StructArray.from_arrays(turn, fields=list(schema.MESSAGE)),
+        np.arange(n + 1, dtype=np.int32) if reference else np.zeros(n + 1, dtype=np.int32),
+        pa.StructArray.from_arrays(turns, fields=list(schema.MESSAGE)),
         type=schema.PAIR.field("completion").type,
     )
     pair = {"prompt": items["messages"], "completion": completion}
@@ -25,8 +28,13 @@ def to_selected(items: pa.Table) -> pa.Table:
 
 
 def read_selected(store: Store, name: str, columns: list[str]) -> pa.Table:
-    """Some columns of a file of a selection, with ``messages`` and ``response`` as items have them."""
+    """Some columns of a file of a selection, with ``messages`` and ``response`` as items have them.
+
+    response is "" where there is no reference.
+    """
     rows = store.read_table(name, ["prompt", "completion", *columns])
-    response = pc.struct_field(pc.list_element(rows["completion"], 0), "content")
+    completion = rows["completion"].combine_chunks()
+    turns = pc.struct_field(pc.list_flatten(completion), "content")
+    response = turns if len(turns) == rows.num_rows else pa.array([""] * rows.num_rows, pa.string())
     pair = {"messages": rows["prompt"], "response": response}
     return pa.table(pair | {name: rows[name] for name in columns})

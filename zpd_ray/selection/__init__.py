@@ -11,6 +11,7 @@ METHODS = Registry(
     "selection method",
     "a function(items, select) -> scores or a class with the methods of zpd_ray.selection.Method",
     {"zpd": "zpd_ray.selection.zpd:Zpd", "random": "zpd_ray.selection.random:Random"},
+    ("needs", "score"),
 )
 
 

@@ -48,6 +48,15 @@ def check_anchors_left(amount: Amount, stages: int, pool_items: int, pool_tokens
         )
 
 
+def check_buys_something(amount: Amount, shortest: int) -> None:
+    """Raises ZpdError when not even the shortest response of the pool, in tokens, fits the budget."""
+    if amount.unit == "tokens" and amount.value < shortest:
+        raise ZpdError(
+            f"select.budget.tokens = {amount.value} buys nothing: the shortest response of the pool has "
+            f"{shortest} tokens; raise it"
+        )
+
+
 def replay_share(amount: Amount, replay: float) -> int:
     """What of the budget is spent on mastered items, in the unit of the budget, rounded down."""
     return _share(replay, amount.value)

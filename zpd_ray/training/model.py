@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
-from zpd_ray.errors import ZpdError
+from zpd_ray.engines.weights import check_targets
 
 
 def load_trainable(config: Config, model: ModelRef) -> nn.Module:
@@ -40,7 +40,9 @@ def load_trainable(config: Config, model: ModelRef) -> nn.Module:
 
 def _new_adapter(config: Config, base: nn.Module) -> nn.Module:
     lora = config.train.lora
-    _check_targets(base, lora.targets)
+    linear = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
+    names = [name for name, module in base.named_modules() if isinstance(module, linear)]
+    check_targets({name.rpartition(".")[2] for name in names}, lora.targets)
     torch.manual_seed(config.seed)
     return get_peft_model(
         base,
@@ -52,21 +54,6 @@ def _new_adapter(config: Config, base: nn.Module) -> nn.Module:
             target_modules=lora.targets,
         ),
     )
-
-
-def _check_targets(base: nn.Module, targets: list[str]) -> None:
-    linear = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
-    leaves = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, linear)}
-    missing = sorted(set(targets) - leaves)
-    if missing:
-        raise ZpdError(
-            f"train.lora.targets names {', '.join(missing)}, which the model does not have; its linear "
-            f"layers are {', '.join(sorted(leaves))}; set train.lora.targets to some of these"
-        )
-    if "lm_head" in targets:
-        raise ZpdError(
-            "train.lora.targets names lm_head, whose adapter vLLM drops without a word; leave it out"
-        )
 
 
 def save_model(config: Config, model: nn.Module, tokenizer: Any, directory: Path) -> None:

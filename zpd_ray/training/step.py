@@ -71,15 +71,20 @@ def new_learner(config: Config, net: nn.Module, forward: nn.Module, workers: Wor
     return Learner(config, net, forward, optimizer, next(net.parameters()).device, workers)
 
 
-def train_step(learner: Learner, progress: StageProgress, micro_batches: list[Batch]) -> None:
+def train_step(
+    learner: Learner,
+    progress: StageProgress,
+    micro_batches: list[Batch],
+    done: Callable[[int], object] = lambda rows: None,
+) -> None:
     """One optimiser step over all workers: the mean over all response tokens of the global batch.
 
-    micro_batches: this worker's share of the global batch, at least one (see ``micro_batches``). Changes
-    weights, optimiser and counters.
+    micro_batches: this worker's share of the global batch, at least one (see ``micro_batches``). done: is
+    told after each of them how many rows are done. Changes weights, optimiser and counters.
     """
     workers = learner.workers
     seed_dropout(learner.config.seed, progress.stage, progress.step, workers.rank)
-    nll, tokens = accumulate(learner, micro_batches)
+    nll, tokens = accumulate(learner, micro_batches, done)
     _update(learner, progress)
     progress.counters["step"] += 1
     progress.counters["nll"] += workers.total(nll)
@@ -104,19 +109,22 @@ def seed_dropout(seed: int, stage: int, step: int, worker: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
 
 
-def accumulate(learner: Learner, micro_batches: list[Batch]) -> tuple[float, float]:
+def accumulate(
+    learner: Learner, micro_batches: list[Batch], done: Callable[[int], object] = lambda rows: None
+) -> tuple[float, float]:
     """Add the gradient of the mean NLL per response token of the global batch to the weights' ``grad``.
 
     Returns this worker's summed NLL in nats, and the response tokens of all workers.
     """
     workers = learner.workers
     tokens = workers.total(sum(int((micro["labels"] != IGNORED).sum()) for micro in micro_batches))
-    nll = 0.0
+    nll, rows = 0.0, 0
     for i, micro in enumerate(micro_batches):
         with _synchronising(learner.forward, last=i == len(micro_batches) - 1):
             loss = _loss(learner, learner.forward, micro)
             (loss * (workers.count / tokens)).backward()  # ``forward`` averages over workers
-        nll += float(loss.detach())
+        nll, rows = nll + float(loss.detach()), rows + len(micro["input_ids"])
+        done(rows)
     return nll, tokens
 
 

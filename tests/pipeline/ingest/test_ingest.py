@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,7 @@ def test_items_too_long_for_the_model_are_quarantined_and_lengths_are_the_tokeni
         pool={"path": str(pool)},
         model={"path": str(model)},
         engine={"name": "transformers"},
+        measure={"max_new_tokens": 8},
     )
     assert quarantined(store) == [("pool.jsonl", 30, "too long for the model")]
     assert "the model takes 48" in table_of(store, "quarantine/pool")["detail"][0].as_py()
@@ -194,7 +196,10 @@ def test_items_too_long_for_the_model_are_quarantined_and_lengths_are_the_tokeni
 def test_a_refused_pool_can_be_mended_and_nothing_of_the_first_attempt_stays(tmp_path: Path) -> None:
     rows = questions(40)
     pool = write_jsonl(tmp_path / "pool.jsonl", [*rows, "{not json", "{nor this", "{nor that"])
-    with pytest.raises(ZpdError, match=r"3 of 43 rows .* are bad \(3 x not valid JSON\).*max_bad_share"):
+    told = (
+        r"3 of 43 rows .* are bad \(3 x not valid JSON\).*max_bad_share.*row 40 of .*pool\.jsonl, not valid"
+    )
+    with pytest.raises(ZpdError, match=told):
         ingest(tmp_path, "out", pool={"path": str(pool)})
     store = Store(str(tmp_path / "out"))
     assert not store.exists("pool.json")
@@ -203,6 +208,25 @@ def test_a_refused_pool_can_be_mended_and_nothing_of_the_first_attempt_stays(tmp
     store, summary = ingest(tmp_path, "out", pool={"path": str(pool)})
     assert quarantined(store) == [("pool.jsonl", 40, "not valid JSON")]
     assert_adds_up(store, summary)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])  # what is left: too little, or nothing
+def test_a_refusal_shows_a_row_that_is_bad_for_the_commonest_reason(tmp_path: Path, share: float) -> None:
+    wrong = [{"prompt": i, "response": "r"} for i in range(6)]
+    rows: list[Any] = [*questions(0 if share else 4), "{not json", *wrong, {"prompt": "p", "response": ""}]
+    first, second = (
+        write_jsonl(tmp_path / name, rows[i::2]) for i, name in enumerate(("a.jsonl", "b.jsonl"))
+    )
+    pool = {"path": [str(first), str(second)], "max_bad_share": share}
+    with pytest.raises(ZpdError) as caught:
+        ingest(tmp_path, "out", pool=pool)
+    example = re.search(
+        r"; for example row (\d+) of (\S+), wrong type: prompt is a number, ", str(caught.value)
+    )
+    assert example
+    lines = Path(example[2]).read_text().splitlines()
+    assert json.loads(lines[int(example[1])])["prompt"] in range(6)
+    assert "1 x empty response, 1 x not valid JSON, 6 x wrong type" in str(caught.value)
 
 
 def test_leftovers_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
@@ -230,6 +254,6 @@ def test_leftovers_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
 
 def test_a_pool_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl.gz").write_bytes(gzip.compress(b"\n\n"))
-    with pytest.raises(ZpdError, match="nothing is left of the 0 rows"):
+    with pytest.raises(ZpdError, match="holds no rows; expected at least one"):
         ingest(tmp_path, "out", pool={"path": str(tmp_path / "empty.jsonl.gz")})
     assert not Store(str(tmp_path / "out")).exists("pool.json")

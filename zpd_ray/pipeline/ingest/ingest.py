@@ -13,8 +13,8 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-from zpd_ray.config import SourceConfig
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.ingest.dealing import deal
 from zpd_ray.pipeline.ingest.reading import stage_files
@@ -48,16 +48,17 @@ def ingest_source(source: Source, excluded_prompts: np.ndarray) -> dict[str, Any
         store.remove(leftover)
     staged = stage_files(source)
     _check_damage(staged, source)
-    _check(staged["rows"], staged["items"], staged["reasons"], source.section)
+    _check(staged["rows"], staged["items"], staged["reasons"], source)
     dealt = deal(source, staged, excluded_prompts)
     store.remove(source.staging)
     summary = _summary(staged, dealt)
     _check_overlap(summary, source)
-    _check(summary["rows"], summary["items"], summary["quarantined"], source.section)
+    _check(summary["rows"], summary["items"], summary["quarantined"], source)
     if into == EVALUATION:
         summary["prompt_keys"] = sorted(int(key) for part in dealt for key in part["prompt_keys"])
     for name in ("longest", "longest_prompt"):
         summary[name] = max((row[name] for row in dealt), default=0)
+    summary["shortest_response"] = min((row["shortest_response"] for row in dealt if row["items"]), default=0)
     store.write_json(f"{into}.json", summary)
     _tell(summary, source.name)
     return summary
@@ -98,20 +99,37 @@ def _summary(staged: dict[str, Any], dealt: list[dict[str, Any]]) -> dict[str, A
     }
 
 
-def _check(rows: int, items: int, reasons: dict[str, int], source: SourceConfig) -> None:
-    bad = sum(reasons.values())
+def _check(rows: int, items: int, reasons: dict[str, int], source: Source) -> None:
+    bad, section = sum(reasons.values()), source.section
     told = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items())) or "none is bad"
+    if rows == 0:
+        raise ZpdError(f"{section.path} holds no rows; expected at least one")
     if items == 0:
         raise ZpdError(
-            f"nothing is left of the {rows} rows in {source.path} ({told}); expected at least one item: see "
-            "quarantine/ in the run directory for each row's reason"
+            f"nothing is left of the {rows} rows in {section.path} ({told}){_example(reasons, source)}; "
+            "expected at least one item: see quarantine/ in the run directory for each row's reason"
         )
-    if bad > source.max_bad_share * rows:
+    if bad > section.max_bad_share * rows:
         raise ZpdError(
-            f"{bad} of {rows} rows in {source.path} are bad ({told}), more than max_bad_share = "
-            f"{source.max_bad_share:g} allows; see quarantine/ in the run directory, mend the rows or the "
-            "mapping of columns, or raise max_bad_share"
+            f"{bad} of {rows} rows in {section.path} are bad ({told}), more than max_bad_share = "
+            f"{section.max_bad_share:g} allows{_example(reasons, source)}; see quarantine/ in the run "
+            "directory, mend the rows or the mapping of columns, or raise max_bad_share"
         )
+
+
+def _example(reasons: dict[str, int], source: Source) -> str:
+    """Place and detail of a row that is bad for the commonest reason; one quarantine file at a time."""
+    store, directory = source.run.store, f"quarantine/{source.into}"
+    commonest = max(sorted(reasons), key=reasons.__getitem__, default=None)
+    for name in store.names(directory) if commonest else []:
+        bad = store.read_table(f"{directory}/{name}", ["source_file", "source_row", "reason", "detail"])
+        found = bad.filter(pc.field("reason") == commonest)
+        if found.num_rows:
+            row = found.slice(0, 1).to_pylist()[0]
+            return (
+                f"; for example row {row['source_row']} of {row['source_file']}, {commonest}: {row['detail']}"
+            )
+    return ""
 
 
 def _tell(summary: dict[str, Any], name: str) -> None:

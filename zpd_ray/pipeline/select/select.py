@@ -168,7 +168,8 @@ def _write(scoring: Scoring, zone: Threshold, files: Files) -> list[dict[str, An
     """
     store = scoring.run.store
     rows = parts.tables(store.names(POOL), partial(_chosen_rows, scoring, zone, files))
-    write = partial(write_selected, store, f"{scoring.directory}/selected", files)
+    reference = scoring.run.config.pool.reference != "none"
+    write = partial(write_selected, store, f"{scoring.directory}/selected", files, reference)
     grouped = rows.groupby("file", num_partitions=files.count)
     return list(grouped.map_groups(write, batch_format="pyarrow").iter_rows())
 

@@ -63,13 +63,13 @@ def reasons(method: str, p: NDArray[np.float64], target_p: float) -> NDArray[np.
     return np.where(inside, "zone", "nearest" if method == "zpd" else "score")
 
 
-def write_selected(store: Store, directory: str, files: Files, rows: pa.Table) -> pa.Table:
+def write_selected(store: Store, directory: str, files: Files, reference: bool, rows: pa.Table) -> pa.Table:
     """Sort the rows of one file, rank them and write them; a row with the file's sums."""
     file = rows["file"][0].as_py()
     rows = rows.take(pc.sort_indices(rows, [("key", "ascending"), ("item_id", "ascending")]))
     rank = files.first_rank(file) + np.arange(rows.num_rows)
     rows = rows.append_column("rank", pa.array(rank, pa.int64()))
-    store.write_table(f"{directory}/{part_name(file)}", to_selected(rows))
+    store.write_table(f"{directory}/{part_name(file)}", to_selected(rows, reference))
     return pa.Table.from_pylist([{"file": file, "sums": json.dumps(_sums(rows))}])
 
 

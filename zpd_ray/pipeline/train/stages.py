@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
 from zpd_ray.training.loss import IGNORED, collate
 from zpd_ray.user_code import load_function
+
+TELL_SECONDS = 1.0  # between two reports within a batch
 
 
 def stages() -> Iterator[Stage]:
@@ -115,6 +118,7 @@ class Stage:
         self.rows = task.rows[rank]
         self.train: TrainConfig = task.config.train
         self._report_rows, self._reported = report_rows, False
+        self._taken, self._told = 0, time.monotonic()
         self._copies = tempfile.TemporaryDirectory(prefix="zpd-ray-")  # where the run directory is remote
         model = task.store.fetched(task.model, self._copies.name)
         self.base, self.adapter = model.base, model.adapter
@@ -124,14 +128,23 @@ class Stage:
 
         Columns: item_id, messages (list of role and content), response, rank (by score, from 0).
         """
-        taken = 0
+        self._taken = 0
         for batch in self.task.shards[self.rank].iter_batches(
             batch_size=batch_size, batch_format="pyarrow", prefetch_batches=1
         ):
             yield batch
-            taken += batch.num_rows
-            if self.rank == 0:
-                self._report_rows(taken)
+            self._taken += batch.num_rows
+            self._tell(self._taken)
+
+    def tell_rows(self, rows: int) -> None:
+        """So many rows of the batch in hand are done: for the progress bar, in steps that take long."""
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._tell(self._taken + rows)
+
+    def _tell(self, rows: int) -> None:
+        if self.rank == 0:
+            self._report_rows(rows)
+            self._told = time.monotonic()
 
     def iter_tokens(self) -> Iterator[dict[str, list[int]]]:
         """The same row by row as ``input_ids`` and ``labels``: for trainers that batch for themselves.

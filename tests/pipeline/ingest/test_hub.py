@@ -1,0 +1,49 @@
+"""A pool that is a dataset of the hub: read from one commit, and not asked for again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+
+from tests.pipeline.conftest import questions, simulated_values
+from tests.pipeline.processes import call, command
+from tests.readers.hub_server import COMMIT, serving
+from zpd_ray.rundir.store import Store
+
+
+def test_a_dataset_of_the_hub_is_read_once_from_one_commit(tmp_path: Path) -> None:
+    """By the tasks of a Ray of its own; resuming the run asks the hub for nothing."""
+    data = tmp_path / "dataset"
+    data.mkdir()
+    for name, rows in (
+        ("train-0", questions(40)),
+        ("train-1", questions(30, 40)),
+        ("test", questions(9, 90)),
+    ):
+        pq.write_table(pa.Table.from_pylist(rows), data / f"{name}.parquet")  # type: ignore[arg-type]
+    config = tmp_path / "run.toml"
+    pool = {"path": "hf://datasets/org/name?split=train"}
+    config.write_text(tomli_w.dumps(simulated_values(tmp_path, pool=pool)))
+
+    def ingest() -> None:
+        own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
+        done = call(command("ingest", config), env=os.environ | own)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    with serving(data, "org/name") as (endpoint, asked):
+        ingest()
+    store = Store(str(tmp_path / "out"))
+    summary = store.read_json("pool.json")
+    there = f"hf://datasets/org/name@{COMMIT}"
+    assert [one["path"] for one in summary["sources"]] == [f"{there}/train-{i}.parquet" for i in range(2)]
+    assert summary["items"] == 70
+    assert f"GET datasets/org/name/resolve/{COMMIT}/train-1.parquet" in asked
+    assert not any("test.parquet" in one for one in asked)
+    with serving(data, "org/name", commit="0" * 40) as (endpoint, asked):
+        ingest()  # the dataset has moved on, the run has not
+    assert asked == []
+    assert store.read_json("pool.json") == summary

@@ -1,0 +1,137 @@
+"""One real training step before anything is measured: what else only training would find, hours later."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+from zpd_ray.config import Config
+from zpd_ray.engines import ModelRef
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.cluster.resources import train_nodes
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import POOL, REHEARSAL
+from zpd_ray.rundir.store import Store
+from zpd_ray.terminal import say
+
+GIB = 2**30
+
+
+def is_due(run: Run) -> bool:
+    """Whether the run trains with our loop, as it has not been tried yet, nor done."""
+    config, store = run.config, run.store
+    if not run.trains or config.train.function or not config.train.rehearse:
+        return False
+    done = store.read_json(REHEARSAL)["settings"] if store.exists(REHEARSAL) else None
+    return done != _settings(config)
+
+
+def rehearse(run: Run) -> dict[str, Any]:
+    """Train one step on the longest items, in a process like a train worker's; nothing of it is kept.
+
+    Returns its rows, longest (tokens), step_seconds, and gib (memory at its peak), and writes them. Raises
+    ZpdError when the step fails.
+    """
+    config, cluster = run.config, run.config.cluster
+    say("trying one training step")
+    items = longest_items(run.store, config.train.micro_batch_size)
+    longest = max(
+        p + r
+        for p, r in zip(items["prompt_tokens"].to_pylist(), items["response_tokens"].to_pylist(), strict=True)
+    )
+    # max_calls: the process ends, and its memory is free.
+    remote = ray.remote(max_calls=1, max_retries=0)(_step).options(
+        num_cpus=cluster.cpus_per_train_worker,
+        num_gpus=cluster.gpus_per_train_worker,
+        label_selector=train_nodes(cluster) or None,
+    )
+    try:
+        seen = ray.get(remote.remote(config, items))
+    except (OutOfMemoryError, WorkerCrashedError) as death:
+        raise _too_large(config, items.num_rows, longest, str(death).partition("\n")[0]) from None
+    if "failure" in seen:
+        raise _too_large(config, items.num_rows, longest, seen["failure"])
+    told = {"rows": items.num_rows, "longest": longest, **seen}
+    say(
+        f"one training step on the {items.num_rows} longest items, of up to {longest} tokens: "
+        f"{seen['step_seconds']:.1f} s, {seen['gib']:.2g} GiB at its peak"
+    )
+    run.store.write_json(REHEARSAL, {"settings": _settings(config)} | told)
+    return told
+
+
+def longest_items(store: Store, n: int) -> pa.Table:
+    """The ``n`` longest items of the pool in tokens of prompt and response, ties by place (schema.ITEM)."""
+    tops = list(parts.sums(store.names(POOL), partial(_longest_of, store, n)))
+    rows = sorted(row for top in tops for row in json.loads(top["rows"]))[:n]
+    return pa.concat_tables(store.read_table(f"{POOL}/{name}").slice(row, 1) for _, name, row in rows)
+
+
+def _longest_of(store: Store, n: int, names: list[str]) -> dict[str, Any]:
+    """(minus the length, part, row) of the longest items of some parts."""
+    best: list[tuple[int, str, int]] = []
+    for name in names:
+        lengths = store.read_table(f"{POOL}/{name}", ["prompt_tokens", "response_tokens"])
+        total = lengths["prompt_tokens"].to_numpy() + lengths["response_tokens"].to_numpy()
+        order = np.argsort(-total, kind="stable")[:n]
+        best = sorted([*best, *((-int(total[row]), name, int(row)) for row in order)])[:n]
+    return {"rows": json.dumps(best)}
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What the step depends on."""
+    train = config.train.model_dump(mode="json", exclude={"workers", "rehearse"})
+    cluster = config.cluster
+    return {
+        "train": train,
+        "model": config.model.model_dump(mode="json"),
+        "resources": [cluster.cpus_per_train_worker, cluster.gpus_per_train_worker],
+    }
+
+
+def _step(config: Config, items: pa.Table) -> dict[str, Any]:
+    import torch
+
+    from zpd_ray.engines.tokens import encode, load_tokenizer
+    from zpd_ray.training.model import load_trainable
+    from zpd_ray.training.step import StageProgress, Workers, micro_batches, new_learner, train_step
+
+    torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
+    on_gpu = config.cluster.gpus_per_train_worker > 0
+    try:
+        net = load_trainable(config, ModelRef(config.model.path)).to("cuda" if on_gpu else "cpu")
+        learner = new_learner(config, net, net, Workers())
+        tokenizer = load_tokenizer(config.model.path)
+        ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
+        started, progress = time.perf_counter(), StageProgress(0, 1)
+        train_step(learner, progress, micro_batches(ids.prompt_ids, ids.response_ids, items.num_rows))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return {"failure": str(error).partition("\n")[0]}
+    if not np.isfinite(progress.counters["nll"]):
+        raise ZpdError(
+            f"a training step gives the loss {progress.counters['nll']}: look at train.lora (alpha, rank) "
+            "and at the model's weights; train.rehearse = false goes on without this trial"
+        )
+    peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_of_this_process()
+    return {"step_seconds": round(time.perf_counter() - started, 3), "gib": round(peak / GIB, 3)}
+
+
+def _peak_of_this_process() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def _too_large(config: Config, rows: int, longest: int, reason: str) -> ZpdError:
+    return ZpdError(
+        f"a training step on the {rows} longest items, of up to {longest} tokens, failed: {reason}; lower "
+        f"train.micro_batch_size (now {config.train.micro_batch_size}) or model.max_length, or set "
+        "train.gradient_checkpointing = true; train.rehearse = false goes on without this trial"
+    )
