@@ -175,7 +175,6 @@ def run_one(items: int, per_part: int, directory: Path, ingested: bool) -> None:
 
 def peer(directory: Path, per_part: int) -> None:
     """Fit and select as a script of one's own would: everything in memory, one sort; checks the selection."""
-    from zpd_ray import matching
     from zpd_ray.calibration import fit_stage
     from zpd_ray.irt import Counts
     from zpd_ray.pipeline.fit.ability import followed_parts, part_statistics
@@ -196,8 +195,7 @@ def peer(directory: Path, per_part: int) -> None:
         nll, right, responses = (
             measured[name].to_numpy().astype(float) for name in ("nll", "successes", "rollouts")
         )
-        b, b_sd = fit.difficulty(nll, right.astype(int), responses.astype(int), np.zeros(len(nll)))
-        score = matching.zpd_score(fit.ability.theta, b, b_sd)
+        score = fit.judge(nll, right.astype(int), responses.astype(int), np.zeros(len(nll))).zpd
         key = sort_key(score, item_hash(measured["item_id"], config.seed, 0, "select"))
         best = np.argsort(key, kind="stable")[: int(0.05 * len(key))]
         chosen = pq.read_table(store.path("pool")).take(best).append_column("score", pa.array(score[best]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -105,11 +105,14 @@ def test_difficulties_of_items_are_recovered_with_honest_uncertainty() -> None:
     unanswered = fit.difficulty(world.nll(0.5).astype(float), 0 * s, 0 * k, np.zeros(5000))
     assert_allclose(
         unanswered[0],
-        fit.calibration.gamma * (fit.calibration.z(world.nll(0.5).astype(float)) - fit.calibration.origin),
+        fit.calibration.gamma * (fit.calibration.z(world.nll(0.5).astype(float)) - fit.calibration.origin)
+        + fit.calibration.shift,
         atol=1e-9,
     )
-    assert_allclose(unanswered[1], fit.calibration.sigma, rtol=1e-6)
-    assert (sd < unanswered[1]).all()
+    nodes, weights = np.array(fit.calibration.residual_nodes), np.array(fit.calibration.residual_weights)
+    assert_allclose(unanswered[1], np.sqrt(weights @ nodes**2), rtol=1e-6)
+    assert unanswered[1][0] == pytest.approx(fit.calibration.sigma, rel=0.1)
+    assert (sd < unanswered[1]).mean() > 0.8  # heavy tails: responses that surprise widen
 
 
 def test_one_response_per_item_says_that_the_spread_is_the_prior() -> None:
@@ -118,6 +121,46 @@ def test_one_response_per_item_says_that_the_spread_is_the_prior() -> None:
     assert "sigma_not_identified" in fit.flags
     assert fit.calibration.sigma == CONFIG.sigma
     assert fit.calibration.sigma_se is None
+
+
+@pytest.mark.parametrize(("k", "noise"), [(1, 0.5), (4, 0.0)])
+def test_the_residual_stays_normal_where_responses_do_not_show_its_shape(k: int, noise: float) -> None:
+    """One response an item, or difficulties that follow the NLL to less than the grid's step."""
+    world = World(n=4000, noise=noise)
+    fit = fit_stage(statistics(world.nll(0), world.answers(0, k), k), CONFIG, 0, None)
+    assert fit.calibration.residual_nodes == fit.calibration.residual_weights == []
+
+
+@pytest.mark.parametrize(("k", "options"), [(2, 0), (4, 4)])
+def test_two_humps_are_seen_and_what_is_between_them_is_not_selected(k: int, options: int) -> None:
+    """Half of the items 2 logits easier than their NLL says, half 2 harder: none at b = gamma z."""
+    rng, n = np.random.default_rng(3), 4000
+    z = rng.normal(size=n)
+    b = 1.2 * z + rng.choice([-2.0, 2.0], n)
+    floor = 1 / options if options else 0.0
+    s, rollouts, guess = rng.binomial(k, floor + (1 - floor) * expit(-b)), np.full(n, k), np.full(n, floor)
+    fit = fit_stage(statistics(np.exp(z), s, k, options=options), CONFIG, 0, None)
+    score = fit.judge(np.exp(z), s, rollouts, guess).zpd
+    star = expit(-b) * expit(b)
+    top = np.argsort(-score)[: n // 20]
+    nearest = np.argsort(np.abs(s / k - 0.5 * (1 + floor)))[: n // 20]
+    assert star[top].mean() > star[nearest].mean() + 0.01
+
+
+def test_a_normal_residual_is_ranked_as_the_normal_model_ranks_it() -> None:
+    world, k = World(n=20_000, noise=0.5), 8
+    s, nll, none = world.answers(0, k), world.nll(0).astype(float), np.zeros(20_000)
+    fit = fit_stage(statistics(world.nll(0), s, k), CONFIG, 0, None)
+    normal = replace(fit.calibration, residual_nodes=[], residual_weights=[])
+    assert fit.calibration.residual_nodes
+    scores = [
+        calibration.judge(fit.ability.theta, nll, s, np.full(20_000, k), none)
+        for calibration in (fit.calibration, normal)
+    ]
+    p = expit(-world.b)
+    quality = [(p * (1 - p))[np.argsort(-judged.zpd)[:1000]].mean() for judged in scores]
+    assert quality[0] == pytest.approx(quality[1], rel=0.01)
+    assert np.abs(scores[0].b - scores[1].b).mean() < 0.1
 
 
 @BOTH
@@ -276,13 +319,14 @@ def test_any_split_into_parts_in_any_order_gives_the_same_bits(config: AbilityCo
 
 
 @BOTH
-def test_a_fit_survives_json_bit_for_bit(config: AbilityConfig) -> None:
-    world = World()
-    s = world.answers(0, 1)
-    fit = fit_stage(statistics(world.nll(0), s, 1), config, 0, None)
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_fit_survives_json_bit_for_bit(config: AbilityConfig, k: int) -> None:
+    world = World(noise=0.5)
+    s = world.answers(0, k)
+    fit = fit_stage(statistics(world.nll(0), s, k), config, 0, None)
     again = Fit.from_json(json.loads(json.dumps(fit.to_json(), allow_nan=False)))
     assert again == fit
-    arguments = world.nll(0).astype(float), s, np.ones(world.n, int), np.zeros(world.n)
+    arguments = world.nll(0).astype(float), s, np.full(world.n, k), np.zeros(world.n)
     assert_array_equal(again.difficulty(*arguments), fit.difficulty(*arguments))
 
 

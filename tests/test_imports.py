@@ -25,6 +25,7 @@ MIDDLE = {
     "irt",
     "difficulty",
     "matching",
+    "judging",
     "calibration",
     "machine",
     "measures",

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from zpd_ray.matching import MAX_SCORE, probability, zpd_score
+from zpd_ray.matching import MAX_SCORE, probability, zpd_score, zpd_score_over
 
 GRID = np.linspace(-8, 8, 3201)  # steps of 0.005 logits
 
@@ -130,3 +130,14 @@ def test_probability_has_its_limits() -> None:
 def test_scalars_broadcast_to_one_dimension() -> None:
     assert zpd_score(0.0, 1.0).shape == (1,)
     assert zpd_score(0.0, np.zeros(4), 0.5, 0.2).shape == (4,)
+
+
+@pytest.mark.parametrize("criterion", ["p(1-p)", "information"])
+@pytest.mark.parametrize("target_p", [0.5, 0.7])
+def test_the_score_over_a_distribution_is_its_weighted_mean(criterion: str, target_p: float) -> None:
+    b = np.array([[-2.0, 0.0, 2.0], [1.0, 1.5, 4.0]])
+    weights, guess = np.array([[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]]), np.array([0.0, 0.25])
+    found = zpd_score_over(0.3, b, weights, guess, target_p, criterion)
+    for row in range(2):
+        each = zpd_score(0.3, b[row], 0.0, guess[row], target_p, criterion)
+        assert found[row] == pytest.approx(weights[row] @ each, rel=1e-12)

@@ -3,8 +3,9 @@
 Two models on one scale. *Ability* follows the same items over all stages (zpd_ray.ability). *Calibration*
 ranks the pool at one stage, and takes the NLL of that stage, which says far more of the stage's responses
 than an older one does: log NLL is standardised to z by the pool's median and spread at stage 0,
-b = gamma (z - origin) + residual, with gamma, the residual's sd and theta from the stage's own responses. A
-shift then puts its theta where ability is; p depends on theta - b alone, so that no ranking hangs on it.
+b = gamma (z - origin) + residual, with gamma, the residual's distribution and theta from the stage's own
+responses; it is normal where they do not tell its shape, else as they tell it (irt.pool.residual). A shift
+then puts the stage's theta where ability is; p depends on theta - b alone, so that no ranking hangs on it.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from zpd_ray.difficulty import (
     standardise,
 )
 from zpd_ray.errors import ZpdError
-from zpd_ray.irt.pool.posterior import difficulty_posterior
-from zpd_ray.matching import probability
+from zpd_ray.irt.pool.residual import STEP, Residual, fit_residual
+from zpd_ray.judging import Aim, Judged, judge_mixture, judge_normal
+from zpd_ray.matching import probability, zpd_score
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+AIM = Aim()
 CONVENTION = "logits; slope 1; mean b = 0 over the pool at stage 0; stages on one scale by the same items"
 
 
@@ -75,8 +78,9 @@ class Statistics:
 class Calibration:
     """How difficulty follows from what a stage measured; everything in logits.
 
-    b of an item = gamma (z - origin) + shift + residual, residual sd ``sigma``, with
-    z = (log NLL - location) / scale. ``stage``: whose NLLs it is for. Standard errors that do not exist are
+    b of an item = gamma (z - origin) + shift + residual, with z = (log NLL - location) / scale. ``sigma``:
+    sd of a normal residual. ``residual_nodes``, ``residual_weights``: its distribution by the data, mean 0;
+    empty where it is taken as normal. ``stage``: whose NLLs it is for. Standard errors that do not exist are
     None. ``feedback_strength``: lambda of the feedback calibration.
     """
 
@@ -89,6 +93,8 @@ class Calibration:
     location: float
     scale: float
     origin: float
+    residual_nodes: list[float]
+    residual_weights: list[float]
     shift: float = 0.0
     feedback_strength: float = 0.0
 
@@ -96,20 +102,30 @@ class Calibration:
         """Standardised log NLL; shape of ``nll`` (nats per token)."""
         return standardise(log_nll(nll), Scale(self.location, self.scale))
 
-    def difficulty(
-        self, theta: float, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats
-    ) -> tuple[Floats, Floats]:
-        """Mean and sd of b given an item's own NLL and responses; arguments and results of shape (n,).
+    def judge(
+        self,
+        theta: float,
+        nll: Floats,
+        successes: Integers,
+        rollouts: Integers,
+        guess: Floats,
+        aim: Aim = AIM,
+    ) -> Judged:
+        """What an item's own NLL and responses say of it; arguments and results of shape (n,).
 
-        explanatory: the posterior of b for a model of ability ``theta``; an item that was never answered
-        keeps gamma (z - origin) and sigma. feedback: z + lambda (1 - 2 s/k), taken as known (sd 0).
+        explanatory: by the posterior of b for a model of ability ``theta``; an item that was never answered
+        keeps gamma (z - origin) and the residual. feedback: b = z + lambda (1 - 2 s/k), taken as known
+        (sd 0).
         """
-        z = self.z(nll)
+        z = self.z(nll) - self.origin
         if self.kind == "feedback":
-            b = feedback_difficulty(z - self.origin, successes, rollouts, self.feedback_strength) + self.shift
-            return b, np.zeros_like(b)
-        prior_mean = self.gamma * (z - self.origin) + self.shift
-        return difficulty_posterior(theta, prior_mean, self.sigma, successes, rollouts, guess)
+            b = feedback_difficulty(z, successes, rollouts, self.feedback_strength) + self.shift
+            return Judged(b, np.zeros_like(b), zpd_score(theta, b, 0.0, guess, *aim))
+        prior_mean = self.gamma * z + self.shift
+        if not self.residual_nodes:
+            return judge_normal(theta, prior_mean, self.sigma, successes, rollouts, guess, aim)
+        residual = Residual(np.array(self.residual_nodes), np.array(self.residual_weights))
+        return judge_mixture(theta, prior_mean, residual, successes, rollouts, guess, aim)
 
 
 @dataclass(frozen=True)
@@ -132,11 +148,18 @@ class Fit:
     convention: str = CONVENTION
     staleness: int = 0
 
+    def judge(
+        self, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats, aim: Aim = AIM
+    ) -> Judged:
+        """``Calibration.judge`` for the model of this stage."""
+        return self.calibration.judge(self.ability.theta, nll, successes, rollouts, guess, aim)
+
     def difficulty(
         self, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats
     ) -> tuple[Floats, Floats]:
-        """``Calibration.difficulty`` for the model of this stage."""
-        return self.calibration.difficulty(self.ability.theta, nll, successes, rollouts, guess)
+        """Posterior mean and sd of b (``judge``)."""
+        judged = self.judge(nll, successes, rollouts, guess)
+        return judged.b, judged.b_sd
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, no NaN."""
@@ -209,7 +232,8 @@ class Standard:
     def calibration(self, kind: str, **values: Any) -> Calibration:
         """A calibration on this standard, not yet on the scale of ability."""
         known = {"location": self.scale.location, "scale": self.scale.scale, "origin": self.origin}
-        return Calibration(stage=self.stage, kind=kind, **(known | values))
+        normal: dict[str, Any] = {"residual_nodes": [], "residual_weights": []}
+        return Calibration(stage=self.stage, kind=kind, **(known | normal | values))
 
 
 def _scale(answers: irt.Counts, previous: Fit | None) -> Scale:
@@ -219,7 +243,7 @@ def _scale(answers: irt.Counts, previous: Fit | None) -> Scale:
 
 
 def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> Own:
-    """theta, gamma and sigma by marginal MAP, b integrated out (irt.fit_explanatory)."""
+    """theta, gamma and sigma by marginal MAP, b integrated out (irt.fit_explanatory); then the shape."""
     fit = irt.fit_explanatory(
         answers["successes"][None, :],
         answers["trials"][None, :],
@@ -238,7 +262,29 @@ def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: Abi
         sigma_se=_finite(fit.sigma_se),
     )
     flags = [*fit.flags, *slope]
-    return Own(float(fit.theta[0]), calibration, float(fit.loglik), float(fit.grad_norm), flags)
+    own = Own(float(fit.theta[0]), calibration, float(fit.loglik), float(fit.grad_norm), flags)
+    # A flagged fit says that sigma, or theta, is not to be told from the responses: much less the shape.
+    return own if fit.flags or fit.sigma < STEP else _with_residual(own, answers, z)
+
+
+def _with_residual(own: Own, answers: irt.Counts, z: Floats) -> Own:
+    """The same with the residual's distribution by the data; its mean goes to theta and leaves it 0."""
+    calibration = own.calibration
+    residual = fit_residual(
+        own.theta,
+        calibration.gamma * (z - calibration.origin),
+        calibration.sigma,
+        answers["successes"],
+        answers["trials"],
+        guess_floor(answers["options"]),
+        answers.freq,
+    )
+    shaped = replace(
+        calibration,
+        residual_nodes=(residual.nodes - residual.mean).tolist(),
+        residual_weights=residual.weights.tolist(),
+    )
+    return own._replace(theta=own.theta - residual.mean, calibration=shaped)
 
 
 def _feedback(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> Own:

@@ -49,19 +49,38 @@ def zpd_score(
     return score
 
 
+def zpd_score_over(
+    theta: float,
+    b: Floats,
+    weights: Floats,
+    guess: Floats,
+    target_p: float = 0.5,
+    criterion: Criterion = "p(1-p)",
+) -> Floats:
+    """ZPDScore (``zpd_score``) expected over any distribution of b: nodes b with weights, both (n, n_nodes).
+
+    guess: (n,); returns (n,).
+    """
+    logits = theta - float(logit(target_p)) - b
+    return np.asarray((weights * _value(logits, guess[:, None], criterion)).sum(axis=1))
+
+
 def _expected(logits: Floats, sd: Floats, c: Floats, criterion: Criterion) -> Floats:
-    """The criterion at a logit of N(logits, sd^2), with one exponential per node."""
-    total, guessed = np.zeros(logits.shape), bool(np.any(c))
+    """The criterion at a logit of N(logits, sd^2)."""
+    total = np.zeros(logits.shape)
     for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-        # Beyond 300 nothing is left to see; e and 1 / e stay finite.
-        e = np.exp(np.clip(sd * node - logits, -300.0, 300.0))
-        star = 1.0 / (1.0 + e)
-        wrong = e * star
-        if not guessed:
-            value = wrong * star
-        elif criterion == "information":
-            value = wrong * star * (1.0 - c) * star / (c + (1.0 - c) * star)
-        else:
-            value = (c + (1.0 - c) * star) * (1.0 - c) * wrong
-        total += weight * value
+        total += weight * _value(logits - sd * node, c, criterion)
     return total
+
+
+def _value(logits: Floats, c: Floats, criterion: Criterion) -> Floats:
+    """The criterion at a logit, with one exponential."""
+    # Beyond 300 nothing is left to see; e and 1 / e stay finite.
+    e = np.exp(np.clip(-logits, -300.0, 300.0))
+    star = 1.0 / (1.0 + e)
+    wrong = e * star
+    if not np.any(c):
+        return wrong * star
+    if criterion == "information":
+        return wrong * star * (1.0 - c) * star / (c + (1.0 - c) * star)
+    return (c + (1.0 - c) * star) * (1.0 - c) * wrong

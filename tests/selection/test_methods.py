@@ -22,7 +22,8 @@ def candidates(theta: float = 0.0, seed: int = 0, stage: int = 0) -> Candidates:
     rng = np.random.default_rng(0)
     b, sd, guess = rng.normal(size=N), rng.uniform(0, 1, N), rng.choice([0.0, 0.25], N)
     p = probability(theta, b, guess)
-    return Candidates(theta, item_hash(IDS, seed, stage, "select"), b, sd, p, guess, {})
+    zpd = zpd_score(theta, b, sd, guess)
+    return Candidates(theta, item_hash(IDS, seed, stage, "select"), b, sd, p, guess, zpd, {})
 
 
 def config(**values: float) -> SelectConfig:
@@ -37,7 +38,7 @@ def test_every_item_has_a_score_of_its_own_whatever_the_others(name: str) -> Non
     assert score.dtype == np.float64
     assert np.isfinite(score).all()
     some = np.random.default_rng(1).permutation(N)[:100]
-    columns = (getattr(items, column)[some] for column in ("item_hash", "b", "b_sd", "p", "guess"))
+    columns = (getattr(items, column)[some] for column in ("item_hash", "b", "b_sd", "p", "guess", "zpd"))
     assert_array_equal(method.score(Candidates(0.7, *columns, {}), config()), score[some])
 
 
@@ -57,11 +58,9 @@ def test_a_function_of_the_users_own_is_a_method() -> None:
     assert_array_equal(method.score(candidates(), config()), -candidates().b)
 
 
-@pytest.mark.parametrize("target_p", [0.5, 0.7])
-def test_zpd_is_the_score_of_matching(target_p: float) -> None:
+def test_zpd_is_the_score_expected_by_the_fit() -> None:
     items = candidates(theta=0.4)
-    expected = zpd_score(0.4, items.b, items.b_sd, items.guess, target_p)
-    assert_array_equal(load("zpd").score(items, config(target_p=target_p)), expected)
+    assert_array_equal(load("zpd").score(items, config()), items.zpd)
 
 
 def test_random_is_uniform_and_knows_nothing_of_difficulty() -> None:
@@ -84,6 +83,6 @@ def test_every_item_is_as_likely_as_any_other() -> None:
     chosen = np.zeros(100)
     for seed in range(400):
         hashes = item_hash(few, seed, 0, "select")
-        items = Candidates(0.0, hashes, *np.zeros((4, 100)), {})
+        items = Candidates(0.0, hashes, *np.zeros((5, 100)), {})
         chosen[np.argsort(load("random").score(items, config()))[50:]] += 1
     assert np.abs(chosen - 200).max() < 5 * 10  # sd of a count is 10

@@ -22,8 +22,10 @@ class Candidates:
 
     theta: ability of the model, logits. item_hash: uint64, seeded, another one for each run seed and stage.
     b, b_sd: mean and sd of the difficulty given the item's responses, logits. p: probability of a right
-    answer. guess: the part of it that guessing gives. measured: by name of the measure, its columns (as
-    ``Method.needs`` asked for them); rows that could not be measured hold nulls, and are never selected.
+    answer. guess: the part of it that guessing gives. zpd: ZPDScore by ``select.criterion`` and
+    ``select.target_p``, expected over what is known of the difficulty. measured: by name of the measure, its
+    columns (as ``Method.needs`` asked for them); rows that could not be measured hold nulls, and are never
+    selected.
     """
 
     theta: float
@@ -32,6 +34,7 @@ class Candidates:
     b_sd: Floats
     p: Floats
     guess: Floats
+    zpd: Floats
     measured: Mapping[str, pa.Table]
 
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from zpd_ray import matching
-
 if TYPE_CHECKING:
     from zpd_ray.config import SelectConfig
     from zpd_ray.selection.base import Candidates
@@ -21,6 +19,4 @@ class Zpd:
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """Expected p(1-p), or Fisher information (``select.criterion``), over the posterior of b."""
-        return matching.zpd_score(
-            items.theta, items.b, items.b_sd, items.guess, select.target_p, select.criterion
-        )
+        return items.zpd

@@ -16,7 +16,7 @@ from tests.pipeline.processes import RUN_SECONDS
 from tests.pipeline.test_run import files_of
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
-from zpd_ray.matching import probability, zpd_score
+from zpd_ray.matching import probability
 from zpd_ray.pipeline.commands import perform
 from zpd_ray.pipeline.select import select
 from zpd_ray.rundir.records import load_fit
@@ -32,8 +32,8 @@ def plain(config: Config, store: Store, stage: int) -> dict[str, list[str]]:
     fit, ids = load_fit(store, stage), rows["item_id"]
     nll, s, k = (rows[name].to_numpy() for name in ("nll", "successes", "rollouts"))
     theta = fit.ability.theta
-    b, sd = fit.difficulty(nll.astype(float), s.astype(int), k.astype(int), np.zeros(len(nll)))
-    key = sort_key(zpd_score(theta, b, sd), item_hash(ids, config.seed, stage, "select"))
+    b, _, score = fit.judge(nll.astype(float), s.astype(int), k.astype(int), np.zeros(len(nll)))
+    key = sort_key(score, item_hash(ids, config.seed, stage, "select"))
     amount = resolve_budget(config.select.budget, len(ids), int(rows["n_tokens"].to_numpy().sum()))
     weight = rows["n_tokens"].to_pylist() if amount.unit == "tokens" else [1] * len(ids)
     mastered = (probability(theta, b) >= config.select.mastered_p) & (s == k)

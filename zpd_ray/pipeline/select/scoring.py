@@ -13,6 +13,7 @@ from zpd_ray import selection
 from zpd_ray.calibration import Fit
 from zpd_ray.difficulty import guess_floor
 from zpd_ray.hashing import item_keys
+from zpd_ray.judging import Aim
 from zpd_ray.matching import probability
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import ANSWERS, StageFiles
@@ -136,11 +137,12 @@ class Scoring:
         successes, rollouts = (measured[name].to_numpy().astype(np.int64) for name in RESPONSES)
         nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
         guess = guess_floor(self.run.options(part, len(nll)))
-        b, b_sd = self.fit.difficulty(nll, successes, rollouts, guess)
+        aim = Aim(select.target_p, select.criterion)
+        b, b_sd, zpd = self.fit.judge(nll, successes, rollouts, guess, aim)
         p = probability(theta, b, guess)
         method = selection.load(self.method)
         tables = {name: self._measured(name, part) for name in method.needs} | {ANSWERS: measured}
-        score = method.score(Candidates(theta, order, b, b_sd, p, guess, tables), select)
+        score = method.score(Candidates(theta, order, b, b_sd, p, guess, zpd, tables), select)
         return pa.table([b, b_sd, p, score], names=JUDGED)
 
     def _mastered(self, measured: pa.Table, judged: pa.Table) -> NDArray[np.bool_]:
