@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
+from tests.engines.lora import make_adapter
 from zpd_ray.config import Config
 from zpd_ray.engines.transformers import TransformersEngine
 from zpd_ray.engines.vllm import settings
@@ -156,3 +159,30 @@ def test_what_vllm_cannot_do_is_refused_with_vllm_alone(
     TransformersEngine.check(config)
     with pytest.raises(ZpdError, match=told):
         VllmEngine.check(config)
+
+
+def test_adapters_of_another_kind_than_vllm_was_started_for_are_refused(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    """The largest rank is that of ``derive``: 8 is what vLLM prepares for rank 5."""
+    adapter = make_adapter(model_dir, tmp_path, seed=1)
+    config = make(train={"lora": {"rank": 5}})
+    assert derive(config, SMALL, CPU, max_length=128)["max_lora_rank"] == 8
+    settings.check_served(config, adapter)
+    file = adapter / "adapter_config.json"
+    plain = json.loads(file.read_text())
+    for change, told in (
+        ({"r": 8}, ""),
+        (
+            {"r": 9},
+            "is of rank 9, and vLLM is prepared for 8 by train.lora.rank = 5; set",
+        ),
+        ({"rank_pattern": {"q_proj": 16}}, "is of rank 16"),
+        ({"use_dora": True}, "has use_dora, which vLLM does not serve"),
+    ):
+        file.write_text(json.dumps(plain | change))
+        if told:
+            with pytest.raises(ZpdError, match=told):
+                settings.check_served(config, adapter)
+        else:
+            settings.check_served(config, adapter)

@@ -6,10 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from threading import Thread
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -28,6 +32,7 @@ S3_KEY = {
     "AWS_ACCESS_KEY_ID": "AKIAZPDRAYTEST000001",
     "AWS_SECRET_ACCESS_KEY": "sesame-91c3-of-the-object-store",
 }
+SILENT_SECONDS = 60  # at most between two lines of a log, whatever the run is doing
 RUN_SECONDS = 900  # a run takes one minute; machines that are shared take several
 
 
@@ -45,8 +50,34 @@ def flags(*overrides: str) -> list[str]:
 def call(
     arguments: list[str], seconds: float = RUN_SECONDS, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end, from the root of the repository."""
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=env)
+    """Run to the end, from the root of the repository; it must not be silent for long meanwhile."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    heard = [time.monotonic()]  # when something was said
+    lines: tuple[list[str], list[str]] = ([], [])  # stdout, stderr
+    with subprocess.Popen(arguments, text=True, cwd=ROOT, env=env, **pipes) as process:
+
+        def read(pipe: IO[str], into: list[str]) -> None:
+            for line in pipe:
+                heard.append(time.monotonic())
+                into.append(line)
+
+        readers = [
+            Thread(target=read, args=pair)
+            for pair in zip((process.stdout, process.stderr), lines, strict=True)
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        finally:
+            for reader in readers:
+                reader.join()
+    times = [*sorted(heard), time.monotonic()]
+    assert max(b - a for a, b in pairwise(times)) <= SILENT_SECONDS, f"{arguments}: {''.join(lines[1])}"
+    return subprocess.CompletedProcess(arguments, code, *map("".join, lines))
 
 
 def descendants(pid: int, title: str) -> list[psutil.Process]:

@@ -129,6 +129,16 @@ def test_upload_replaces_and_local_copy_brings_back(store: Store, tmp_path: Path
     ]
 
 
+def test_upload_takes_the_files_that_are_named(store: Store, tmp_path: Path) -> None:
+    for name in ("a", "b", "deep/c"):
+        (tmp_path / "local" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "local" / name).write_bytes(name.encode())
+    store.write_bytes("stages/00/adapter/stale", b"")
+    store.upload(str(tmp_path / "local"), "stages/00/adapter", only=["b"])
+    assert store.entries("stages/00/adapter") == ["b"]
+    assert store.read_bytes("stages/00/adapter/b") == b"b"
+
+
 def test_another_process_opens_the_same_run(store: Store) -> None:
     store.write_bytes("x", b"1")
     again = pickle.loads(pickle.dumps(store)) if type(store) is Store else store

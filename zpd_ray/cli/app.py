@@ -146,12 +146,25 @@ def select(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def train(config: ConfigFile, overrides: Overrides = None) -> None:
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    result: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="do not train: take the LoRA adapter on the base model (the whole model where "
+            "train.method = 'full') that was trained elsewhere on stages/NN/selected",
+        ),
+    ] = None,
+) -> None:
     """Train the model of the stage on its selection (Ray Train).
+
+    With `--result my/adapter` the stage gets the model that a trainer of your own has made of it.
 
     Example: `zpd-ray train run.toml --set cluster.gpus_per_train_worker=1`
     """
-    _step("train", config, overrides)
+    _step("train", config, overrides, result)
 
 
 @app.command()
@@ -163,7 +176,7 @@ def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
     _step("evaluate", config, overrides)
 
 
-def _step(name: str, path: Path, overrides: list[str] | None) -> None:
+def _step(name: str, path: Path, overrides: list[str] | None, result: Path | None = None) -> None:
     """Import what a command needs only when it runs, so that --help answers at once."""
 
     def work() -> None:
@@ -176,7 +189,7 @@ def _step(name: str, path: Path, overrides: list[str] | None) -> None:
         opened = open_run(load_config(str(path), overrides or ()))  # before Ray and torch are imported
         from zpd_ray.pipeline.commands import carry_out
 
-        carry_out(name, *opened)
+        carry_out(name, *opened, result)
 
     with ended_by_signals():
         code = exit_code(work)

@@ -20,10 +20,29 @@ def check_adapter(directory: Path) -> dict[str, Any]:
             f"no LoRA adapter in {directory}: {' and '.join(sorted(missing))} missing, found "
             f"{', '.join(names) or 'nothing'}; expected what peft's save_pretrained writes"
         )
-    config: dict[str, Any] = json.loads((directory / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA":
-        raise ZpdError(f"adapter {directory} is of type {config.get('peft_type')}; expected LORA")
+    try:
+        config: dict[str, Any] = json.loads((directory / "adapter_config.json").read_bytes())
+        kind = config.get("peft_type")
+    except (OSError, ValueError, AttributeError) as error:  # no JSON, or JSON that is no object
+        raise ZpdError(
+            f"adapter_config.json in {directory} cannot be read ({error}); expected what peft's "
+            "save_pretrained writes"
+        ) from None
+    if kind != "LORA":
+        raise ZpdError(f"adapter {directory} is of type {kind}; expected LORA")
     return config
+
+
+def shapes_of(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor in an adapter's file, by name; reads its header alone.
+
+    Raises ZpdError when the file is no safetensors, or cut short.
+    """
+    try:
+        with safe_open(directory / "adapter_model.safetensors", "numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ZpdError(f"adapter {directory} cannot be read ({error}); expected a whole file") from None
 
 
 def changed_modules(directory: Path) -> set[str]:
@@ -31,10 +50,5 @@ def changed_modules(directory: Path) -> set[str]:
 
     Raises ZpdError when its file is no safetensors, or cut short.
     """
-    try:
-        with safe_open(directory / "adapter_model.safetensors", "numpy") as file:
-            keys = list(file.keys())
-    except SafetensorError as error:
-        raise ZpdError(f"adapter {directory} cannot be read ({error}); expected a whole file") from None
-    modules = (key.partition(".lora_")[0].removesuffix(".weight") for key in keys)
+    modules = (key.partition(".lora_")[0].removesuffix(".weight") for key in shapes_of(directory))
     return {module.removesuffix(".base_layer").rpartition(".")[2] for module in modules}

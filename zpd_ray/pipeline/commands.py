@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ray
 from ray.exceptions import RayError
 
@@ -12,10 +14,11 @@ from zpd_ray.pipeline import steps
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.run import run, take
+from zpd_ray.pipeline.train.adopt import check_open, check_result
 from zpd_ray.report.summary import print_summary
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import locked
-from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, METRICS
+from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, METRICS, TRAIN
 from zpd_ray.terminal import say
 
 
@@ -24,10 +27,17 @@ def perform(command: str, config: Config) -> None:
     carry_out(command, *open_run(config))
 
 
-def carry_out(command: str, opened: Run, told: list[str]) -> None:
-    """The same for a run that was opened (``opening.open_run``), with what is to be said of it."""
+def carry_out(command: str, opened: Run, told: list[str], result: Path | None = None) -> None:
+    """The same for a run that was opened (``opening.open_run``), with what is to be said of it.
+
+    result: directory with a model that was trained elsewhere, which ``train`` takes in place of training.
+    """
     config = opened.config
+    if result is not None:
+        check_result(opened, result)
     with locked(opened.store):
+        if result is not None:
+            check_open(opened, result)
         if command == "run" and _is_finished(opened):
             say(f"the run in {opened.store.root} is finished")
             print_summary(opened)
@@ -38,12 +48,12 @@ def carry_out(command: str, opened: Run, told: list[str]) -> None:
             say("starting Ray")
         try:
             with Session(opened) as session:
-                _perform(command, session)
+                _perform(command, session, result)
         except (RayError, ZpdError) as error:
             raise user_error(error) or error from None
 
 
-def _perform(command: str, session: Session) -> None:
+def _perform(command: str, session: Session, result: Path | None) -> None:
     if command == "run":
         run(session)
         print_summary(session.run)
@@ -55,7 +65,10 @@ def _perform(command: str, session: Session) -> None:
         return
     stage = session.run.first_open_stage()
     for step in session.run.steps:  # a step builds on the ones before it
-        take(session, step, stage)
+        if step == TRAIN and result is not None:
+            steps.adopt(session, stage, result)
+        else:
+            take(session, step, stage)
         if step.name == command:
             break
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from zpd_ray.irt.flags import FLAGS
@@ -14,6 +15,7 @@ from zpd_ray.pipeline.ingest.ingest import ingest
 from zpd_ray.pipeline.measure.evaluate import evaluate_model
 from zpd_ray.pipeline.measure.measure import measure_pool
 from zpd_ray.pipeline.select.select import select_items
+from zpd_ray.pipeline.train import adopt as adopting
 from zpd_ray.pipeline.train import train as training
 from zpd_ray.rundir.begin import record
 from zpd_ray.rundir.layout import (
@@ -71,6 +73,12 @@ def train(session: Session, stage: int) -> Details:
     details = training.train(session, task)
     session.rest_after_training()
     return details
+
+
+def adopt(session: Session, stage: int, result: Path) -> None:
+    """A model that was trained elsewhere -> the model of the next stage, in place of ``train``."""
+    with timed(session, "adopt", stage) as details:
+        details |= adopting.adopt(session, stage, result)
 
 
 def evaluate(session: Session, stage: int) -> Details:

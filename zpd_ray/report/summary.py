@@ -78,7 +78,7 @@ def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> list[str]:
         _largest(chosen.groups),
         _accuracy(load_metrics(run.store, stage)),
         f"{cost.selecting_seconds:.0f} s",
-        f"{cost.training_seconds:.0f} s",
+        "elsewhere" if run.adopted(stage) else f"{cost.training_seconds:.0f} s",
     ]
 
 

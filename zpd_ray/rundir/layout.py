@@ -30,6 +30,8 @@ METRICS = "metrics.json"
 REHEARSAL = "rehearsal.json"
 ANSWERS = "answers"  # the measure that ability stands on
 
+ADOPTED = "adopted"  # key of a train.json: where the stage's model came from, if trained elsewhere
+
 SELECTING, TRAINING = "selecting", "training"
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from zpd_ray import graders, selection
 from zpd_ray.config import Config
 from zpd_ray.engines.base import ModelRef
-from zpd_ray.rundir.layout import ANSWERS, EVALUATE, POOL, STEPS, TRAIN, StageFiles, Step
+from zpd_ray.rundir.layout import ADOPTED, ANSWERS, EVALUATE, POOL, STEPS, TRAIN, StageFiles, Step
 from zpd_ray.rundir.store import Store
 
 
@@ -51,6 +51,11 @@ class Run:
         """Whether a step of a stage has ended."""
         return self.store.exists(StageFiles(stage).closing(step))
 
+    def adopted(self, stage: int) -> bool:
+        """Whether a stage was closed with a model that was trained elsewhere."""
+        closed = self.finished(stage, TRAIN)
+        return closed and ADOPTED in self.store.read_json(StageFiles(stage).closing(TRAIN))
+
     def first_open_stage(self) -> int:
         """The stage that the next step belongs to; the last one when all are finished."""
         stages = range(self.config.stages)
@@ -71,7 +76,7 @@ class Run:
             return ModelRef(self.config.model.path, None, stage)
         before = StageFiles(stage - 1)
         trained = f"{self.store.root}/{before.directory}/{train.result}"
-        canary = None if train.function else before.canary
+        canary = None if train.function and not self.adopted(stage - 1) else before.canary
         if train.method == "lora":
             return ModelRef(self.config.model.path, trained, stage, canary)
         return ModelRef(trained, None, stage, canary)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -88,13 +89,16 @@ class Store:
             if self.is_local:
                 self.fs.move(target, self.path(name))
         except OSError as problem:
-            raise ZpdError(
-                f"cannot write {self.path(name)}: {problem}; expected a run directory with free space and "
-                "permission to write; free some space or set output to another place, and run again"
-            ) from problem
+            raise self._unwritable(name, problem) from problem
         finally:
             if self.is_local and os.path.exists(target):
                 os.unlink(target)
+
+    def _unwritable(self, name: str, problem: OSError) -> ZpdError:
+        return ZpdError(
+            f"cannot write {self.path(name)}: {problem}; expected a run directory with free space and "
+            "permission to write; free some space or set output to another place, and run again"
+        )
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
@@ -134,11 +138,18 @@ class Store:
         if self.exists(directory):
             self.fs.delete_dir(self.path(directory))
 
-    def upload(self, local: str, name: str) -> None:
-        """Copy a local directory to ``name`` of the run directory, replacing what is there."""
+    def upload(self, local: str, name: str, only: Iterable[str] | None = None) -> None:
+        """Copy a local directory to ``name`` of the run directory, replacing what is there.
+
+        only: names of the files in it to copy; None: all that is below it.
+        """
         self.remove(name)
-        self.fs.create_dir(self.path(name), recursive=True)
-        pafs.copy_files(local, self.path(name), pafs.LocalFileSystem(), self.fs)
+        try:
+            self.fs.create_dir(self.path(name), recursive=True)
+            for part in [""] if only is None else [f"/{file}" for file in only]:
+                pafs.copy_files(local + part, self.path(name) + part, pafs.LocalFileSystem(), self.fs)
+        except OSError as problem:
+            raise self._unwritable(name, problem) from problem
 
     def fetched(self, model: ModelRef, into: str) -> ModelRef:
         """The model with local paths in place of directories of the run: for the process that loads it.

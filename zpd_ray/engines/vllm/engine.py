@@ -18,13 +18,12 @@ import pyarrow as pa
 
 from zpd_ray import graders
 from zpd_ray.engines import tokens
-from zpd_ray.engines.adapters import changed_modules, check_adapter
 from zpd_ray.engines.base import Completions, EngineError, ModelRef, Pulse, Scores
 from zpd_ray.engines.batching import longest_first
 from zpd_ray.engines.encoding import Encoder, row_means, to_scores
 from zpd_ray.engines.tokens import Ids
 from zpd_ray.engines.usage import Meter
-from zpd_ray.engines.vllm.settings import check_config
+from zpd_ray.engines.vllm.settings import check_config, check_served
 from zpd_ray.engines.vllm.start import start
 from zpd_ray.errors import ZpdError
 from zpd_ray.hashing import item_keys, streams
@@ -249,14 +248,7 @@ class VllmEngine:
     def _load_adapter(self, directory: Path) -> Any:
         from vllm.lora.request import LoRARequest
 
-        check_adapter(directory)
-        served = set(self.arguments.get("lora_target_modules", ())) - {"lm_head"}
-        if dropped := sorted(changed_modules(directory) - served):
-            raise ZpdError(
-                f"adapter {directory} changes {', '.join(dropped)}, which vLLM would drop without a word: it "
-                f"was started for train.lora.targets = {sorted(served)}; name all modules there that are "
-                "trained, as LoRA on linear layers of the decoder (never lm_head, no modules_to_save)"
-            )
+        check_served(self.config, directory)
         self.swaps += 1
         request = LoRARequest(f"adapter-{self.swaps}", self.swaps, str(directory))
         try:

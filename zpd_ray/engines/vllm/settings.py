@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from zpd_ray.config import Config
+from zpd_ray.engines.adapters import changed_modules, check_adapter
 from zpd_ray.errors import ZpdError
 
 MIB, GIB = 2**20, 2**30
@@ -28,6 +30,7 @@ GPU_SHARE = 0.9  # vLLM's own default
 LEAST_TOKENS = 128  # of a step, whatever the vocabulary
 BLOCK = 128  # tokens of a block of the CPU's KV cache
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the largest ranks that vLLM can be prepared for
+UNSERVED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication")  # of peft's LoRA
 TEMPERATURES = (0.01, 2.0)  # below, vLLM samples at 0.01 without a word
 
 
@@ -59,6 +62,33 @@ def check_config(config: Config) -> None:
             f"measure.temperature = {temperature:g}; vLLM takes {least:g} to {most:g}: change it, or set "
             "engine.name = 'transformers'"
         )
+
+
+def check_served(config: Config, directory: Path) -> None:
+    """Raises ZpdError for an adapter that vLLM, started for ``train.lora``, refuses or serves in part."""
+    adapter, lora = check_adapter(directory), config.train.lora
+    served = set(lora.targets) - {"lm_head"}
+    if dropped := sorted(changed_modules(directory) - served):
+        raise ZpdError(
+            f"adapter {directory} changes {', '.join(dropped)}, which vLLM would drop without a word: it "
+            f"was started for train.lora.targets = {sorted(served)}; name all modules there that are "
+            "trained, as LoRA on linear layers of the decoder (never lm_head, no modules_to_save)"
+        )
+    rank = max([adapter.get("r", 0), *(adapter.get("rank_pattern") or {}).values()])
+    if rank > _largest_rank(config):
+        raise ZpdError(
+            f"adapter {directory} is of rank {rank}, and vLLM is prepared for {_largest_rank(config)} by "
+            f"train.lora.rank = {lora.rank}; set train.lora.rank = {rank}, or engine.name = 'transformers'"
+        )
+    if unknown := [name for name in UNSERVED if adapter.get(name)]:
+        raise ZpdError(
+            f"adapter {directory} has {', '.join(unknown)}, which vLLM does not serve; expected plain LoRA "
+            "weights: train it without, or set engine.name = 'transformers'"
+        )
+
+
+def _largest_rank(config: Config) -> int:
+    return next(rank for rank in RANKS if rank >= config.train.lora.rank)
 
 
 @dataclass(frozen=True)
@@ -116,11 +146,10 @@ def derive(config: Config, shape: Shape, device: Device, max_length: int) -> dic
         arguments["gpu_memory_utilization"] = given.gpu_memory_share or _share(config, shape, device, tokens)
         arguments["tensor_parallel_size"] = max(1, int(config.cluster.gpus_per_actor))
     if config.train.method == "lora":
-        lora = config.train.lora
         arguments["enable_lora"] = True
-        arguments["max_lora_rank"] = next(rank for rank in RANKS if rank >= lora.rank)
+        arguments["max_lora_rank"] = _largest_rank(config)
         # Without the head: with it vLLM's CPU engine crashes, and on a GPU it drops the head's part.
-        arguments["lora_target_modules"] = lora.targets
+        arguments["lora_target_modules"] = config.train.lora.targets
     return arguments | {"max_num_batched_tokens": tokens}
 
 

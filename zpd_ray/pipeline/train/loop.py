@@ -23,6 +23,7 @@ from zpd_ray.engines import ModelRef, canary
 from zpd_ray.engines.tokens import Encoded, encode, load_tokenizer
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.stages import Stage, stages
+from zpd_ray.rundir import Run
 from zpd_ray.rundir.selected import read_selected
 from zpd_ray.training.model import load_trainable, save_model
 from zpd_ray.training.state import load_state, save_state
@@ -80,16 +81,15 @@ def _begin(learner: Learner, tokenizer: Any, stage: Stage, fresh: bool) -> Train
     fresh: it was loaded for this stage; else it has just trained the one before.
     """
     steps = math.ceil(max(stage.task.rows) / (stage.train.batch_size // stage.workers))
-    trainer = Trainer(
-        learner, tokenizer, stage, StageProgress(stage.number, steps), _canary_items(stage.task)
-    )
+    trainer = Trainer(learner, tokenizer, stage, StageProgress(stage.number, steps), canary_items(stage.task))
     trainer.canary = trainer.canary.append_column("nll_before", pa.array(_canary_nlls(trainer)))
     if not fresh:
         return trainer
     with stage.checkpoint() as directory:
         if directory is not None:  # this stage was interrupted
             trainer.progress.counters = load_state(directory, learner.net, learner.optimizer)
-        elif stage.number:  # optimiser moments carry on from the stage before
+        elif stage.number and not Run(stage.task.config, stage.task.store).adopted(stage.number - 1):
+            # Optimiser moments carry on from the stage before.
             with tempfile.TemporaryDirectory() as copies:
                 state = stage.task.store.local_copy(f"stages/{stage.number - 1:02d}/trainer", copies)
                 load_state(Path(state), learner.net, learner.optimizer)
@@ -114,7 +114,7 @@ def _encoded(trainer: Trainer, rows: pa.Table) -> Encoded:
     return encode(trainer.tokenizer, rows["messages"], rows["response"], separator)
 
 
-def _canary_items(task: StageTask) -> pa.Table:
+def canary_items(task: StageTask) -> pa.Table:
     """The longest responses of the selection's first file: rounding weighs least in their mean."""
     name = f"{task.directory}/selected/{task.store.names(f'{task.directory}/selected')[0]}"
     items = read_selected(task.store, name, ["item_id", "response_tokens"])

@@ -38,7 +38,7 @@ def is_due(run: Run) -> bool:
 def rehearse(run: Run) -> dict[str, Any]:
     """Train one step on the longest items, in a process like a train worker's; nothing of it is kept.
 
-    Returns its rows, longest (tokens), seconds, and gib (memory at its peak), and writes them. Raises
+    Returns its rows, longest (tokens), step_seconds, and gib (memory at its peak), and writes them. Raises
     ZpdError when the step fails.
     """
     config, cluster = run.config, run.config.cluster
@@ -63,7 +63,7 @@ def rehearse(run: Run) -> dict[str, Any]:
     told = {"rows": items.num_rows, "longest": longest, **seen}
     say(
         f"one training step on the {items.num_rows} longest items, of up to {longest} tokens: "
-        f"{seen['seconds']:.1f} s, {seen['gib']:.2g} GiB at its peak"
+        f"{seen['step_seconds']:.1f} s, {seen['gib']:.2g} GiB at its peak"
     )
     run.store.write_json(REHEARSAL, {"settings": _settings(config)} | told)
     return told
@@ -122,7 +122,7 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
             "and at the model's weights; train.rehearse = false goes on without this trial"
         )
     peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_of_this_process()
-    return {"seconds": round(time.perf_counter() - started, 3), "gib": round(peak / GIB, 3)}
+    return {"step_seconds": round(time.perf_counter() - started, 3), "gib": round(peak / GIB, 3)}
 
 
 def _peak_of_this_process() -> int:
