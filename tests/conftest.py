@@ -13,6 +13,7 @@ from tests.pipeline.processes import address as address  # fixtures: one run for
 from tests.pipeline.processes import quickstart as quickstart
 from tests.pipeline.processes import vllm_measured as vllm_measured
 from tests.pipeline.processes import vllm_quickstart as vllm_quickstart
+from tests.taken import taken as taken
 
 # pytest-xdist has a worker per core; threads of numpy and torch on top would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,6 +34,8 @@ GROUPS = {
     "tests/pipeline/select": "simulated",
     "tests/pipeline/cluster": "simulated",
     "tests/pipeline/test_own_method": "simulated",
+    "tests/report": "simulated",
+    "tests/export": "simulated",
     "tests/pipeline": "quickstart",
     "tests/chaos": "quickstart",
 }

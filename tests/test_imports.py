@@ -31,12 +31,13 @@ MIDDLE = {
     "measures",
     "rundir",
     "report",
+    "export",
     "preview",
     "opening",
     "starter",
 }
 BOTTOM = {"schema", "config", "config_file", "errors", "hashing", "registry", "terminal", "uris", "user_code"}
-NO_RAY = ("rundir", "measures", "selection", "report")
+NO_RAY = ("rundir", "measures", "selection", "report", "report.items", "export", "export.exporting")
 HELP = """
 import sys
 sys.argv = ["zpd-ray", "--help"]

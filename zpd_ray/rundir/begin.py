@@ -29,7 +29,7 @@ from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
 from zpd_ray.user_code import load_function
 
-LAYOUT = 4  # of a run directory; one that is read differently gets another number
+LAYOUT = 5  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
 
@@ -48,6 +48,21 @@ def check_run(config: Config) -> Run:
         _check_ours(run.store)
         check_inputs(run)
     return run
+
+
+def recorded_run(root: str) -> Run:
+    """The run that a directory (path or URI) holds, with the config that it was made with, to look at.
+
+    Raises ZpdError where there is none, or another version has written it.
+    """
+    store = Store(root)
+    if not store.exists(CONFIG):
+        raise ZpdError(
+            f"{root} holds no run: it has no {CONFIG}, which is written when the pool has been read; give "
+            "the directory or URI that the run's config names as `output`"
+        )
+    check_layout(store)
+    return Run(_recorded(store), store)
 
 
 def record(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The rows of a selection: written as a trainer takes them, read back as items."""
+"""The rows of a selection: where they lie, written as a trainer takes them, read back as items."""
 
 from __future__ import annotations
 
@@ -7,7 +7,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zpd_ray import schema
+from zpd_ray.errors import ZpdError
+from zpd_ray.rundir.layout import SELECT, StageFiles
+from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
+
+
+def selection_directory(run: Run, stage: int, method: str) -> str:
+    """Where what ``method`` has selected at a stage lies: ``selected``, ``chosen`` and selection.json.
+
+    Raises ZpdError for a method that the run has not selected by.
+    """
+    if method not in run.methods:
+        raise ZpdError(f"the run in {run.store.root} selects by {', '.join(run.methods)}; got {method!r}")
+    return StageFiles(stage).selection(None if method == run.methods[0] else method)
+
+
+def selected_stages(run: Run, method: str) -> list[int]:
+    """Stages whose selection by ``method`` is finished. Raises ZpdError when there is none."""
+    directories = {t: selection_directory(run, t, method) for t in range(run.config.stages)}
+    found = [t for t, directory in directories.items() if run.store.exists(f"{directory}/{SELECT.closes}")]
+    if not found:
+        raise ZpdError(
+            f"the run in {run.store.root} has selected nothing by {method} yet; take it on with "
+            "`zpd-ray select`"
+        )
+    return found
+
+
+def check_selected(run: Run, stage: int, method: str) -> None:
+    """Raises ZpdError when a stage's selection by ``method`` is not finished."""
+    found = selected_stages(run, method)
+    if stage not in found:
+        raise ZpdError(
+            f"stage {stage} has no finished selection by {method} in {run.store.root}; expected one of "
+            f"{', '.join(map(str, found))}"
+        )
 
 
 def to_selected(items: pa.Table, reference: bool = True) -> pa.Table:

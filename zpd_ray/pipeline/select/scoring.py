@@ -9,21 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from zpd_ray import selection
 from zpd_ray.calibration import Fit
-from zpd_ray.difficulty import guess_floor
 from zpd_ray.hashing import item_keys
-from zpd_ray.judging import Aim
-from zpd_ray.matching import probability
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.layout import ANSWERS, StageFiles
-from zpd_ray.selection import Candidates
+from zpd_ray.rundir.judging import judge, mastered, read_measured, selection_order
+from zpd_ray.rundir.layout import ANSWERS
 from zpd_ray.selection.keys import Keys, shuffled, sort_key
 from zpd_ray.selection.top import NOTHING, Threshold
 
 Rows = NDArray[np.int64]
-RESPONSES = ("successes", "rollouts")
-JUDGED = ["b", "b_sd", "p", "score"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +50,6 @@ class Scoring:
     replay: Threshold = field(default=NOTHING)
 
     @property
-    def files(self) -> StageFiles:
-        """Of the stage."""
-        return StageFiles(self.fit.stage)
-
-    @property
     def scratch(self) -> str:
         """Directory of what is kept of each part, of use to one selection alone."""
         return f"{self.directory}/scored"
@@ -88,7 +77,7 @@ class Scoring:
         """Item ids of some rows of a part."""
         if len(rows) == 0:
             return []
-        column = self._measured(ANSWERS, part, ["item_id"])["item_id"]
+        column = read_measured(self.run, self.fit.stage, ANSWERS, part, ["item_id"])["item_id"]
         found: list[str] = column.take(rows).to_pylist()
         return found
 
@@ -114,10 +103,10 @@ class Scoring:
         return tables[what]
 
     def _score(self, part: str) -> dict[str, pa.Table]:
-        measured = self._measured(ANSWERS, part)
+        measured = read_measured(self.run, self.fit.stage, ANSWERS, part)
         ids = item_keys(measured["item_id"])
-        order = shuffled(ids, self.run.config.seed, self.fit.stage, "select")
-        judged = self._judge(part, measured, order)
+        order = selection_order(self.run, self.fit.stage, ids)
+        judged = judge(self.run, self.fit, self.method, part, measured, order)
         score = judged["score"].to_numpy()
         failed = pc.is_null(measured["nll"]).to_numpy()
         away = failed | np.isnan(score)
@@ -126,29 +115,7 @@ class Scoring:
         columns = {"zone": pa.array(sort_key(score, order), mask=away)}
         if self.replayed:
             again = shuffled(ids, self.run.config.seed, self.fit.stage, "replay")
-            columns["replay"] = pa.array(again, mask=failed | ~self._mastered(measured, judged))
+            columns["replay"] = pa.array(again, mask=~mastered(self.run, measured, judged))
         if self.unit == "tokens":
             columns["weight"] = measured["n_tokens"]
         return {"keys": pa.table(columns), "judged": judged}
-
-    def _judge(self, part: str, measured: pa.Table, order: Keys) -> pa.Table:
-        """Columns ``JUDGED``, each item's numbers its own whatever the others."""
-        select, theta = self.run.config.select, self.fit.ability.theta
-        successes, rollouts = (measured[name].to_numpy().astype(np.int64) for name in RESPONSES)
-        nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
-        guess = guess_floor(self.run.options(part, len(nll)))
-        aim = Aim(select.target_p, select.criterion)
-        b, b_sd, zpd = self.fit.judge(nll, successes, rollouts, guess, aim)
-        p = probability(theta, b, guess)
-        method = selection.load(self.method)
-        tables = {name: self._measured(name, part) for name in method.needs} | {ANSWERS: measured}
-        score = method.score(Candidates(theta, order, b, b_sd, p, guess, zpd, tables), select)
-        return pa.table([b, b_sd, p, score], names=JUDGED)
-
-    def _mastered(self, measured: pa.Table, judged: pa.Table) -> NDArray[np.bool_]:
-        successes, rollouts = (measured[name].to_numpy() for name in RESPONSES)
-        right = (successes == rollouts) & (rollouts > 0)
-        return np.asarray((judged["p"].to_numpy() >= self.run.config.select.mastered_p) & right)
-
-    def _measured(self, measure: str, part: str, columns: list[str] | None = None) -> pa.Table:
-        return self.run.store.read_table(f"{self.files.measurements(measure)}/{part}", columns)

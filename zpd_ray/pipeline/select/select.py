@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 from zpd_ray import schema
 from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
+from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster import parts
-from zpd_ray.pipeline.select.scoring import JUDGED, Ranked, Scoring
+from zpd_ray.pipeline.select.scoring import Ranked, Scoring
 from zpd_ray.pipeline.select.selected import (
     ITEMS_PER_FILE,
     Files,
     reasons,
     summarise,
     write_selected,
-    zone_of,
 )
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.judging import JUDGED
 from zpd_ray.rundir.layout import POOL, StageFiles
 from zpd_ray.rundir.records import Selection, save_selection
 from zpd_ray.selection.budget import Amount, replay_share, resolve_budget

@@ -1,0 +1,116 @@
+"""The commands for what a run has selected: list it, explain it, take it to another trainer."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from zpd_ray.cli.options import exit_code
+from zpd_ray.export import FORMATS
+
+app = typer.Typer()
+
+RunDirectory = Annotated[
+    str, typer.Argument(metavar="RUN", help="run directory, a path or URI: the `output` of the run's config")
+]
+Method = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="a method of `select.beside`, in place of the one that is trained on"),
+]
+ALL = "all"
+
+
+@app.command()
+def show(
+    run: RunDirectory,
+    stage: Annotated[int | None, typer.Option(metavar="N", help="without it the last one")] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="WORD", help="only zone, nearest, score or replay")
+    ] = None,
+    group: Annotated[str | None, typer.Option(metavar="NAME", help="only items of this group")] = None,
+    p: Annotated[
+        str | None, typer.Option("--p", metavar="FROM:TO", help="only items with such a p, as in 0.4:0.6")
+    ] = None,
+    method: Method = None,
+    limit: Annotated[int, typer.Option(min=1, help="items to list, from the best on")] = 20,
+) -> None:
+    """List what a stage has selected, the best first.
+
+    Example: `zpd-ray show runs/mine --stage 0 --group algebra --p 0.4:0.6`
+    """
+
+    def work() -> None:
+        from zpd_ray.report.items import print_selected
+        from zpd_ray.report.show import Filters, between
+        from zpd_ray.rundir.begin import recorded_run
+
+        filters = Filters(reason, group, None if p is None else between(p))
+        print_selected(recorded_run(run), stage, method, filters, limit)
+
+    sys.exit(exit_code(work))
+
+
+@app.command()
+def why(
+    run: RunDirectory,
+    items: Annotated[
+        list[str],
+        typer.Argument(metavar="ITEM...", help="ids, or places as FILE:ROW (the end of a path will do)"),
+    ],
+    stage: Annotated[int | None, typer.Option(metavar="N", help="without it all that are measured")] = None,
+    method: Method = None,
+) -> None:
+    """Explain items, selected or not: what was measured at each stage, and what followed from it.
+
+    Tells NLL, right responses, difficulty b, p, score, threshold and rank; of a row in quarantine, its fault.
+
+    Example: `zpd-ray why runs/mine item-17 pool.jsonl:203`
+    """
+
+    def work() -> None:
+        from zpd_ray.report.items import print_reasons
+        from zpd_ray.rundir.begin import recorded_run
+
+        print_reasons(recorded_run(run), items, stage, method)
+
+    sys.exit(exit_code(work))
+
+
+@app.command()
+def export(
+    run: RunDirectory,
+    to: Annotated[
+        str, typer.Option(metavar="FORMAT", help=f"{', '.join(FORMATS)}, or package.module:function of yours")
+    ],
+    into: Annotated[str, typer.Option(metavar="DIR", help="a new or an empty directory")],
+    stage: Annotated[str, typer.Option(metavar="N|all", help="whose selection")] = ALL,
+    method: Method = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="with stage, rank, reason, b, b_sd, p, score and pass rate")
+    ] = False,
+    extra: Annotated[
+        bool, typer.Option("--extra", help="with the other columns of your rows, as JSON in `extra`")
+    ] = False,
+) -> None:
+    """Write the selected items as another trainer reads them, in order of stage and rank.
+
+    Example: `zpd-ray export runs/mine --to trl --into data/selected --stage 0 --scores`
+    """
+
+    def work() -> None:
+        from zpd_ray.errors import ZpdError
+        from zpd_ray.export.exporting import export_selection
+        from zpd_ray.rundir.begin import recorded_run
+        from zpd_ray.terminal import results
+
+        if stage != ALL and not stage.isdecimal():
+            raise ZpdError(f"--stage got {stage!r}; expected the number of a stage, or {ALL}")
+        number = None if stage == ALL else int(stage)
+        done = export_selection(recorded_run(run), to, into, number, method, scores, extra)
+        told = ", ".join(map(str, done.stages))
+        lines = [f"{done.items} items of stage {told} in {into}, for {to}", *filter(None, [done.hint])]
+        results.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+    sys.exit(exit_code(work))

@@ -1,0 +1,25 @@
+"""Parquet files, for whatever reads tables; ``datasets.load_dataset`` takes the directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from zpd_ray.export.base import Rows
+from zpd_ray.export.files import PLAIN, write_parquet
+
+
+class Parquet:
+    """The columns of the item, and what is carried."""
+
+    needs = ()
+    hint = 'datasets.load_dataset("{into}", split="train")'
+
+    def write(self, rows: Rows, directory: Path) -> None:
+        """A file per file of the selection."""
+
+        def convert(table: pa.Table) -> pa.Table:
+            return table.select([*PLAIN, *rows.carried])
+
+        write_parquet(rows, directory, convert)

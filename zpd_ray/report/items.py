@@ -1,0 +1,157 @@
+"""What ``zpd-ray show`` and ``zpd-ray why`` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+from zpd_ray.errors import ZpdError
+from zpd_ray.report.find import find_items, find_quarantined, missing
+from zpd_ray.report.show import Filters, listed
+from zpd_ray.report.why import Standing, item_of, standing
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.layout import StageFiles
+from zpd_ray.rundir.records import load_fit, load_selection
+from zpd_ray.rundir.selected import check_selected, selected_stages, selection_directory
+from zpd_ray.terminal import results
+
+CHARACTERS = 300  # of a prompt, a reference or a response
+BRIEF = 60  # of a prompt in a list
+RIGHT = ("rank", "b", "p", "score", "stage", "NLL", "right", "threshold")  # columns of numbers
+
+
+def print_selected(run: Run, stage: int | None, method: str | None, filters: Filters, limit: int) -> None:
+    """A list of what ``method`` (None: the one trained on) has selected at a stage (None: the last)."""
+    method = method or run.methods[0]
+    stage = selected_stages(run, method)[-1] if stage is None else stage
+    check_selected(run, stage, method)
+    chosen = load_selection(run.store, selection_directory(run, stage, method))
+    theta = load_fit(run.store, stage).ability.theta
+    _say(
+        f"stage {stage}, {method}: {chosen.selected} items selected, {chosen.replay} of them for replay; "
+        f"theta = {theta:.2f}"
+    )
+    rows = [
+        [
+            str(row["rank"]),
+            row["item_id"],
+            row["group"] or "-",
+            _difficulty(row),
+            f"{row['p']:.2f}",
+            f"{row['score']:.3g}",
+            row["reason"],
+            _short(row["prompt"][-1]["content"], BRIEF),
+        ]
+        for row in listed(run, stage, method, filters, limit)
+    ]
+    _print_table(("rank", "item", "group", "b", "p", "score", "reason", "prompt"), rows)
+    _say(
+        f"{len(rows)} shown (--limit {limit}); "
+        f"`zpd-ray why {run.store.root} ITEM` explains any item of the pool"
+    )
+
+
+def print_reasons(run: Run, asked: list[str], stage: int | None, method: str | None) -> None:
+    """Everything known of each item. stage, method: None takes all of the run's.
+
+    Raises ZpdError, after what was found, for an item that is nowhere.
+    """
+    methods = run.methods if method is None else [method]
+    for name in methods:
+        selection_directory(run, 0, name)  # which knows the method
+    stages = _stages(run) if stage is None else [_checked(run, stage)]
+    found, unknown = find_items(run, asked), []
+    for name in asked:
+        if name in found:
+            standings = [standing(run, found[name], t, m) for t in stages for m in methods]
+            _print_item(item_of(run, found[name]), standings)
+        elif row := find_quarantined(run, name):
+            _print_quarantined(name, row)
+        else:
+            unknown.append(missing(run, name))
+    if unknown:
+        raise ZpdError("; ".join(unknown))
+
+
+def _stages(run: Run) -> list[int]:
+    """Those that something was measured at."""
+    return [t for t in range(run.config.stages) if run.store.names(StageFiles(t).measurements())]
+
+
+def _checked(run: Run, stage: int) -> int:
+    if stage not in _stages(run):
+        told = ", ".join(map(str, _stages(run))) or "none yet"
+        raise ZpdError(
+            f"nothing is measured at stage {stage} of {run.store.root}; measured stages are {told}"
+        )
+    return stage
+
+
+def _print_item(item: dict[str, Any], standings: list[Standing]) -> None:
+    group = f", group {item['group']}" if item["group"] else ""
+    _say(f"{item['item_id']}: row {item['source_row']} of {item['source_file']}{group}")
+    told = {
+        "prompt": item["messages"][-1]["content"],
+        "reference": item["response"],
+        "answer": item["answer"],
+    }
+    told |= {
+        f"a response at stage {s.stage}": s.measured["completion"]
+        for s in standings
+        if s.measured and s.measured["completion"]
+    }
+    for name, text in told.items():
+        if text is not None:
+            _say(f"  {name}: {_short(text, CHARACTERS)}")
+    columns = ("stage", "method", "NLL", "right", "b", "p", "score", "threshold", "rank", "why")
+    _print_table(columns, [_row(standing) for standing in standings])
+
+
+def _row(at: Standing) -> list[str]:
+    measured, judged = at.measured or {"nll": None}, at.judged
+    nll = measured["nll"]
+    numbers = [
+        "-" if nll is None else f"{nll:.3f}",
+        "-" if nll is None else f"{measured['successes']} of {measured['rollouts']}",
+        *(
+            ["-"] * 3
+            if judged is None
+            else [_difficulty(judged), f"{judged['p']:.2f}", f"{judged['score']:.3g}"]
+        ),
+        "-" if at.threshold is None else f"{at.threshold:.3g}",
+        "-" if at.rank is None else str(at.rank),
+    ]
+    return [str(at.stage), at.method, *numbers, at.why]
+
+
+def _print_quarantined(name: str, row: dict[str, Any]) -> None:
+    _say(f"{name}: in quarantine: {row['reason']}, {row['detail']}")
+    _say(f"  row {row['source_row']} of {row['source_file']}")
+    _say(f"  it begins: {_short(row['content'] or '', CHARACTERS)}")
+
+
+def _difficulty(of: dict[str, Any]) -> str:
+    return f"{of['b']:.2f} +- {of['b_sd']:.2f}"
+
+
+def _short(text: str, characters: int) -> str:
+    """In one line, cut where it is longer."""
+    line = " ".join(text.split())
+    return line if len(line) <= characters else f"{line[: characters - 3]}..."
+
+
+def _say(text: str) -> None:
+    results.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_table(columns: tuple[str, ...], rows: Iterable[list[str]]) -> None:
+    table = Table(box=SIMPLE)
+    for name in columns:
+        table.add_column(name, justify="right" if name in RIGHT else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # what items hold is no markup
+    results.print(table)

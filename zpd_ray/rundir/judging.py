@@ -1,0 +1,59 @@
+"""What a fit and a method say of each item of a part: for selection, and for whoever explains one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from zpd_ray import selection
+from zpd_ray.calibration import Fit
+from zpd_ray.difficulty import guess_floor
+from zpd_ray.judging import Aim
+from zpd_ray.matching import probability
+from zpd_ray.rundir.layout import ANSWERS, StageFiles
+from zpd_ray.rundir.run import Run
+from zpd_ray.selection import Candidates
+from zpd_ray.selection.keys import Keys, shuffled
+
+RESPONSES = ("successes", "rollouts")
+JUDGED = ["b", "b_sd", "p", "score"]
+
+
+def read_measured(
+    run: Run, stage: int, measure: str, part: str, columns: list[str] | None = None
+) -> pa.Table:
+    """What a measure found of a part at a stage."""
+    return run.store.read_table(f"{StageFiles(stage).measurements(measure)}/{part}", columns)
+
+
+def selection_order(run: Run, stage: int, ids: Keys) -> Keys:
+    """What breaks ties of a stage's scores, for items with these ``hashing.item_keys``: uint64 (n,)."""
+    return shuffled(ids, run.config.seed, stage, "select")
+
+
+def judge(run: Run, fit: Fit, name: str, part: str, measured: pa.Table, order: Keys) -> pa.Table:
+    """float64 columns ``JUDGED`` of a part's n items by the method ``name``, whatever the other items are.
+
+    measured: the part's answers at the fit's stage; order: ``selection_order`` of its items. Of an item that
+    could not be measured the numbers mean nothing.
+    """
+    theta = fit.ability.theta
+    successes, rollouts = (measured[column].to_numpy().astype(np.int64) for column in RESPONSES)
+    nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
+    guess = guess_floor(run.options(part, len(nll)))
+    select = run.config.select
+    b, b_sd, zpd = fit.judge(nll, successes, rollouts, guess, Aim(select.target_p, select.criterion))
+    p = probability(theta, b, guess)
+    method = selection.load(name)
+    tables = {need: read_measured(run, fit.stage, need, part) for need in method.needs}
+    candidates = Candidates(theta, order, b, b_sd, p, guess, zpd, tables | {ANSWERS: measured})
+    return pa.table([b, b_sd, p, method.score(candidates, run.config.select)], names=JUDGED)
+
+
+def mastered(run: Run, measured: pa.Table, judged: pa.Table) -> NDArray[np.bool_]:
+    """Which items of a part may be replayed: every response right, and p from ``select.mastered_p`` on."""
+    successes, rollouts = (measured[name].to_numpy() for name in RESPONSES)
+    right = (successes == rollouts) & (rollouts > 0) & pc.is_valid(measured["nll"]).to_numpy()
+    return np.asarray((judged["p"].to_numpy() >= run.config.select.mastered_p) & right)
