@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,8 @@ from zpd_ray.hashing import item_keys
 from zpd_ray.matching import probability
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import ANSWERS, StageFiles
-from zpd_ray.selection import Candidates
+from zpd_ray.rundir.records import load_fit
+from zpd_ray.selection import Candidates, Method
 from zpd_ray.selection.keys import Keys, shuffled, sort_key
 from zpd_ray.selection.top import NOTHING, Threshold
 
@@ -113,16 +115,18 @@ class Scoring:
         return tables[what]
 
     def _score(self, part: str) -> dict[str, pa.Table]:
-        measured = self._measured(ANSWERS, part)
-        ids = item_keys(measured["item_id"])
-        order = shuffled(ids, self.run.config.seed, self.fit.stage, "select")
-        judged = self._judge(part, measured, order)
-        score = judged["score"].to_numpy()
+        method = selection.load(self.method)
+        now = self._candidates(self.fit, part, method)
+        static = getattr(method, "static", False)
+        seen = self._candidates(load_fit(self.run.store, 0), part, method) if static else now
+        score = method.score(seen, self.run.config.select)
+        judged = pa.table([now.b, now.b_sd, now.p, score], names=JUDGED)
+        measured, ids = now.measured[ANSWERS], item_keys(now.measured[ANSWERS]["item_id"])
         failed = pc.is_null(measured["nll"]).to_numpy()
         away = failed | np.isnan(score)
         if not self.run.config.select.allow_trained:
             away |= self.run.trained_before(self.fit.stage, part, len(ids))
-        columns = {"zone": pa.array(sort_key(score, order), mask=away)}
+        columns = {"zone": pa.array(sort_key(score, now.item_hash), mask=away)}
         if self.replayed:
             again = shuffled(ids, self.run.config.seed, self.fit.stage, "replay")
             columns["replay"] = pa.array(again, mask=failed | ~self._mastered(measured, judged))
@@ -130,18 +134,21 @@ class Scoring:
             columns["weight"] = measured["n_tokens"]
         return {"keys": pa.table(columns), "judged": judged}
 
-    def _judge(self, part: str, measured: pa.Table, order: Keys) -> pa.Table:
-        """Columns ``JUDGED``, each item's numbers its own whatever the others."""
-        select, theta = self.run.config.select, self.fit.ability.theta
+    def _candidates(self, fit: Fit, part: str, method: Method) -> Candidates:
+        """What a fit and the measurements of its stage say of the items of a part."""
+        files, theta = StageFiles(fit.stage), fit.ability.theta
+        tables = {
+            name: self.run.store.read_table(f"{files.measurements(name)}/{part}")
+            for name in {ANSWERS: None, **dict.fromkeys(method.needs)}
+        }
+        measured = tables[ANSWERS]
+        order = shuffled(item_keys(measured["item_id"]), self.run.config.seed, self.fit.stage, "select")
         successes, rollouts = (measured[name].to_numpy().astype(np.int64) for name in RESPONSES)
         nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
         guess = guess_floor(self.run.options(part, len(nll)))
-        b, b_sd = self.fit.difficulty(nll, successes, rollouts, guess)
+        b, b_sd = fit.difficulty(nll, successes, rollouts, guess)
         p = probability(theta, b, guess)
-        method = selection.load(self.method)
-        tables = {name: self._measured(name, part) for name in method.needs} | {ANSWERS: measured}
-        score = method.score(Candidates(theta, order, b, b_sd, p, guess, tables), select)
-        return pa.table([b, b_sd, p, score], names=JUDGED)
+        return Candidates(theta, order, b, b_sd, p, guess, tables, math.exp(fit.calibration.location))
 
     def _mastered(self, measured: pa.Table, judged: pa.Table) -> NDArray[np.bool_]:
         successes, rollouts = (measured[name].to_numpy() for name in RESPONSES)
