@@ -253,3 +253,14 @@ def test_a_misspelt_directory_is_not_taken_for_a_hub_id(tmp_path: Path, given: s
         "select = { budget = { items = 1 } }\n"
     )
     assert load_config(str(file)).model.path == (str(tmp_path / given) if local else given)
+
+
+def test_a_proxy_and_a_reference_are_found_as_the_model_is(tmp_path: Path) -> None:
+    (tmp_path / "models/small").mkdir(parents=True)
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'output = "out"\npool = { path = "x" }\nmodel = { path = "org/name" }\n'
+        '[select]\nbudget = { items = 1 }\nproxy = "models/small"\nreference_model = "org/other"\n'
+    )
+    select = load_config(str(file)).select
+    assert (select.proxy, select.reference_model) == (str(tmp_path / "models/small"), "org/other")

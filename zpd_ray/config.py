@@ -148,7 +148,11 @@ class Budget(Section):
 class SelectConfig(Section):
     """Which items are trained on at each stage."""
 
-    method: str = Field("zpd", description="zpd, random, or package.module:Class")
+    method: str = Field(
+        "zpd",
+        description="zpd, zpd_static, random, full, ppl_high, ppl_middle, ppl_low, ifd, superfiltering, rho, "
+        "difficulty_window, target_difficulty, or package.module:Class",
+    )
     beside: list[str] = Field(
         default_factory=list,
         description="further methods: their selections lie beside the one that is trained on, for comparison",
@@ -163,6 +167,25 @@ class SelectConfig(Section):
         "has no information, yet p(1-p) of 1/4 with two options",
     )
     allow_trained: bool = Field(False, description="let an item be selected again at a later stage")
+    proxy: NonEmpty | None = Field(None, description="of superfiltering: a small model, directory or hub id")
+    reference_model: NonEmpty | None = Field(
+        None, description="of rho: a model trained on data like that to come, directory or hub id"
+    )
+    window_low: float | None = Field(
+        None, allow_inf_nan=False, description="of difficulty_window: b >= theta + window_low; None: any b"
+    )
+    window_high: float = Field(
+        0.0, allow_inf_nan=False, description="of difficulty_window: b <= theta + window_high, logits"
+    )
+
+    @model_validator(mode="after")
+    def _window_is_open(self) -> SelectConfig:
+        if self.window_low is not None and self.window_low > self.window_high:
+            raise ValueError(
+                f"window_low = {self.window_low:g} is above window_high = {self.window_high:g}, so that no "
+                "item lies between; exchange them"
+            )
+        return self
 
 
 class LoraConfig(Section):

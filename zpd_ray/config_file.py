@@ -35,6 +35,7 @@ FREE = (
     "measure.max_failed_share",
 )
 
+SELECT_MODELS = ("proxy", "reference_model")  # keys of ``select`` that name a model to measure with
 
 _YAML = re.compile(r"(?:\s*#.*\n|\s*\n|---.*\n)*\s*\w+:(?:\s|$)")
 
@@ -192,7 +193,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _with_absolute_paths(config: Config, directory: Path) -> Config:
-    """Paths of sources, of the output and of a local model, seen from the config file's directory."""
+    """Paths of sources, of the output and of local models, seen from the config file's directory."""
 
     def place(path: str) -> str:
         return path if "://" in path else str(directory / os.path.expanduser(path))
@@ -202,18 +203,22 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
         moved = [place(p) for p in paths] if isinstance(paths, list) else place(paths)
         return section.model_copy(update={"path": moved})
 
-    # A hub id looks like a relative path; what is no directory here is left for the hub.
-    local = directory / os.path.expanduser(config.model.path)  # a ~user that is none stays as it is
-    first, _, rest = config.model.path.partition("/")
-    beside = "/" in rest or (bool(rest) and (directory / first).is_dir())  # of a misspelt directory
-    looks_local = local.exists() or beside or config.model.path.startswith((".", "/", "~"))
+    def model(path: str) -> str:
+        # A hub id looks like a relative path; what is no directory here is left for the hub.
+        local = directory / os.path.expanduser(path)  # a ~user that is none stays as it is
+        first, _, rest = path.partition("/")
+        beside = "/" in rest or (bool(rest) and (directory / first).is_dir())  # of a misspelt directory
+        return str(local) if local.exists() or beside or path.startswith((".", "/", "~")) else path
+
+    others = {key: getattr(config.select, key) for key in SELECT_MODELS}
     return config.model_copy(
         update={
             "output": place(config.output),
             "pool": source(config.pool),
             "evaluation": source(config.evaluation) if config.evaluation else None,
-            "model": config.model.model_copy(
-                update={"path": str(local) if looks_local else config.model.path}
+            "model": config.model.model_copy(update={"path": model(config.model.path)}),
+            "select": config.select.model_copy(
+                update={key: model(path) for key, path in others.items() if path is not None}
             ),
         }
     )

@@ -18,7 +18,12 @@ __all__ = ["MEASURES", "Measure", "count", "load", "rows_of", "without_prompt"]
 MEASURES = Registry(
     "measure",
     "a subclass of zpd_ray.measures.Measure",
-    {"answers": "zpd_ray.measures.answers:Answers"},
+    {
+        "answers": "zpd_ray.measures.answers:Answers",
+        "alone": "zpd_ray.measures.alone:Alone",
+        "proxy": "zpd_ray.measures.proxy:Proxy",
+        "reference": "zpd_ray.measures.reference:Reference",
+    },
 )
 COUNTED = {"tokens": "n_tokens", "responses": "rollouts", "right": "successes", "unparsed": "unparsed"}
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from zpd_ray.config import Config
-from zpd_ray.engines.base import Engine, ModelRef
+from zpd_ray.engines.base import Engine, ModelRef, Scores
 from zpd_ray.errors import ZpdError
 
 
@@ -47,3 +48,18 @@ def without_prompt(items: pa.Table) -> pa.Table:
     column = items.schema.get_field_index("messages")
     none = pa.array([[]] * items.num_rows, items.schema.field(column).type)
     return items.set_column(column, "messages", none)
+
+
+def nll_of(scores: Scores) -> pa.Array:
+    """The NLLs as a column: float32, nats per token, null where a row could not be measured."""
+    return pa.array(scores.nll, pa.float32(), mask=np.isnan(scores.nll))
+
+
+def named_model(path: str | None, key: str) -> ModelRef:
+    """The model that the config's ``key`` names; ZpdError when it names none."""
+    if path is None:
+        raise ZpdError(
+            f"{key} is missing, and a selection method in use measures with the model that it names; give "
+            f'its directory or hub id, as in {key} = "models/small", or take another select.method'
+        )
+    return ModelRef(path)

@@ -11,14 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from zpd_ray import graders
+from zpd_ray import graders, measures
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines import ENGINES
 from zpd_ray.engines.tokens import load_tokenizer, max_length, vocabulary_of
 from zpd_ray.engines.weights import check_targets, check_weights, matrices
 from zpd_ray.errors import ZpdError
-from zpd_ray.measures import MEASURES
 from zpd_ray.readers import hub
 from zpd_ray.readers.fingerprints import changes_of
 from zpd_ray.readers.sources import SourceFile, expand
@@ -99,7 +98,7 @@ def _check_code(run: Run) -> Any:
     config = run.config
     graders.load(config.measure.grader)
     for name in run.measures:  # which asks the methods in use
-        MEASURES.load(name)
+        measures.load(name, config).model(run.model(0))
     if config.train.function is not None:
         load_function("the training loop", config.train.function, "function()")
     engine = ENGINES.load(config.engine.name)
@@ -132,6 +131,22 @@ def _check_model(run: Run) -> None:
         check_weights(directory)
         if config.train.method == "lora" and config.train.function is None:
             check_targets(matrices(directory, vocabulary), config.train.lora.targets)
+    _check_other_models(run)
+
+
+def _check_other_models(run: Run) -> None:
+    """Raises ZpdError when a measure asks a model that is not there."""
+    own = run.model(0)
+    for name in run.measures:
+        base = measures.load(name, run.config).model(own).base
+        if base == own.base:
+            continue
+        try:
+            load_tokenizer(base)
+            if Path(base).is_dir():
+                check_weights(Path(base))
+        except ZpdError as problem:
+            raise ZpdError(f"the measure {name} asks a model that cannot be loaded: {problem}") from None
 
 
 def _check_ours(store: Store) -> None:

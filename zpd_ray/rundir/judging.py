@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,8 +15,9 @@ from zpd_ray.difficulty import guess_floor
 from zpd_ray.judging import Aim
 from zpd_ray.matching import probability
 from zpd_ray.rundir.layout import ANSWERS, StageFiles
+from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.run import Run
-from zpd_ray.selection import Candidates
+from zpd_ray.selection import Candidates, Method
 from zpd_ray.selection.keys import Keys, shuffled
 
 RESPONSES = ("successes", "rollouts")
@@ -37,19 +40,28 @@ def judge(run: Run, fit: Fit, name: str, part: str, measured: pa.Table, order: K
     """float64 columns ``JUDGED`` of a part's n items by the method ``name``, whatever the other items are.
 
     measured: the part's answers at the fit's stage; order: ``selection_order`` of its items. Of an item that
-    could not be measured the numbers mean nothing.
+    could not be measured the numbers mean nothing. b and p are the fit's, also where a method that is
+    ``static`` scores by those of stage 0.
     """
-    theta = fit.ability.theta
+    method = selection.load(name)
+    now = seen = _candidates(run, fit, part, method, order, measured)
+    if getattr(method, "static", False) and fit.stage:
+        first = read_measured(run, 0, ANSWERS, part)
+        seen = _candidates(run, load_fit(run.store, 0), part, method, order, first)
+    return pa.table([now.b, now.b_sd, now.p, method.score(seen, run.config.select)], names=JUDGED)
+
+
+def _candidates(run: Run, fit: Fit, part: str, method: Method, order: Keys, measured: pa.Table) -> Candidates:
+    """What a fit and the measurements of its stage say of the items of a part."""
+    theta, select = fit.ability.theta, run.config.select
     successes, rollouts = (measured[column].to_numpy().astype(np.int64) for column in RESPONSES)
     nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
     guess = guess_floor(run.options(part, len(nll)))
-    select = run.config.select
     b, b_sd, zpd = fit.judge(nll, successes, rollouts, guess, Aim(select.target_p, select.criterion))
     p = probability(theta, b, guess)
-    method = selection.load(name)
-    tables = {need: read_measured(run, fit.stage, need, part) for need in method.needs}
-    candidates = Candidates(theta, order, b, b_sd, p, guess, zpd, tables | {ANSWERS: measured})
-    return pa.table([b, b_sd, p, method.score(candidates, run.config.select)], names=JUDGED)
+    tables = {need: read_measured(run, fit.stage, need, part) for need in method.needs} | {ANSWERS: measured}
+    median = math.exp(fit.calibration.location)
+    return Candidates(theta, order, b, b_sd, p, guess, zpd, tables, median)
 
 
 def mastered(run: Run, measured: pa.Table, judged: pa.Table) -> NDArray[np.bool_]:

@@ -10,7 +10,20 @@ __all__ = ["METHODS", "Candidates", "Method", "load"]
 METHODS = Registry(
     "selection method",
     "a function(items, select) -> scores or a class with the methods of zpd_ray.selection.Method",
-    {"zpd": "zpd_ray.selection.zpd:Zpd", "random": "zpd_ray.selection.random:Random"},
+    {
+        "zpd": "zpd_ray.selection.zpd:Zpd",
+        "zpd_static": "zpd_ray.selection.zpd_static:ZpdStatic",
+        "random": "zpd_ray.selection.random:Random",
+        "full": "zpd_ray.selection.full:Full",
+        "ppl_high": "zpd_ray.selection.perplexity:PplHigh",
+        "ppl_middle": "zpd_ray.selection.perplexity:PplMiddle",
+        "ppl_low": "zpd_ray.selection.perplexity:PplLow",
+        "ifd": "zpd_ray.selection.ifd:Ifd",
+        "superfiltering": "zpd_ray.selection.superfiltering:Superfiltering",
+        "rho": "zpd_ray.selection.rho:Rho",
+        "difficulty_window": "zpd_ray.selection.difficulty_window:DifficultyWindow",
+        "target_difficulty": "zpd_ray.selection.target_difficulty:TargetDifficulty",
+    },
     ("needs", "score"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -24,8 +25,9 @@ class Candidates:
     b, b_sd: mean and sd of the difficulty given the item's responses, logits. p: probability of a right
     answer. guess: the part of it that guessing gives. zpd: ZPDScore by ``select.criterion`` and
     ``select.target_p``, expected over what is known of the difficulty. measured: by name of the measure, its
-    columns (as ``Method.needs`` asked for them); rows that could not be measured hold nulls, and are never
-    selected.
+    columns (as ``Method.needs`` asked for them); rows without an NLL hold nulls in
+    ``answers``, and are never selected. median_nll: of the pool at stage 0, nats per token, as the fit's
+    scale has it (in bins of 1.6 %).
     """
 
     theta: float
@@ -36,10 +38,19 @@ class Candidates:
     guess: Floats
     zpd: Floats
     measured: Mapping[str, pa.Table]
+    median_nll: float = math.nan
+
+    def nll(self, measure: str = "answers", column: str = "nll") -> Floats:
+        """A column of NLLs, float64 (n,); NaN where the row could not be measured."""
+        values: Floats = self.measured[measure][column].to_numpy().astype(np.float64)
+        return values
 
 
 class Method(Protocol):
-    """A score per item, the larger the sooner selected."""
+    """A score per item, the larger the sooner selected.
+
+    One with an attribute ``static`` that is true is shown, at every stage, what stage 0 measured and fitted.
+    """
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -56,8 +67,9 @@ Score = Callable[[Candidates, "SelectConfig"], Floats]
 
 
 class FunctionMethod:
-    """A user's ``score(items, select)`` as a method; the function may have an attribute ``needs``."""
+    """A user's ``score(items, select)`` as a method; the function may have ``needs`` and ``static``."""
 
     def __init__(self, function: Score) -> None:
         self.needs: tuple[str, ...] = tuple(getattr(function, "needs", ()))
+        self.static = bool(getattr(function, "static", False))
         self.score = function

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zpd_ray.config import Config
-from zpd_ray.config_file import places, to_toml
+from zpd_ray.config_file import SELECT_MODELS, places, to_toml
 from zpd_ray.errors import ZpdError
 from zpd_ray.machine import left_out
 
@@ -74,4 +74,5 @@ def local_paths(config: Config) -> list[str]:
     keys = {key for key, path in places(config) if "://" not in path}
     if os.path.isabs(config.model.path):  # else it is a hub id
         keys.add("model.path")
+    keys |= {f"select.{key}" for key in SELECT_MODELS if os.path.isabs(getattr(config.select, key) or "")}
     return sorted(keys)

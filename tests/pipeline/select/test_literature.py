@@ -1,0 +1,139 @@
+"""Methods of the literature in a whole loop: what each needs is measured, by the model that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.pipeline.conftest import Simulate, questions, simulated_values, table_of, write_jsonl
+from zpd_ray.config_file import validate
+from zpd_ray.engines import ModelRef
+from zpd_ray.engines.transformers import TransformersEngine
+from zpd_ray.errors import ZpdError
+from zpd_ray.matching import zpd_score
+from zpd_ray.pipeline.commands import perform
+from zpd_ray.rundir.begin import check_run, record
+from zpd_ray.rundir.records import load_fit
+from zpd_ray.rundir.store import Store
+
+
+def top(scores: np.ndarray, ids: list[str], n: int) -> list[str]:
+    """The ids of the ``n`` largest scores, NaN left out, best first."""
+    order = [i for i in np.argsort(-scores, kind="stable") if not np.isnan(scores[i])]
+    return [ids[i] for i in order[:n]]
+
+
+def test_a_loop_by_ifd_with_two_others_beside(local_ray: None, tmp_path: Path) -> None:
+    model = tiny.build_model(tmp_path / "model", layers=1)
+    reference = tiny.build_model(tmp_path / "reference", layers=1, heads=1, seed=1)
+    values = {
+        "output": str(tmp_path / "run"),
+        "stages": 1,
+        "pool": {"path": str(write_jsonl(tmp_path / "pool.jsonl", questions(40))), "items_per_part": 25},
+        "model": {"path": str(model)},
+        "select": {
+            "budget": {"items": 6},
+            "method": "ifd",
+            "beside": ["ppl_middle", "rho"],
+            "reference_model": str(reference),
+        },
+        "ability": {"allow_extreme": True},  # random weights repeat no reference
+        "train": {"epochs": 1, "batch_size": 6, "lora": {"targets": ["q_proj"]}},
+    }
+    config, store = validate(values), Store(str(tmp_path / "run"))
+    perform("run", config)
+    assert store.names("stages/00/adapter")
+    assert set(store.read_json("stages/00/measured.json")) == {"answers", "alone", "reference"}
+    own, alone, other = (
+        table_of(store, f"stages/00/measurements/{name}") for name in ("answers", "alone", "reference")
+    )
+    theirs = TransformersEngine(config, ModelRef(str(reference))).score(table_of(store, "pool")).nll
+    np.testing.assert_allclose(other["nll_reference"].to_numpy(), theirs, atol=1e-4)
+    nll, ids = own["nll"].to_numpy().astype(float), own["item_id"].to_pylist()
+    ratio = nll / alone["nll_alone"].to_numpy()
+    centre = np.exp(load_fit(store, 0).calibration.location)
+    assert abs(np.log(centre / np.median(nll))) < 1 / 16  # 40 items: the median lies between two of them
+    for directory, scores in (
+        ("selected", np.where(ratio <= 1, ratio, np.nan)),
+        ("beside/ppl_middle/selected", -np.abs(np.log(nll / centre))),
+        ("beside/rho/selected", nll - theirs),
+    ):
+        chosen = table_of(store, f"stages/00/{directory}").sort_by("rank")
+        assert chosen["item_id"].to_pylist() == top(scores, ids, 6)
+
+
+def test_zpd_static_ranks_every_stage_by_what_stage_0_measured(simulate: Simulate) -> None:
+    """Stage 1 goes on where stage 0 stopped, while b and p of what it takes are those of stage 1."""
+    _, store = simulate(n=300, stages=2, select={"method": "zpd_static", "beside": ["zpd"]})
+    first, fit = table_of(store, "stages/00/measurements/answers"), load_fit(store, 0)
+    nll, s, k = (first[name].to_numpy() for name in ("nll", "successes", "rollouts"))
+    b, b_sd = fit.difficulty(nll.astype(float), s, k, np.zeros(len(nll)))
+    scores = zpd_score(fit.ability.theta, b, b_sd)
+    order = top(scores, first["item_id"].to_pylist(), 60)
+    stages = [table_of(store, f"stages/0{stage}/selected").sort_by("rank") for stage in (0, 1)]
+    assert [name for table in stages for name in table["item_id"].to_pylist()] == order
+    assert stages[1]["score"].to_pylist() == sorted(scores, reverse=True)[30:60]
+    anew = table_of(store, "stages/01/beside/zpd/selected")
+    assert set(anew["item_id"].to_pylist()) != set(order[30:])
+
+
+def test_the_middle_stays_where_it_was_and_is_taken_from_both_sides(simulate: Simulate) -> None:
+    _, store = simulate(n=300, stages=2, select={"method": "ppl_middle"})
+    trained: set[str] = set()
+    for stage in (0, 1):
+        table = table_of(store, f"stages/0{stage}/measurements/answers")
+        away, ids = (
+            np.log(table["nll"].to_numpy()) - load_fit(store, 0).calibration.location,
+            table["item_id"],
+        )
+        scores = np.where([name in trained for name in ids.to_pylist()], np.nan, -np.abs(away))
+        chosen = top(scores, ids.to_pylist(), 30)
+        assert table_of(store, f"stages/0{stage}/selected").sort_by("rank")["item_id"].to_pylist() == chosen
+        above = np.mean([away[ids.to_pylist().index(name)] > 0 for name in chosen])
+        assert 0.2 < above < 0.8
+        trained |= set(chosen)
+
+
+@pytest.mark.parametrize(
+    ("select", "told"),
+    [
+        ({"method": "rho"}, "^select.reference_model is missing, and a selection method in use"),
+        ({"beside": ["superfiltering"]}, "^select.proxy is missing, and a selection method in use"),
+        (
+            {"window_low": 1.0},
+            "select: window_low = 1 is above window_high = 0, so that no item lies between; exchange them",
+        ),
+    ],
+)
+def test_what_a_method_lacks_is_told_before_ray_starts(
+    tmp_path: Path, select: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ZpdError, match=told):
+        check_run(validate(simulated_values(tmp_path, n=1, select=select)))
+
+
+def test_a_reference_model_that_is_not_there_is_told_with_its_measure(tmp_path: Path) -> None:
+    model = str(tiny.build_model(tmp_path / "model", layers=1))
+    values = simulated_values(tmp_path, n=1, select={"method": "rho", "reference_model": "/not/there"})
+    values |= {"model": {"path": model}, "engine": {"name": "transformers"}, "measure": {}}
+    with pytest.raises(
+        ZpdError, match=r"the measure reference asks a model that cannot be loaded: .*/not/there"
+    ):
+        check_run(validate(values))
+
+
+def test_the_reference_model_stays_once_something_was_measured_with_it(tmp_path: Path) -> None:
+    def values(reference: str) -> dict[str, Any]:
+        select = {"method": "rho", "reference_model": reference}
+        return simulated_values(tmp_path, n=1, select=select)
+
+    run = check_run(validate(values("one")))
+    record(run)
+    check_run(validate(values("other")))
+    run.store.write_bytes("stages/00/measurements/answers/part-000000.parquet", b"")
+    with pytest.raises(ZpdError, match=r"select\.reference_model: 'one' -> 'other'"):
+        check_run(validate(values("other")))
