@@ -31,7 +31,18 @@ MIDDLE = {
     "rundir",
     "report",
 }
-BOTTOM = {"schema", "config", "config_file", "errors", "hashing", "registry", "terminal", "uris", "user_code"}
+BOTTOM = {
+    "schema",
+    "config",
+    "config_file",
+    "errors",
+    "hashing",
+    "ray_folder",
+    "registry",
+    "terminal",
+    "uris",
+    "user_code",
+}
 NO_RAY = ("rundir", "measures", "selection", "report")
 HELP = """
 import sys
