@@ -60,10 +60,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """Ray with four logical CPUs, whatever the machine has, and what users have on their nodes."""
-    import ray
-
     from zpd_ray.config import ClusterConfig
-    from zpd_ray.pipeline.cluster.session import start
+    from zpd_ray.pipeline.cluster.session import start, stop
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "cpu_count", lambda: 2)
@@ -73,4 +71,4 @@ def local_ray() -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         start(ClusterConfig(), cpus=2)
     yield
-    ray.shutdown()
+    stop()

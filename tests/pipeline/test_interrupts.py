@@ -6,9 +6,11 @@ That a run goes on after it was killed is in test_resume.
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,11 +18,22 @@ import pytest
 
 from tests.pipeline.conftest import simulated_file
 from tests.pipeline.processes import ROOT, Quickstart, Simulated
+from zpd_ray.ray_folder import INNER, PREFIX
 
 SECONDS = 10.0  # in which everything has ended
 MOMENTS = 20
 LATEST = 45.0  # seconds after the start: in training, on a machine of two cores
 SIGNALS = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("ended by SIGTERM", 143)}
+
+
+def ray_folders(processes: list[psutil.Process]) -> set[Path]:
+    """Where the Ray that these belong to has its files."""
+    folders = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # it ended since it was listed
+            found = re.findall(rf"(/\S*/{PREFIX}[^/\s]+)/{INNER}/session_", " ".join(process.cmdline()))
+            folders |= {Path(folder) for folder in found}
+    return folders
 
 
 def interrupted(runs: Quickstart | Simulated, output: Path, number: int, after: float) -> bool:
@@ -39,6 +52,7 @@ def interrupted(runs: Quickstart | Simulated, output: Path, number: int, after: 
         assert process.returncode == 0
         return False
     below = psutil.Process(process.pid).children(recursive=True)
+    folders = ray_folders(below)
     process.send_signal(number)
     started = time.monotonic()
     _, told = process.communicate(timeout=2 * SECONDS)
@@ -51,6 +65,9 @@ def interrupted(runs: Quickstart | Simulated, output: Path, number: int, after: 
     assert took < SECONDS
     _, left = psutil.wait_procs(below, timeout=SECONDS - min(took, SECONDS - 1))
     assert not left
+    while any(folder.exists() for folder in folders):
+        assert time.monotonic() - started < SECONDS
+        time.sleep(0.1)
     return True
 
 

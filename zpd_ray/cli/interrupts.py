@@ -3,6 +3,8 @@
 Python runs a handler only when the main thread comes back from a library, and Ray and Ray Train put handlers
 of their own in its place. So a thread of ours is woken by the signal itself (``signal.set_wakeup_fd``) and
 ends the process with all below it. No work is lost by that: a run that is killed resumes with the same bytes.
+The folder of a Ray of our own goes, too: nothing has failed that its logs would explain, and ending a run to
+resume it later is an ordinary way to work, which should not fill the disk.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from zpd_ray import ray_folder
+
 ENDS = (signal.SIGINT, signal.SIGTERM)
+_ending = threading.Lock()  # held from a signal on, until the process has ended
 
 
 @contextmanager
@@ -33,7 +38,8 @@ def ended_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.set_wakeup_fd(fd)
+        with _ending:  # Ray's own handler of SIGTERM leaves by an exception: not before we have cleared up
+            signal.set_wakeup_fd(fd)
         os.close(writing)  # which ends the thread
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -46,10 +52,12 @@ def _watch(reading: int) -> None:
 
 
 def _end(number: signal.Signals) -> None:
+    _ending.acquire()
     word = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
     _kill_children()
     sys.stdout.flush()
     print(f"zpd-ray: {word}; run the same command again to resume", file=sys.stderr, flush=True)
+    ray_folder.remove_after_the_end()
     os._exit(128 + number)
 
 

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import simulated_values, table_of
 from tests.pipeline.processes import RUN_SECONDS, Quickstart, call, descendants
+from zpd_ray import ray_folder
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import Engine, EngineError, ModelRef
@@ -141,6 +142,8 @@ def test_an_engine_that_always_fails_stops_the_run_with_its_reason(open_flaky: O
     error = user_error(told.value)
     assert error is not None
     assert "could not be measured in 4 attempts: the device is in an undefined state" in str(error)
+    assert f"/{ray_folder.PREFIX}" in ray_folder.logs()  # the tests' Ray is one of our own
+    assert f"see the Ray logs in {ray_folder.logs()} for the scoring actors" in str(error)
     assert len(store.names("fail")) <= 46
 
 

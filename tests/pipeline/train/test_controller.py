@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from zpd_ray import ray_folder
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
 from zpd_ray.pipeline.train.controller import WORKER_FAILURES, Controller, StageStatus, StageTask
@@ -83,6 +86,15 @@ def test_a_stage_whose_workers_keep_dying_fails_with_the_error_of_one() -> None:
     assert answers[2 + WORKER_FAILURES].failure == ""
     assert answers[-2] is None
     assert answers[-1].failure == f"its workers died {1 + WORKER_FAILURES} times; one said: KeyError: 'x'"
+
+
+def test_where_no_worker_could_say_why_the_logs_of_our_own_ray_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_folder, "_folder", None)
+    monkeypatch.setenv(ray_folder.LOGS_VARIABLE, "/tmp/zpd-x/logs")
+    answers = play(("publish", task(0)), *[("next_stage", 0, -1)] * (2 + WORKER_FAILURES), ("status", 0))
+    assert answers[-1].failure.endswith("times; see the Ray logs in /tmp/zpd-x/logs")
 
 
 def test_failures_are_counted_stage_by_stage() -> None:

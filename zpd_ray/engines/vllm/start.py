@@ -17,6 +17,7 @@ from zpd_ray.engines import tokens
 from zpd_ray.engines.base import EngineError
 from zpd_ray.engines.vllm.settings import Device, Shape, derive
 from zpd_ray.errors import ZpdError
+from zpd_ray.ray_folder import ray_logs
 
 if TYPE_CHECKING:
     import psutil
@@ -57,7 +58,7 @@ def start(config: Config, base: str, max_length: int) -> tuple[LLM, dict[str, An
         # On a GPU it may be the memory of an actor that is about to end: another attempt is worth it.
         raise (EngineError if gpus else ZpdError)(
             f"vLLM does not start with {base}: {tokens.first_line(error)}; it was asked for {arguments} on "
-            f"{gpus:g} GPUs; set model.max_length or engine.vllm to smaller values, or see the Ray logs"
+            f"{gpus:g} GPUs; set model.max_length or engine.vllm to smaller values, or see {ray_logs()}"
         ) from error
     _die_with_the_engine()
     return llm, arguments

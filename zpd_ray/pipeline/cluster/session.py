@@ -9,13 +9,16 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private import ray_constants
 from ray.data.context import ShuffleStrategy
 
+from zpd_ray import ray_folder
 from zpd_ray.config import ClusterConfig
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from zpd_ray.pipeline.measure.scorers import Scorers
     from zpd_ray.pipeline.train.job import TrainJob
 
+IDLE_VARIABLE = "RAY_idle_worker_killing_time_threshold_ms"
 IDLE_WORKER_MS = 60_000
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Session:
@@ -56,20 +61,25 @@ class Session:
                 start(cluster, scoring_cpus(self.run.config) + training_cpus(self.run.config))
             set_up_data()
             check_resources(self.run.config)
-        except BaseException:
-            self.__exit__()
+        except ZpdError:
+            self.__exit__()  # refused before anything ran: there is nothing to look for in Ray's logs
+            raise
+        except BaseException as failure:
+            self.__exit__(type(failure), failure)
             raise
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        """End what was started here."""
+    def __exit__(
+        self, _kind: object = None, failure: BaseException | None = None, _trace: object = None
+    ) -> None:
+        """End what was started here; the folder of a Ray of our own stays after an error."""
         self.close_train_job()
         self.close_scorers()
         self._ability = None
         if self._restore is not None:
             self._restore()
         if self._started:
-            ray.shutdown()
+            stop(failed=isinstance(failure, Exception))  # Ctrl-C is none
 
     def scorers(self, model: ModelRef) -> Scorers:
         """The scoring actors, started when there are none, or those there are have another kind of model."""
@@ -137,10 +147,21 @@ def start(cluster: ClusterConfig, cpus: float) -> None:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     with _own_handler():
         if cluster.address != "local":
-            _check_reachable(cluster.address)
-            ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+            _join(cluster.address)
         else:
             _start_here(cpus)
+
+
+def stop(failed: bool = False) -> None:
+    """End the Ray that ``start`` has started, or leave the one that it has joined.
+
+    The folder of the former goes with it, unless the run has failed: then its logs may say why.
+    """
+    ray.shutdown()
+    if not failed:
+        ray_folder.remove()
+    elif logs := ray_folder.keep():
+        say(f"Ray's logs of this run are kept in {logs}")
 
 
 @contextmanager
@@ -152,21 +173,72 @@ def _own_handler() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
+def _join(address: str) -> None:
+    _check_reachable(address)
+    # Ray would look for it at the machine's outer address, where one that we have started does not listen.
+    here = address.rpartition("://")[2].rpartition(":")[0] in LOOPBACK
+    with _on_loopback() if here else nullcontext():
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+
+
 def _start_here(cpus: float) -> None:
-    # Ray ends workers that idle for a second: on a small machine every step would start its processes anew,
-    # at seconds of a core each (24 starts against 14 in a run of two stages).
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(IDLE_WORKER_MS))
     # Actors that wait and tasks that compute take turns, so all cores are for tasks, too, and no more.
     cores = os.cpu_count() or 1
-    ray.init(
-        address="local",
-        num_cpus=cores + math.ceil(cpus),
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    folder = ray_folder.make()
+    variables = {ray_folder.LOGS_VARIABLE: ray_folder.logs_in(folder)}
+    # Ray ends workers that idle for a second: on a small machine every step would start its processes anew,
+    # at seconds of a core each (24 starts against 14 in a run of two stages).
+    variables[IDLE_VARIABLE] = os.environ.get(IDLE_VARIABLE, str(IDLE_WORKER_MS))
+    with _on_loopback(), _environment(variables):
+        ray.init(
+            address="local",
+            num_cpus=cores + math.ceil(cpus),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=str(ray_folder.temp_dir(folder)),
+        )
+    _close_token()
     options = ray.data.DataContext.get_current().execution_options
     options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=cores)
+
+
+def _close_token() -> None:
+    """Who has Ray's token may run code in a Ray of this user; Ray lets all users of the machine read it."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """This machine's address is 127.0.0.1 for Ray: one that starts in here listens on it alone.
+
+    That is how it is on macOS. On Linux Ray's servers listen on all interfaces, and there is no option: for
+    ``_node_ip_address="127.0.0.1"`` Ray takes the machine's outer address. The switch is this constant, which
+    Ray reads from RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER when it is imported: too early, one may join a cluster.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """For the processes that are started in here, and not for what this one does later."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _data_settings() -> Callable[[], None]:

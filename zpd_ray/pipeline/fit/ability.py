@@ -19,6 +19,7 @@ from zpd_ray.calibration import Fit, Statistics
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.ray_folder import ray_logs
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import POOL, StageFiles
 from zpd_ray.rundir.records import load_fit, save_fit
@@ -42,7 +43,7 @@ def fit_ability(session: Session, stage: int) -> Fit:
         if _all_arrived(actor, sent):
             break
     else:
-        raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see the Ray logs")
+        raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see {ray_logs()}")
     fit: Fit = ray.get(actor.fit.remote(run.config.ability, stage, previous))
     _check_extreme(fit, run)
     fit = replace(fit, staleness=run.staleness(stage))

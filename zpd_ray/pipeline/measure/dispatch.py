@@ -20,6 +20,7 @@ from zpd_ray.pipeline.cluster.parts import dataset_of
 from zpd_ray.pipeline.measure.scorer import EngineFailureError
 from zpd_ray.pipeline.measure.scorers import CONTROL, IN_HAND, Scorers
 from zpd_ray.pipeline.measure.watch import HungError, Watch
+from zpd_ray.ray_folder import ray_logs
 
 ATTEMPTS = 4  # at a part, by scorers that die or whose engine fails
 HUNG_ATTEMPTS = 2  # of these, by scorers that hang
@@ -149,7 +150,7 @@ class Dispatcher:
                 self._balancer.give_back(index, well)
         raise ZpdError(
             f"part {name} could not be measured in {attempt + 1} attempts: {reason}; parts that are done are "
-            "kept: see the Ray logs of the scoring actors, mend the cause (often memory) and run again"
+            f"kept: see {ray_logs()} for the scoring actors, mend the cause (often memory) and run again"
         )
 
     def _take(self) -> int:
@@ -167,5 +168,5 @@ class Dispatcher:
         raise ZpdError(
             f"none of {len(self._scorers.actors)} scoring actors answered within {ANSWER_SECONDS:g} s: they "
             "wait for a node with room, or die as soon as they have one; parts that are done are kept: see "
-            "`ray status` and the Ray logs of the scoring actors, and run again"
+            f"`ray status` and {ray_logs()} for the scoring actors, and run again"
         )

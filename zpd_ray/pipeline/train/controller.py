@@ -12,6 +12,7 @@ import ray
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
+from zpd_ray.ray_folder import ray_logs
 from zpd_ray.rundir.store import Store
 
 # A stage whose workers die (preempted, out of memory) is begun again from its last checkpoint, so many times.
@@ -90,7 +91,7 @@ class Controller:
             self._waited = time.monotonic() - asked if after >= 0 else None
             if self._starts > 1 + WORKER_FAILURES:
                 self._failure = (
-                    f"its workers died {self._starts - 1} times; {self._last_error or 'see the Ray logs'}"
+                    f"its workers died {self._starts - 1} times; {self._last_error or f'see {ray_logs()}'}"
                 )
         return None if self._failure or not self._open else self._task
 
