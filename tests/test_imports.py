@@ -36,7 +36,18 @@ MIDDLE = {
     "opening",
     "starter",
 }
-BOTTOM = {"schema", "config", "config_file", "errors", "hashing", "registry", "terminal", "uris", "user_code"}
+BOTTOM = {
+    "schema",
+    "config",
+    "config_file",
+    "errors",
+    "hashing",
+    "plain",
+    "registry",
+    "terminal",
+    "uris",
+    "user_code",
+}
 NO_RAY = ("rundir", "measures", "selection", "report", "report.items", "export", "export.exporting")
 HELP = """
 import sys
