@@ -42,6 +42,7 @@ BOTTOM = {
     "config_file",
     "errors",
     "hashing",
+    "plain",
     "ray_folder",
     "registry",
     "terminal",

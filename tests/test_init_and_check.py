@@ -170,6 +170,40 @@ def test_columns_that_nobody_knows_are_told_with_what_to_write(tmp_path: Path, c
     assert not (tmp_path / "run.toml").exists()
 
 
+def test_the_same_as_json(model: Path, tmp_path: Path) -> None:
+    data, config = tmp_path / "data.jsonl", tmp_path / "run.toml"
+    data.write_text(
+        '{"prompt": "Add 1 2.", "response": "3", "answer": "4"}\n{"prompt": "Add", "response": ""}\n'
+    )
+
+    def asked(*arguments: str) -> Any:
+        done = CliRunner().invoke(cli.app, [*arguments, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    made = asked("init", str(data), str(config), "--model", str(model))
+    assert made == {"config": str(config), "shape": "prompt_response"}
+    seen = asked("check", str(config), "--set", "measure.grader=tests.pipeline.broken:grade")
+    pool = seen["pool"]
+    assert (pool["files"], pool["rows"], pool["items"], pool["shape"]) == (
+        1,
+        2,
+        1,
+        "prompt_response",
+    )
+    assert pool["first"] == str(data)
+    assert pool["size"] == data.stat().st_size
+    [bad] = pool["quarantined"]
+    assert (bad["reason"], bad["count"], bad["file"], bad["row"]) == ("empty response", 1, str(data), 1)
+    assert set(pool["tokens"]) == {"prompt", "response"}
+    assert 0 < pool["tokens"]["prompt"]["min"] <= pool["tokens"]["prompt"]["max"] <= pool["limit"]
+    [shown] = pool["prompts"]
+    assert "Add 1 2." in shown["prompt"]
+    assert shown["answer"] == "4"
+    assert seen["evaluation"] is None
+    assert seen["imported_code"] == ["grader tests.pipeline.broken:grade"]
+
+
 def test_neither_needs_ray(model: Path, tmp_path: Path) -> None:
     import subprocess
 

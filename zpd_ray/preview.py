@@ -28,7 +28,7 @@ from zpd_ray.readers.sources import SourceFile, expand
 
 ROWS, FILES = 500, 20  # that are looked at
 SHOWN = 3  # prompts that are shown
-CHARACTERS = 600  # of a prompt or a reference
+CHARACTERS = 600  # of a prompt or a reference, in lines for people
 SHORT = 5  # words: a reference that is no more holds no solution
 
 
@@ -66,19 +66,107 @@ def preview(config: Config, source: SourceConfig) -> Preview:
     return Preview(files, count, ", ".join(shapes), items, bad)
 
 
-def describe(config: Config, name: str, source: SourceConfig) -> Iterator[str]:
-    """What ``zpd-ray check`` says of one source, line by line."""
+@dataclass(frozen=True)
+class Quarantined:
+    """Rows that are left out for one reason, and the first of them."""
+
+    reason: str
+    count: int
+    file: str
+    row: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as the model reads it, its reference, and the answer to grade against."""
+
+    prompt: str
+    reference: str
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class SourceLook:
+    """What ``zpd-ray check`` says of a source.
+
+    size: bytes. rows: that were looked at. tokens: of prompts and responses, min, median and max; empty for
+    an engine that reads no text. limit: tokens that the model takes.
+    """
+
+    files: int
+    size: int
+    first: str
+    rows: int
+    shape: str
+    items: int
+    quarantined: list[Quarantined]
+    tokens: dict[str, dict[str, int]]
+    limit: int | None
+    notes: list[str]
+    prompts: list[Prompt]
+
+
+@dataclass(frozen=True)
+class Look:
+    """All that ``zpd-ray check`` says. imported_code: what the config has a run import."""
+
+    pool: SourceLook
+    evaluation: SourceLook | None
+    imported_code: list[str]
+
+
+def look(config: Config) -> Look:
+    """Look at the sources of a run; raises as ``preview`` does."""
+    evaluation = look_at(config, config.evaluation) if config.evaluation is not None else None
+    return Look(look_at(config, config.pool), evaluation, imported_code(config))
+
+
+def look_at(config: Config, source: SourceConfig) -> SourceLook:
+    """Look at one source."""
     seen = preview(config, source)
-    size = sum(file.size for file in seen.files)
-    count = f"{len(seen.files)} file{'s' * (len(seen.files) > 1)}"
-    yield f"{name}: {count}, {size:,} bytes; first {seen.files[0].path}"
-    yield f"  shape: {seen.shape or 'none'}"
-    yield f"  of the first {seen.rows} rows {seen.items.num_rows} are items"
-    yield from _quarantined(seen.bad)
-    yield from _lengths(config, seen.items)
-    for note in notes(config, seen.items):
+    lengths = _lengths(config, seen.items)
+    return SourceLook(
+        files=len(seen.files),
+        size=sum(file.size for file in seen.files),
+        first=seen.files[0].path,
+        rows=seen.rows,
+        shape=seen.shape or "none",
+        items=seen.items.num_rows,
+        quarantined=list(_quarantined(seen.bad)),
+        tokens=lengths,
+        limit=tokens.max_length(config.model, tokens.load_tokenizer(config.model.path)) if lengths else None,
+        notes=list(notes(config, seen.items)),
+        prompts=list(_shown(config, seen.items.slice(0, SHOWN))),
+    )
+
+
+def told(look: Look) -> Iterator[str]:
+    """The same for people, line by line."""
+    for name, source in (("pool", look.pool), ("evaluation", look.evaluation)):
+        if source is not None:
+            yield from _told_of(name, source)
+    for code in look.imported_code:
+        yield f"a run imports code that the config names: {code}"
+
+
+def _told_of(name: str, look: SourceLook) -> Iterator[str]:
+    yield f"{name}: {look.files} file{'s' * (look.files > 1)}, {look.size:,} bytes; first {look.first}"
+    yield f"  shape: {look.shape}"
+    yield f"  of the first {look.rows} rows {look.items} are items"
+    for bad in look.quarantined:
+        place = f"row {bad.row} of {bad.file}"
+        yield f"  quarantine: {bad.count} x {bad.reason}; first in {place}: {bad.detail}"
+    if look.tokens:
+        each = (f"{what} {n['min']} to {n['max']}, median {n['median']}" for what, n in look.tokens.items())
+        yield f"  tokens: {'; '.join(each)}; the model takes {look.limit}"
+    for note in look.notes:
         yield f"  note: {note}"
-    yield from _shown(config, seen.items.slice(0, SHOWN))
+    for number, shown in enumerate(look.prompts, 1):
+        yield f"  prompt {number}, as the model reads it: {_text(shown.prompt)}"
+        yield f"    reference: {_text(shown.reference)}"
+        if shown.answer is not None:
+            yield f"    answer to be graded against: {_text(shown.answer)}"
 
 
 def announce(config: Config) -> Iterator[str]:
@@ -148,36 +236,31 @@ def _hidden(row: dict[str, Any]) -> bool:
     return any(text not in prompt for text in row["choices"] or ())
 
 
-def _quarantined(bad: pa.Table) -> Iterator[str]:
+def _quarantined(bad: pa.Table) -> Iterator[Quarantined]:
     first = {row["reason"]: row for row in reversed(bad.to_pylist())}
     for reason, count in Counter(bad["reason"].to_pylist()).most_common():
         row = first[reason]
-        place = f"row {row['source_row']} of {row['source_file']}"
-        yield f"  quarantine: {count} x {reason}; first in {place}: {row['detail']}"
+        yield Quarantined(reason, count, row["source_file"], row["source_row"], row["detail"])
 
 
-def _lengths(config: Config, items: pa.Table) -> Iterator[str]:
+def _lengths(config: Config, items: pa.Table) -> dict[str, dict[str, int]]:
     if not ENGINES.load(config.engine.name).reads_text or items.num_rows == 0:
-        return
-    limit = tokens.max_length(config.model, tokens.load_tokenizer(config.model.path))
-    told = []
+        return {}
+    told = {}
     for what in ("prompt", "response"):
-        low, middle, high = np.percentile(items[f"{what}_tokens"].to_numpy(), [0, 50, 100]).astype(int)
-        told.append(f"{what} {low} to {high}, median {middle}")
-    yield f"  tokens: {'; '.join(told)}; the model takes {limit}"
+        three = np.percentile(items[f"{what}_tokens"].to_numpy(), [0, 50, 100]).tolist()
+        told[what] = dict(zip(("min", "median", "max"), map(int, three), strict=True))
+    return told
 
 
-def _shown(config: Config, items: pa.Table) -> Iterator[str]:
+def _shown(config: Config, items: pa.Table) -> Iterator[Prompt]:
     if not ENGINES.load(config.engine.name).reads_text:
         return
     tokenizer = tokens.load_tokenizer(config.model.path)
     ids = tokens.encode(tokenizer, items["messages"], items["response"], config.model.separator)
-    answers = items["answer"].to_pylist()
-    for number, (prompt, response) in enumerate(zip(ids.prompt_ids, ids.response_ids, strict=True), 1):
-        yield f"  prompt {number}, as the model reads it: {_text(str(tokenizer.decode(prompt)))}"
-        yield f"    reference: {_text(str(tokenizer.decode(response)))}"
-        if answers[number - 1] is not None:
-            yield f"    answer to be graded against: {_text(answers[number - 1])}"
+    rows = zip(ids.prompt_ids, ids.response_ids, items["answer"].to_pylist(), strict=True)
+    for prompt, response, answer in rows:
+        yield Prompt(str(tokenizer.decode(prompt)), str(tokenizer.decode(response)), answer)
 
 
 def _text(text: str) -> str:

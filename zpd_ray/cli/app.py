@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -13,18 +14,22 @@ from zpd_ray import __version__
 from zpd_ray.cli import jobs as cli_jobs
 from zpd_ray.cli import takeaway as cli_takeaway
 from zpd_ray.cli.interrupts import ended_by_signals
-from zpd_ray.cli.options import ConfigFile, Overrides, exit_code
+from zpd_ray.cli.options import ConfigFile, Json, Overrides, Quiet, exit_code
 
+EXIT_CODES = (
+    "0 done, 1 a fault of zpd-ray itself (with a traceback), 2 something to mend (a sentence says what), "
+    "130 ended by Ctrl-C, 143 ended by SIGTERM; after these two the same command resumes"
+)
 RAY_SAYS_NOT = "worker processes have been started on node"
 
 app = typer.Typer(
     name="zpd-ray",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Pick the training samples that teach this model most, stage by stage: measure how hard each sample "
     "is for the model, estimate the model's ability, train on what lies in between, measure again.",
+    epilog=f"Exit codes: {EXIT_CODES}.",
 )
 
 
@@ -44,7 +49,7 @@ def _options(
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = None) -> None:
+def run(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, json: Json = False) -> None:
     """All stages, from the pool of samples to the tuned adapter. Running it again resumes.
 
     Example: `zpd-ray run examples/quickstart/run.toml --set select.budget.fraction=0.05`
@@ -59,6 +64,8 @@ def init(
         "run.toml"
     ),
     model: Annotated[str, typer.Option(help="directory or hub id of the base model")] = "path/to/model",
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Look at your data and write a commented config for it.
 
@@ -68,24 +75,30 @@ def init(
     def work() -> None:
         from zpd_ray.errors import ZpdError
         from zpd_ray.starter import starter
+        from zpd_ray.terminal import alive, show
 
         if config.exists():
             raise ZpdError(
                 f"{config} is there already; give another name, as in `zpd-ray init {data} new.toml`"
             )
-        text, shape = starter(data, model, str(config))
+        with alive("reading"):
+            text, shape = starter(data, model, str(config))
         try:
             config.write_text(text, encoding="utf-8")
         except OSError as problem:
             raise ZpdError(f"cannot write {config}: {problem}; give another place") from None
-        typer.echo(f"wrote {config}: rows of the shape {shape}; see what the model would read with")
-        typer.echo(f"  zpd-ray check {config}")
+        show({"config": str(config), "shape": shape}, lambda _: _told(config, shape))
 
     sys.exit(exit_code(work))
 
 
+def _told(config: Path, shape: str) -> None:
+    typer.echo(f"wrote {config}: rows of the shape {shape}; see what the model would read with")
+    typer.echo(f"  zpd-ray check {config}")
+
+
 @app.command()
-def check(config: ConfigFile, overrides: Overrides = None) -> None:
+def check(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, json: Json = False) -> None:
     """Show what the rows are taken for, the prompts as the model reads them, and what would be left out.
 
     Checks all that can be checked before a run, reads the first rows of each source, and writes nothing.
@@ -94,23 +107,23 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     """
 
     def work() -> None:
-        from zpd_ray.config_file import load_config
-        from zpd_ray.preview import describe, imported_code
-        from zpd_ray.rundir.begin import check_run
+        from zpd_ray.terminal import alive, show
 
-        loaded = load_config(str(config), overrides or ())
-        check_run(loaded)
-        for name, source in (("pool", loaded.pool), ("evaluation", loaded.evaluation)):
-            for line in describe(loaded, name, source) if source is not None else ():
-                typer.echo(line)
-        for code in imported_code(loaded):
-            typer.echo(f"a run imports code that the config names: {code}")
+        with alive("checking"):
+            from zpd_ray.config_file import load_config
+            from zpd_ray.preview import look, told
+            from zpd_ray.rundir.begin import check_run
+
+            loaded = load_config(str(config), overrides or ())
+            check_run(loaded)
+            looked = look(loaded)
+        show(looked, lambda found: typer.echo("\n".join(told(found))))
 
     sys.exit(exit_code(work))
 
 
 @app.command()
-def ingest(config: ConfigFile, overrides: Overrides = None) -> None:
+def ingest(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, json: Json = False) -> None:
     """Read, check and de-duplicate the pool and the evaluation set; bad rows go to quarantine.
 
     Example: `zpd-ray ingest run.toml --set pool.max_bad_share=0.2`
@@ -119,7 +132,9 @@ def ingest(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def measure(config: ConfigFile, overrides: Overrides = None) -> None:
+def measure(
+    config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, json: Json = False
+) -> None:
     """Measure every item of the pool (NLL and responses) with the model of the stage that is next.
 
     Example: `zpd-ray measure run.toml --set cluster.actors=4`
@@ -128,7 +143,7 @@ def measure(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def fit(config: ConfigFile, overrides: Overrides = None) -> None:
+def fit(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, json: Json = False) -> None:
     """Calibrate difficulties and estimate the model's ability from what was measured.
 
     Example: `zpd-ray fit run.toml`, then look at `stages/00/fit.json` in the run directory
@@ -137,7 +152,7 @@ def fit(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def select(config: ConfigFile, overrides: Overrides = None) -> None:
+def select(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, json: Json = False) -> None:
     """Choose the items of the stage: parquet files in order of rank, in `stages/NN/selected`.
 
     Example: `zpd-ray select run.toml`, to train on the selection with a trainer of your own
@@ -157,6 +172,8 @@ def train(
             "train.method = 'full') that was trained elsewhere on stages/NN/selected",
         ),
     ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Train the model of the stage on its selection (Ray Train).
 
@@ -168,7 +185,9 @@ def train(
 
 
 @app.command()
-def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
+def evaluate(
+    config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, json: Json = False
+) -> None:
     """Evaluate the model that the stage leaves on the evaluation set; this closes the stage.
 
     Example: `zpd-ray evaluate run.toml`
@@ -183,13 +202,16 @@ def _step(name: str, path: Path, overrides: list[str] | None, result: Path | Non
         # Ray warns of more processes than cores, also where most of them wait, as ours do. It reads this when
         # it is imported.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_SAYS_NOT)
-        from zpd_ray.config_file import load_config
-        from zpd_ray.opening import open_run
+        from zpd_ray.terminal import alive
 
-        opened = open_run(load_config(str(path), overrides or ()))  # before Ray and torch are imported
-        from zpd_ray.pipeline.commands import carry_out
+        with alive("starting"):  # before what takes seconds to import
+            from zpd_ray.config_file import load_config
+            from zpd_ray.opening import open_run
 
-        carry_out(name, *opened, result)
+            opened = open_run(load_config(str(path), overrides or ()))  # before Ray and torch are imported
+            from zpd_ray.pipeline.commands import carry_out
+
+            carry_out(name, *opened, result)
 
     with ended_by_signals():
         code = exit_code(work)
@@ -202,4 +224,8 @@ app.add_typer(cli_takeaway.app)
 
 def main() -> None:
     """Entry point of the ``zpd-ray`` command."""
-    app()
+    try:
+        app(prog_name="zpd-ray")  # also for `python -m zpd_ray`: completion goes by this name
+    finally:
+        # Python would look through all of Ray and torch for cycles before it ends: seconds of a busy core.
+        gc.freeze()

@@ -54,7 +54,10 @@ def _watch(reading: int) -> None:
 def _end(number: signal.Signals) -> None:
     _ending.acquire()
     word = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    from zpd_ray.terminal import clear
+
     _kill_children()
+    clear()
     sys.stdout.flush()
     print(f"zpd-ray: {word}; run the same command again to resume", file=sys.stderr, flush=True)
     ray_folder.remove_after_the_end()

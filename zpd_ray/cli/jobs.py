@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zpd_ray.cli.options import ConfigFile, Overrides, exit_code
+from zpd_ray.cli.options import ConfigFile, Json, Overrides, Quiet, exit_code
 
 app = typer.Typer()
 
@@ -68,6 +68,8 @@ def submit(
 def status(
     job: Annotated[str | None, typer.Argument(help="id of one job: tells its steps, too")] = None,
     address: Address = None,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """List the cluster's jobs of zpd-ray, or tell how far one of them is.
 
@@ -75,9 +77,12 @@ def status(
     """
 
     def work() -> None:
-        from zpd_ray.pipeline.jobs import view as jobs_view
+        from zpd_ray.terminal import alive
 
-        jobs_view.status(address, job)
+        with alive("asking"):
+            from zpd_ray.pipeline.jobs import view as jobs_view
+
+            jobs_view.status(address, job)
 
     sys.exit(exit_code(work))
 

@@ -15,11 +15,12 @@ from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.run import run, take
 from zpd_ray.pipeline.train.adopt import check_open, check_result
-from zpd_ray.report.summary import print_summary
+from zpd_ray.report import summary
+from zpd_ray.report.step import draw, ingested, taken
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import locked
 from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, METRICS, TRAIN
-from zpd_ray.terminal import say
+from zpd_ray.terminal import doing, say, show
 
 
 def perform(command: str, config: Config) -> None:
@@ -40,7 +41,7 @@ def carry_out(command: str, opened: Run, told: list[str], result: Path | None = 
             check_open(opened, result)
         if command == "run" and _is_finished(opened):
             say(f"the run in {opened.store.root} is finished")
-            print_summary(opened)
+            _show_summary(opened)
             return
         for line in told:
             say(line)
@@ -49,6 +50,7 @@ def carry_out(command: str, opened: Run, told: list[str], result: Path | None = 
         try:
             with Session(opened) as session:
                 _perform(command, session, result)
+                doing("ending")
         except (RayError, ZpdError) as error:
             raise user_error(error) or error from None
 
@@ -56,12 +58,13 @@ def carry_out(command: str, opened: Run, told: list[str], result: Path | None = 
 def _perform(command: str, session: Session, result: Path | None) -> None:
     if command == "run":
         run(session)
-        print_summary(session.run)
+        _show_summary(session.run)
         return
     if command != "ingest" and command not in [step.name for step in session.run.steps]:
         raise ZpdError(f"this run has no step {command}: train.method = 'none'; expected 'lora' or 'full'")
     steps.ingest_pool(session)
     if command == "ingest":
+        show(ingested(session.run), draw)
         return
     stage = session.run.first_open_stage()
     for step in session.run.steps:  # a step builds on the ones before it
@@ -70,7 +73,12 @@ def _perform(command: str, session: Session, result: Path | None) -> None:
         else:
             take(session, step, stage)
         if step.name == command:
+            show(taken(session.run, step, stage), draw)
             break
+
+
+def _show_summary(run: Run) -> None:
+    show(summary.summary(run), summary.draw)
 
 
 def _is_finished(run: Run) -> bool:

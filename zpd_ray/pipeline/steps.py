@@ -29,7 +29,7 @@ from zpd_ray.rundir.layout import (
 )
 from zpd_ray.rundir.records import Metrics, add_event, load_fit, load_metrics
 from zpd_ray.selection.budget import check_anchors_left, check_buys_something, resolve_budget
-from zpd_ray.terminal import say
+from zpd_ray.terminal import doing, say, warn
 
 Details = dict[str, Any]  # what the event of a step tells
 
@@ -48,7 +48,10 @@ def fit(session: Session, stage: int) -> Details:
     # What one stage by itself does not show of sigma, the stages together may: only these are told of it.
     own = [flag for flag in fit.flags if flag != "sigma_not_identified"]
     for flag in dict.fromkeys([*ability.flags, *own]):
-        say(f"  note: {FLAGS.get(flag, flag)}")
+        if flag.startswith("sigma_"):
+            say(f"  note: {FLAGS.get(flag, flag)}")
+        else:  # theta is not to be trusted
+            warn(f"stage {stage}: {FLAGS.get(flag, flag)}")
     return {"theta": ability.theta, "theta_se": ability.se}
 
 
@@ -63,7 +66,7 @@ def select(session: Session, stage: int) -> Details:
         f"mean p {chosen.mean_p:.2f}) and {chosen.replay} to replay; {chosen.tokens} tokens"
     )
     for warning in chosen.warnings:
-        say(f"  note: {warning}")
+        warn(f"stage {stage}: {warning}")
     return {"selected": chosen.selected, "tokens": chosen.tokens}
 
 
@@ -95,9 +98,9 @@ def _tell_of_a_fall(session: Session, stage: int, now: Metrics) -> None:
         return
     before = load_metrics(store, stage - 1 if stage else None)
     if now.accuracy is not None and before.accuracy is not None and now.accuracy < before.accuracy:
-        say(
-            f"  note: accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} items: "
-            "a lower train.learning_rate, or more select.replay, may keep what was known"
+        warn(
+            f"stage {stage}: accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} "
+            "items: a lower train.learning_rate, or more select.replay, may keep what was known"
         )
 
 
@@ -149,5 +152,6 @@ def evaluate_base(session: Session) -> None:
 def timed(session: Session, step: str, stage: int | None = None) -> Iterator[Details]:
     """An event for a step that ends well, with its seconds; the caller adds what it did."""
     started, details = time.perf_counter(), Details()
+    doing(step if stage is None else f"stage {stage}: {step}")
     yield details
     add_event(session.run.store, step, stage, time.perf_counter() - started, **details)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.box import SIMPLE
 from rich.table import Table
 
@@ -26,34 +28,130 @@ COLUMNS = (
 GROUPS = 3  # named in the table
 
 
-def print_summary(run: Run) -> None:
-    """Per stage: ability, what was selected from where, accuracy afterwards, time and tokens spent.
+@dataclass(frozen=True)
+class StageRow:
+    """A stage that is finished.
 
-    Abilities are those of the last fit, so that all are on one scale. "untrained": the share right at the
-    stage of the items that no stage has trained on, by which a reader can check theta. b, p: means of the
-    zone's share.
+    theta, se, gain (since stage 0), gain_se: of the model that it measured, in logits on the scale of the
+    last fit. untrained_right: share right at the stage of the items that no stage has trained on, by which a
+    reader can check theta; None where none answered. selected: items, ``replay`` of them mastered. mean_b,
+    mean_p: over the zone's share. groups: selected items by group. accuracy, evaluation_nll (nats per token):
+    of the model that it left, None without an evaluation set. adopted: trained elsewhere. result: path
+    of what was trained, None where nothing is.
     """
+
+    stage: int
+    theta: float
+    se: float
+    gain: float
+    gain_se: float
+    untrained_right: float | None
+    selected: int
+    replay: int
+    mean_b: float
+    mean_p: float
+    groups: dict[str, int]
+    accuracy: float | None
+    evaluation_nll: float | None
+    cost: Cost
+    adopted: bool
+    result: str | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A finished run.
+
+    base: the model before training. cost: of all stages. idle: share of the time in which train workers of a
+    split placement waited; None elsewhere. result: path of what the last stage has trained, of the kind
+    "adapter" or "model"; None where nothing is.
+    """
+
+    output: str
+    method: str
+    base: Metrics
+    stages: list[StageRow]
+    cost: Cost
+    idle: float | None
+    kind: str | None
+    result: str | None
+
+
+def summary(run: Run) -> Summary:
+    """The closing table of a finished run, in plain values."""
     config, spent = run.config, costs(run)
-    table = Table(title=f"{config.select.method}, {config.stages} stages", box=SIMPLE)
+    last = load_fit(run.store, config.stages - 1).ability
+    rows = [_row(run, stage, last.at(stage), spent[stage]) for stage in range(config.stages)]
+    return Summary(
+        output=run.store.root,
+        method=config.select.method,
+        base=load_metrics(run.store, None),
+        stages=rows,
+        cost=sum(spent, Cost()),
+        idle=idle_share(load_events(run.store)) if config.cluster.placement == "split" else None,
+        kind=config.train.result if run.trains else None,
+        result=rows[-1].result,
+    )
+
+
+def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> StageRow:
+    moved = standing.theta - load_fit(run.store, stage).ability.theta  # to the scale of the last fit
+    files = StageFiles(stage)
+    chosen, metrics = load_selection(run.store, files.selection()), load_metrics(run.store, stage)
+    return StageRow(
+        stage=stage,
+        theta=standing.theta,
+        se=standing.se,
+        gain=standing.gain,
+        gain_se=standing.gain_se,
+        untrained_right=standing.right,
+        selected=chosen.selected,
+        replay=chosen.replay,
+        mean_b=chosen.mean_b + moved,
+        mean_p=chosen.mean_p,
+        groups=chosen.groups,
+        accuracy=metrics.accuracy,
+        evaluation_nll=metrics.nll,
+        cost=cost,
+        adopted=run.adopted(stage),
+        result=run.store.path(f"{files.directory}/{run.config.train.result}") if run.trains else None,
+    )
+
+
+def draw(summary: Summary) -> None:
+    """The table, the cost and where the result is."""
+    table = Table(title=f"{summary.method}, {len(summary.stages)} stages", box=SIMPLE)
     for column in COLUMNS:
         table.add_column(column)
-    base = load_metrics(run.store, None)
-    table.add_row("base", "", "", "", "", "", "", _accuracy(base), "", "")
-    last = load_fit(run.store, config.stages - 1).ability
-    for stage in range(config.stages):
-        table.add_row(*_row(run, stage, last.at(stage), spent[stage]))
+    table.add_row("base", "", "", "", "", "", "", _share(summary.base.accuracy), "", "")
+    for row in summary.stages:
+        table.add_row(*_cells(row))
     results.print(table)
-    results.print(_total(sum(spent, Cost())), highlight=False, soft_wrap=True)
-    idle = idle_share(load_events(run.store))
-    if config.cluster.placement == "split" and idle is not None:
-        results.print(
-            f"train workers idled for {idle:.0%} of the time after their first stage", highlight=False
-        )
-    if run.trains:
-        result = f"{StageFiles(config.stages - 1).directory}/{config.train.result}"
-        results.print(
-            f"tuned {config.train.result}: {run.store.path(result)}", highlight=False, soft_wrap=True
-        )
+    results.print(_total(summary.cost), highlight=False, soft_wrap=True)
+    if summary.idle is not None:
+        told = f"train workers idled for {summary.idle:.0%} of the time after their first stage"
+        results.print(told, highlight=False)
+    if summary.result is not None:
+        results.print(f"tuned {summary.kind}: {summary.result}", highlight=False, soft_wrap=True)
+
+
+def _cells(row: StageRow) -> list[str]:
+    return [
+        str(row.stage),
+        f"{row.theta:.2f} +- {row.se:.2f}",
+        _share(row.untrained_right),
+        f"{row.selected - row.replay} + {row.replay}",
+        f"{row.mean_b:.2f}",
+        f"{row.mean_p:.2f}",
+        _largest(row.groups),
+        _share(row.accuracy),
+        f"{row.cost.selecting_seconds:.0f} s",
+        "elsewhere" if row.adopted else f"{row.cost.training_seconds:.0f} s",
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _total(cost: Cost) -> str:
@@ -65,32 +163,11 @@ def _total(cost: Cost) -> str:
     return f"{told}; training: {trained}; {cost.ratio:.2g} s of selecting per second of training"
 
 
-def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> list[str]:
-    moved = standing.theta - load_fit(run.store, stage).ability.theta  # to the scale of the last fit
-    chosen = load_selection(run.store, StageFiles(stage).selection())
-    return [
-        str(stage),
-        f"{standing.theta:.2f} +- {standing.se:.2f}",
-        "-" if standing.right is None else f"{standing.right:.3f}",
-        f"{chosen.zone} + {chosen.replay}",
-        f"{chosen.mean_b + moved:.2f}",
-        f"{chosen.mean_p:.2f}",
-        _largest(chosen.groups),
-        _accuracy(load_metrics(run.store, stage)),
-        f"{cost.selecting_seconds:.0f} s",
-        "elsewhere" if run.adopted(stage) else f"{cost.training_seconds:.0f} s",
-    ]
-
-
 def _largest(groups: dict[str, int]) -> str:
     """The groups that most of the selection comes from."""
     order = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
     told = ", ".join(f"{group or 'no group'} {count}" for group, count in order[:GROUPS])
     return told + (f" and {len(order) - GROUPS} more" if len(order) > GROUPS else "")
-
-
-def _accuracy(metrics: Metrics) -> str:
-    return "-" if metrics.accuracy is None else f"{metrics.accuracy:.3f}"
 
 
 def idle_share(events: list[Event]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import signal
 import subprocess
 import threading
@@ -161,6 +162,10 @@ def test_a_run_is_submitted_left_alone_stopped_and_resumed(head: Head, world: Wo
     listed = head.call("status").stdout
     assert all(word in listed for word in ("zpd-mine-1", "stopped", "zpd-mine-2", "succeeded"))
     steps = head.call("status", "zpd-mine-2").stdout
+    told = json.loads(head.call("status", "zpd-mine-2", "--json").stdout)
+    assert [job["job"] for job in told["jobs"]] == ["zpd-mine-2"]
+    assert told["jobs"][0]["state"] == "succeeded"
+    assert [step["step"] for step in told["steps"] if step["stage"] == 0][:2] == ["measure", "fit"]
     assert "theta" in steps
     assert "40 items" in steps  # a tenth of 400
     log = head.call("logs", "zpd-mine-2").stdout

@@ -19,7 +19,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.terminal import say
+from zpd_ray.terminal import warn
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray's own order
@@ -173,7 +173,7 @@ def _warn_of_open_ports(address: str) -> None:
     except ValueError:  # a name
         local = False
     if not local and os.environ.get("RAY_AUTH_MODE") != "token":
-        say(
-            f"warning: {address} is not this machine and RAY_AUTH_MODE is not token: whoever reaches that "
+        warn(
+            f"{address} is not this machine and RAY_AUTH_MODE is not token: whoever reaches that "
             "port can run code there; set RAY_AUTH_MODE=token on every node and here"
         )

@@ -21,7 +21,7 @@ from zpd_ray.pipeline.measure.ticks import Ticks
 from zpd_ray.rundir.layout import ANSWERS, MANIFEST, MEASURE, POOL, StageFiles, in_words
 from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.store import Store
-from zpd_ray.terminal import progress, say
+from zpd_ray.terminal import progress, warn
 
 UNPARSED_TOLD = 0.2  # share of responses without an answer from which the run says so
 
@@ -73,7 +73,8 @@ def measure(
             add(row)
             _check(counts, total, how, examples)
     if counts["unparsed"] > UNPARSED_TOLD * max(1, counts["responses"]):
-        say(f"  note: {_no_answer(counts['unparsed'], counts['responses'], examples)}")
+        told = _no_answer(counts["unparsed"], counts["responses"], examples)
+        warn(f"measuring {in_words(into)}: {told}")
     return {key: counts[key] for key in sorted(counts)}
 
 

@@ -23,7 +23,7 @@ from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import ADOPTED, RAY_TRAIN, TRAIN, StageFiles
 from zpd_ray.rundir.records import load_closing, load_selection
-from zpd_ray.terminal import say
+from zpd_ray.terminal import say, warn
 
 # Files that are taken. Trainers leave more beside them: checkpoints, and pickles, which can run code.
 TAKEN = (".json", ".safetensors", ".txt", ".model", ".jinja", ".tiktoken", ".md")
@@ -152,4 +152,5 @@ def _tell(run: Run, stage: int, canary: pa.Table) -> None:
     )
     if after > before:
         on_top = ": an adapter counts on the base model, not on the adapter of the stage before"
-        say(f"  note: it rose{on_top if stage and run.config.train.method == 'lora' else ''}")
+        why = on_top if stage and run.config.train.method == "lora" else ""
+        warn(f"stage {stage}: the mean NLL rose{why}")
