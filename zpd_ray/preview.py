@@ -175,7 +175,8 @@ def announce(config: Config) -> Iterator[str]:
     Raises ZpdError where the rows hold no solution, and the config does not say what the reference is.
     """
     seen = preview(config, config.pool)
-    if _answers_alone(seen.items) and _must_choose(config):
+    completes = graders.load(config.measure.grader).needs_completion
+    if completes and _undecided(config) and _answers_alone(seen.items):
         raise ZpdError(
             f"the rows of {config.pool.path} hold a prompt and a gold answer, and no solution: map the "
             'column that has one (columns = { response = "solution" }), or say with pool.reference = '
@@ -187,9 +188,9 @@ def announce(config: Config) -> Iterator[str]:
         yield f"  note: {note}"
 
 
-def _must_choose(config: Config) -> bool:
-    completes = graders.load(config.measure.grader).needs_completion
-    return config.pool.reference is None and config.train.method != "none" and completes
+def _undecided(config: Config) -> bool:
+    """Whether references are trained on, and the config does not say what they are."""
+    return config.pool.reference is None and config.train.method != "none"
 
 
 def _answers_alone(items: pa.Table) -> bool:
@@ -201,10 +202,11 @@ def _answers_alone(items: pa.Table) -> bool:
 def notes(config: Config, items: pa.Table) -> Iterator[str]:
     """What would go wrong without a word, in sentences."""
     rows = items.select(["messages", "choices"]).to_pylist()
-    if _answers_alone(items) and _must_choose(config):
+    if _undecided(config) and _answers_alone(items):
         yield (
-            "the reference is the gold answer alone, and a run will ask: map the column that has a solution, "
-            'as in columns = { response = "solution" }, or give pool.reference = "answer" or "none"'
+            "the reference is the gold answer alone, so the model would be trained to answer without a "
+            'solution: map the column that has one, as in columns = { response = "solution" }, or say what is '
+            'meant with pool.reference = "answer" or "none"'
         )
     unseen = sum(_hidden(row) for row in rows)
     if unseen:
