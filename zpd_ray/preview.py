@@ -205,8 +205,8 @@ def notes(config: Config, items: pa.Table) -> Iterator[str]:
     if _undecided(config) and _answers_alone(items):
         yield (
             "the reference is the gold answer alone, so the model would be trained to answer without a "
-            'solution: map the column that has one, as in columns = { response = "solution" }, or say what is '
-            'meant with pool.reference = "answer" or "none"'
+            'solution: map the column that has one, as in columns = { response = "solution" }, or say what '
+            'is meant with pool.reference = "answer" or "none"'
         )
     unseen = sum(_hidden(row) for row in rows)
     if unseen:
