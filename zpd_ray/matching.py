@@ -12,6 +12,9 @@ Floats = NDArray[np.float64]
 Criterion = Literal["p(1-p)", "information"]
 
 MAX_SCORE = 0.25  # p(1-p) at p = 1/2, the largest score any item can have
+# Logits from the centre at which an item is too hard or too easy to be called in the zone: p of 0.1 and 0.9
+# around one half.
+ZONE_LOGITS = float(logit(0.9))
 CHUNK = 8192  # items: their numbers stay in the processor's cache from node to node
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -21,6 +24,12 @@ def probability(theta: float, b: ArrayLike, guess: ArrayLike = 0.0) -> Floats:
     """P(right) = c + (1 - c) sigmoid(theta - b): Rasch (1960), with Birnbaum's (1968) floor c = ``guess``."""
     c = np.asarray(guess, dtype=np.float64)
     return c + (1.0 - c) * expit(theta - np.asarray(b, dtype=np.float64))
+
+
+def zone_of(target_p: float) -> tuple[float, float]:
+    """The p between which an item is in the zone."""
+    centre = float(logit(target_p))
+    return float(expit(centre - ZONE_LOGITS)), float(expit(centre + ZONE_LOGITS))
 
 
 def zpd_score(

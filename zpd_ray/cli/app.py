@@ -11,6 +11,7 @@ import typer
 
 from zpd_ray import __version__
 from zpd_ray.cli import jobs as cli_jobs
+from zpd_ray.cli import report as cli_report
 from zpd_ray.cli.interrupts import ended_by_signals
 from zpd_ray.cli.options import ConfigFile, Overrides, exit_code
 
@@ -196,6 +197,7 @@ def _step(name: str, path: Path, overrides: list[str] | None, result: Path | Non
 
 
 app.add_typer(cli_jobs.app)
+app.add_typer(cli_report.app)
 
 
 def main() -> None:

@@ -50,6 +50,21 @@ def check_run(config: Config) -> Run:
     return run
 
 
+def recorded_run(root: str) -> Run:
+    """The run that a directory (path or URI) holds, with the config that it was made with, to look at.
+
+    Raises ZpdError where there is none, or another version has written it.
+    """
+    store = Store(root)
+    if not store.exists(CONFIG):
+        raise ZpdError(
+            f"{root} holds no run: it has no {CONFIG}, which is written when the pool has been read; give "
+            "the directory or URI that the run's config names as `output`"
+        )
+    check_layout(store)
+    return Run(_recorded(store), store)
+
+
 def record(run: Run) -> None:
     """Bind the run directory to the config: once the pool is there, so that a refused one can be mended.
 

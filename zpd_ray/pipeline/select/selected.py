@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
+from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster.parts import part_name
 from zpd_ray.rundir.records import Selection
 from zpd_ray.rundir.selected import to_selected
@@ -22,9 +22,6 @@ from zpd_ray.selection.keys import Keys
 from zpd_ray.selection.top import Starts
 
 ITEMS_PER_FILE = 50_000
-# Logits from the centre at which an item is too hard or too easy to be called in the zone: p of 0.1 and 0.9
-# around one half.
-ZONE_LOGITS = float(logit(0.9))
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,6 @@ class Files:
         starts = self.zone if reason == "zone" else self.replay
         file = np.searchsorted(starts.keys, keys, side="right") - 1
         return file + (len(self.zone.keys) if reason == "replay" else 0)
-
-
-def zone_of(target_p: float) -> tuple[float, float]:
-    """The p between which an item is in the zone."""
-    centre = float(logit(target_p))
-    return float(expit(centre - ZONE_LOGITS)), float(expit(centre + ZONE_LOGITS))
 
 
 def reasons(method: str, p: NDArray[np.float64], target_p: float) -> NDArray[np.str_]:
