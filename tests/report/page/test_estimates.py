@@ -66,6 +66,17 @@ def test_a_group_that_is_answered_better_is_told_by_how_much() -> None:
     assert moved[1].theta == pytest.approx(found[1].theta + 1.0, abs=0.02)  # a difference from the common one
 
 
+def test_a_group_that_is_always_wrong_has_a_finite_ability_with_a_wide_band() -> None:
+    n = 300
+    group, nll, four = np.repeat([0, 1], n // 2), np.ones(n), np.full(n, 4)
+    right = np.where(group == 0, 2, 0)
+    zeros = np.zeros(n, np.int64)
+    answers = irt.Counts.of(group=group, nll_bin=bin_of(nll), options=zeros, successes=right, trials=four)
+    found = group_thetas(answers, fit(0.0, 1.0, 0.5), fit(0.0, 1.0, 0.5), 0.0)
+    assert found[1].theta < found[0].theta - 2.0
+    assert found[0].se < 0.2 < found[1].se < 2.0
+
+
 @pytest.mark.parametrize("text", ["plain " * 50, "<&\"'>" * 60, "😀👩‍👩‍👧" * 80, "مرحبا " * 90, "x", ""])
 def test_a_text_takes_no_more_bytes_than_it_may(text: str) -> None:
     kept = cut(text, 100)

@@ -14,6 +14,7 @@ from zpd_ray.matching import probability
 from zpd_ray.report.page.judging import Floats
 
 Z = 1.96  # of a normal, for 95 %
+GROUP_SD = 2.0  # logits, prior sd of a group's own theta: finite where all is right, or all wrong
 THETAS = np.linspace(-8.0, 8.0, 81)  # logits from the common theta at which a group's likelihood is taken
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -71,21 +72,21 @@ def group_thetas(answers: irt.Counts, last: Fit, first: Fit, theta: float) -> di
     """Ability by group at a stage: ``theta``, the common one, and how far the group's own lies from it.
 
     answers: ``Tally.answers`` of the stage. Difficulties follow from the NLL of stage 0, their spread
-    integrated out, as for the common theta (zpd_ray.ability); a group's maximum of the likelihood is compared
-    with that of all groups together, since items that were selected are missing from both. se: by curvature,
+    integrated out, as for the common theta (zpd_ray.ability); a group's posterior mode is compared with the
+    mode for all groups together, since items that were selected are missing from both. se: by curvature,
     gamma and sigma given.
     """
     scale = first.calibration
     z = (log_nll_of_bin(answers["nll_bin"]) - scale.location) / scale.scale
     b = last.ability.gamma * (z - scale.origin)
     logliks = _logliks(answers, b, last.ability.sigma, theta)
-    common, _ = _maximum(logliks.sum(axis=0))
-    found = {}
+    common, _ = _maximum(logliks.sum(axis=0) - 0.5 * (THETAS / GROUP_SD) ** 2)
+    prior, found = -0.5 * ((THETAS - common) / GROUP_SD) ** 2, {}
     for group in np.unique(answers["group"]):
         own = answers["group"] == group
         freq, s, k = answers.freq[own], answers["successes"][own], answers["trials"][own]
         if freq @ k:
-            at, se = _maximum(logliks[own].sum(axis=0))
+            at, se = _maximum(logliks[own].sum(axis=0) + prior)
             share = float(freq @ s / (freq @ k))
             found[int(group)] = GroupTheta(theta + at - common, se, int(freq.sum()), int(freq @ k), share)
     return found
@@ -104,10 +105,8 @@ def _logliks(answers: irt.Counts, b: Floats, sigma: float, theta: float) -> Floa
 
 
 def _maximum(loglik: Floats) -> tuple[float, float]:
-    """Where a log-likelihood over ``THETAS`` is largest, by a parabola through three points, and its se."""
+    """Where a log-posterior over ``THETAS`` is largest, by a parabola through three points, and its sd."""
     at = int(np.clip(np.argmax(loglik), 1, len(THETAS) - 2))
     before, here, after = loglik[at - 1 : at + 2]
     step, curvature = THETAS[1] - THETAS[0], before - 2 * here + after
-    if curvature >= 0:  # flat, or at the end
-        return float(THETAS[at]), float("inf")
     return float(THETAS[at] + step * 0.5 * (before - after) / curvature), float(step / np.sqrt(-curvature))

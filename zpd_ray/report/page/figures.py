@@ -124,7 +124,7 @@ def _of_models(
         MODELS,
         "Loss",
         "Mean NLL of the references, nats per token: on the evaluation set, and while the stage that led to "
-        "the model was training.",
+        "the model was training, on other items at each stage.",
         partial(charts.lines, loss, models, title="NLL, nats per token"),
         tables.loss_table(loss),
     )

@@ -119,19 +119,18 @@ def group_rows(found: dict[int, dict[int, GroupTheta]], names: list[str]) -> Row
     rows, labels = [], _labels(names)
     for behind, by_group in found.items():
         for group, of in by_group.items():
-            if np.isfinite(of.se):
-                name = names[group] if group < len(names) else None
-                told = labels[name] if name is not None else "other groups"
-                low, high = of.theta - Z * of.se, of.theta + Z * of.se
-                said = f"{told}, model {model_name(behind)}: theta {of.theta:z.2f}, {low:z.2f} to {high:z.2f}"
-                row = {
-                    "model": model_name(behind),
-                    "series": told,
-                    "value": of.theta,
-                    "low": low,
-                    "high": high,
-                }
-                rows.append(row | {"said": said, "share": of.share, "items": of.items, "group": name})
+            name = names[group] if group < len(names) else None
+            told = labels[name] if name is not None else "other groups"
+            low, high = of.theta - Z * of.se, of.theta + Z * of.se
+            said = f"{told}, model {model_name(behind)}: theta {of.theta:z.2f}, {low:z.2f} to {high:z.2f}"
+            row = {
+                "model": model_name(behind),
+                "series": told,
+                "value": of.theta,
+                "low": low,
+                "high": high,
+            }
+            rows.append(row | {"said": said, "share": of.share, "items": of.items, "group": name})
     return rows
 
 
