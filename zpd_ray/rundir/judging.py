@@ -36,27 +36,43 @@ def selection_order(run: Run, stage: int, ids: Keys) -> Keys:
     return shuffled(ids, run.config.seed, stage, "select")
 
 
-def judge(run: Run, fit: Fit, name: str, part: str, measured: pa.Table, order: Keys) -> pa.Table:
+def judge(
+    run: Run,
+    fit: Fit,
+    name: str,
+    part: str,
+    measured: pa.Table,
+    order: Keys,
+    guess: NDArray[np.float64] | None = None,
+) -> pa.Table:
     """float64 columns ``JUDGED`` of a part's n items by the method ``name``, whatever the other items are.
 
-    measured: the part's answers at the fit's stage; order: ``selection_order`` of its items. Of an item that
-    could not be measured the numbers mean nothing. b and p are the fit's, also where a method that is
-    ``static`` scores by those of stage 0.
+    measured: the part's answers at the fit's stage; order: ``selection_order`` of its items; guess: floors,
+    in place of those that the run's grader tells. Of an item that could not be measured the numbers mean
+    nothing. b and p are the fit's, also where a method that is ``static`` scores by those of stage 0.
     """
     method = selection.load(name)
-    now = seen = _candidates(run, fit, part, method, order, measured)
+    guess = guess_floor(run.options(part, measured.num_rows)) if guess is None else guess
+    now = seen = _candidates(run, fit, part, method, order, measured, guess)
     if getattr(method, "static", False) and fit.stage:
         first = read_measured(run, 0, ANSWERS, part)
-        seen = _candidates(run, load_fit(run.store, 0), part, method, order, first)
+        seen = _candidates(run, load_fit(run.store, 0), part, method, order, first, guess)
     return pa.table([now.b, now.b_sd, now.p, method.score(seen, run.config.select)], names=JUDGED)
 
 
-def _candidates(run: Run, fit: Fit, part: str, method: Method, order: Keys, measured: pa.Table) -> Candidates:
+def _candidates(
+    run: Run,
+    fit: Fit,
+    part: str,
+    method: Method,
+    order: Keys,
+    measured: pa.Table,
+    guess: NDArray[np.float64],
+) -> Candidates:
     """What a fit and the measurements of its stage say of the items of a part."""
     theta, select = fit.ability.theta, run.config.select
     successes, rollouts = (measured[column].to_numpy().astype(np.int64) for column in RESPONSES)
     nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
-    guess = guess_floor(run.options(part, len(nll)))
     b, b_sd, zpd = fit.judge(nll, successes, rollouts, guess, Aim(select.target_p, select.criterion))
     p = probability(theta, b, guess)
     tables = {need: read_measured(run, fit.stage, need, part) for need in method.needs} | {ANSWERS: measured}

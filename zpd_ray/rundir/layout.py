@@ -13,6 +13,7 @@ stages/NN/{selected/,chosen/}          the chosen items in order of rank; their 
 stages/NN/scored/                      sort keys, while items are selected
 stages/NN/beside/METHOD/{selected/,chosen/,selection.json}   selections that are not trained on
 stages/NN/{adapter/ or model/,trainer/,canary.parquet,evaluation/}
+report.html                            the page that `zpd-ray report` writes
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ BASE = "base"
 RAY_TRAIN = "ray_train"
 METRICS = "metrics.json"
 REHEARSAL = "rehearsal.json"
+REPORT = "report.html"
 ANSWERS = "answers"  # the measure that ability stands on
 
 ADOPTED = "adopted"  # key of a train.json: where the stage's model came from, if trained elsewhere
