@@ -70,17 +70,16 @@ def test_a_log_hears_of_work_that_tells_nothing_itself(monkeypatch: pytest.Monke
     monkeypatch.setattr(progress.console, "print", lambda text, **_: said.append((time.monotonic(), text)))
     begun = time.monotonic()
     with progress.alive("starting"):
-        time.sleep(1.0)
+        time.sleep(2.0)
         progress.doing("stage 0: measure")
         time.sleep(0.5)
         with progress.progress("measuring stage 0", 40):
-            time.sleep(1.0)
-        time.sleep(1.0)
+            time.sleep(2.0)
+        time.sleep(2.0)
     ended = time.monotonic()
     at = [begun, *(moment for moment, _ in said), ended]
-    assert (
-        max(later - before for before, later in pairwise(at)) < 0.8 + 0.4
-    )  # a machine may be busy with something else
+    # Twice the time: a machine may be busy with something else. Each of the long sleeps is longer.
+    assert max(later - before for before, later in pairwise(at)) < 2 * 0.8
     texts = [text for _, text in said]
     assert texts[0].startswith("starting: ")
     assert any(text.startswith("stage 0: measure: ") for text in texts)
