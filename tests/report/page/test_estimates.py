@@ -43,7 +43,8 @@ def test_rollouts_that_always_agree_count_as_one_answer() -> None:
 def fit(theta: float, gamma: float, sigma: float) -> Fit:
     """A fit of stage 0 whose z is log NLL."""
     ability = Ability(theta, 0.01, [], gamma, sigma, 0.1, 0)
-    own = Calibration(0, "explanatory", gamma, None, sigma, None, location=0.0, scale=1.0, origin=0.0)
+    place = {"location": 0.0, "scale": 1.0, "origin": 0.0, "residual_nodes": [], "residual_weights": []}
+    own = Calibration(0, "explanatory", gamma, None, sigma, None, **place)
     return Fit(0, ability, own, 0.0, 0.0, 0, 0, 0, [])
 
 
