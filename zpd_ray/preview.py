@@ -61,6 +61,8 @@ def preview(config: Config, source: SourceConfig) -> Preview:
         tables.append(to_items(rows, file.path, source, grader))
         count += len(rows)
         shapes.update(str(recognised_as(row.value, source)) for row in rows if row.value)
+    if count == 0 and len(files) <= FILES:
+        raise ZpdError(f"{source.path} holds no rows; expected at least one")
     items, too_long = with_lengths(config, pa.concat_tables([good for good, _ in tables]))
     bad = pa.concat_tables([*(bad for _, bad in tables), too_long])
     return Preview(files, count, ", ".join(shapes), items, bad)

@@ -118,7 +118,7 @@ def binary(desk: Desk) -> None:
     desk.file("pool.jsonl", bytes(range(128, 256)) * 20 + b"\n")
 
 
-@case(FILE, "blank lines alone", ray=True)
+@case(FILE, "blank lines alone")
 def blank(desk: Desk) -> None:
     desk.file("pool.jsonl", "\n\n\n")
 

@@ -34,6 +34,8 @@ def carry_out(command: str, opened: Run, told: list[str], result: Path | None = 
     result: directory with a model that was trained elsewhere, which ``train`` takes in place of training.
     """
     config = opened.config
+    if command not in ("run", "ingest", *(step.name for step in opened.steps)):
+        raise ZpdError(f"this run has no step {command}: train.method = 'none'; expected 'lora' or 'full'")
     if result is not None:
         check_result(opened, result)
     with locked(opened.store):
@@ -60,8 +62,6 @@ def _perform(command: str, session: Session, result: Path | None) -> None:
         run(session)
         _show_summary(session.run)
         return
-    if command != "ingest" and command not in [step.name for step in session.run.steps]:
-        raise ZpdError(f"this run has no step {command}: train.method = 'none'; expected 'lora' or 'full'")
     steps.ingest_pool(session)
     if command == "ingest":
         show(ingested(session.run), draw)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray.data.context import ShuffleStrategy
 
 from zpd_ray import ray_folder
@@ -166,11 +165,13 @@ def stop(failed: bool = False) -> None:
 
 @contextmanager
 def _own_handler() -> Iterator[None]:
-    """Ray puts a handler of its own for SIGTERM, which ends the process with a C++ stack: not ours."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        signal.signal(signal.SIGTERM, handler)
+    """Ray would put a handler of its own for SIGTERM, which ends the process with a stack: not ours."""
+    before = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = before
 
 
 def _join(address: str) -> None:
