@@ -13,7 +13,7 @@ from tests.pipeline.conftest import table_of
 from tests.taken import UNREADABLE, reading
 from zpd_ray.errors import ZpdError
 from zpd_ray.report.find import Found, find_items, find_quarantined
-from zpd_ray.report.items import print_reasons
+from zpd_ray.report.items import draw_reasons, reasons
 from zpd_ray.report.why import Standing, standing
 from zpd_ray.rundir import Run
 
@@ -170,7 +170,7 @@ def test_a_kept_response_is_told(taken: Run, capsys: pytest.CaptureFixture[str])
         .slice(0, 1)
         .to_pylist()[0]
     )
-    print_reasons(taken, [kept["item_id"]], 1, None)
+    draw_reasons(reasons(taken, [kept["item_id"]], 1, None))
     assert f"a response at stage 1: {kept['completion']}" in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zpd_ray.cli.options import exit_code
+from zpd_ray.cli.options import Json, Quiet, exit_code
 
 app = typer.Typer()
 
@@ -21,6 +21,8 @@ def report(
     into: Annotated[
         str | None, typer.Option(metavar="FILE", help="without it report.html in the run directory")
     ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Write a run as one HTML page that needs no network: plots, tables, warnings and a sample of items.
 
@@ -32,7 +34,8 @@ def report(
     def work() -> None:
         from zpd_ray.report.page import write_page
         from zpd_ray.rundir.begin import recorded_run
+        from zpd_ray.terminal import show
 
-        typer.echo(write_page(recorded_run(run), into))
+        show({"report": write_page(recorded_run(run), into)}, lambda told: typer.echo(told["report"]))
 
     sys.exit(exit_code(work))

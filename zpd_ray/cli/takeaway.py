@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zpd_ray.cli.options import exit_code
+from zpd_ray.cli.options import Json, Quiet, exit_code
 from zpd_ray.export import FORMATS
 
 app = typer.Typer()
@@ -35,6 +35,8 @@ def show(
     ] = None,
     method: Method = None,
     limit: Annotated[int, typer.Option(min=1, help="items to list, from the best on")] = 20,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """List what a stage has selected, the best first.
 
@@ -42,12 +44,13 @@ def show(
     """
 
     def work() -> None:
-        from zpd_ray.report.items import print_selected
+        from zpd_ray import terminal
+        from zpd_ray.report.items import draw_selected, selected
         from zpd_ray.report.show import Filters, between
         from zpd_ray.rundir.begin import recorded_run
 
         filters = Filters(reason, group, None if p is None else between(p))
-        print_selected(recorded_run(run), stage, method, filters, limit)
+        terminal.show(selected(recorded_run(run), stage, method, filters, limit), draw_selected)
 
     sys.exit(exit_code(work))
 
@@ -61,6 +64,8 @@ def why(
     ],
     stage: Annotated[int | None, typer.Option(metavar="N", help="without it all that are measured")] = None,
     method: Method = None,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Explain items, selected or not: what was measured at each stage, and what followed from it.
 
@@ -69,11 +74,16 @@ def why(
     Example: `zpd-ray why runs/mine item-17 pool.jsonl:203`
     """
 
-    def work() -> None:
-        from zpd_ray.report.items import print_reasons
+    def work() -> int:
+        from zpd_ray import terminal
+        from zpd_ray.report.items import draw_reasons, reasons
         from zpd_ray.rundir.begin import recorded_run
 
-        print_reasons(recorded_run(run), items, stage, method)
+        told = reasons(recorded_run(run), items, stage, method)
+        terminal.show(told, draw_reasons)
+        for sentence in told.missing:
+            terminal.warn(sentence)
+        return 2 if told.missing else 0
 
     sys.exit(exit_code(work))
 
@@ -93,6 +103,8 @@ def export(
     extra: Annotated[
         bool, typer.Option("--extra", help="with the other columns of your rows, as JSON in `extra`")
     ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Write the selected items as another trainer reads them, in order of stage and rank.
 
@@ -101,16 +113,13 @@ def export(
 
     def work() -> None:
         from zpd_ray.errors import ZpdError
-        from zpd_ray.export.exporting import export_selection
+        from zpd_ray.export.exporting import draw, export_selection
         from zpd_ray.rundir.begin import recorded_run
-        from zpd_ray.terminal import results
+        from zpd_ray.terminal import show as show_result
 
         if stage != ALL and not stage.isdecimal():
             raise ZpdError(f"--stage got {stage!r}; expected the number of a stage, or {ALL}")
         number = None if stage == ALL else int(stage)
-        done = export_selection(recorded_run(run), to, into, number, method, scores, extra)
-        told = ", ".join(map(str, done.stages))
-        lines = [f"{done.items} items of stage {told} in {into}, for {to}", *filter(None, [done.hint])]
-        results.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        show_result(export_selection(recorded_run(run), to, into, number, method, scores, extra), draw)
 
     sys.exit(exit_code(work))

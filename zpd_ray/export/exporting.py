@@ -15,15 +15,25 @@ from zpd_ray.export.rows import EXTRA, PASS_RATE, SCORES, SelectedRows
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.records import load_selection
 from zpd_ray.rundir.selected import check_selected, selected_stages, selection_directory
+from zpd_ray.terminal import results
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: items, of which stages, and how to load it ("" for nothing to say)."""
+    """What was written: items, of which stages, where, as what. hint: how to load it, or ""."""
 
     items: int
     stages: tuple[int, ...]
+    into: str
+    to: str
     hint: str
+
+
+def draw(done: Exported) -> None:
+    """The same for people."""
+    told = ", ".join(map(str, done.stages))
+    lines = [f"{done.items} items of stage {told} in {done.into}, for {done.to}", *filter(None, [done.hint])]
+    results.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def export_selection(
@@ -51,7 +61,7 @@ def export_selection(
         format.write(SelectedRows(run, stages, method, rated, carried, place), directory)
     directories = (selection_directory(run, t, method) for t in stages)
     items = sum(load_selection(run.store, directory).selected for directory in directories)
-    return Exported(items, stages, format.hint.format(into=place))
+    return Exported(items, stages, into, to, format.hint.format(into=place))
 
 
 def _checked(into: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE
@@ -24,16 +25,54 @@ BRIEF = 60  # of a prompt in a list
 RIGHT = ("rank", "b", "p", "score", "stage", "NLL", "right", "threshold")  # columns of numbers
 
 
-def print_selected(run: Run, stage: int | None, method: str | None, filters: Filters, limit: int) -> None:
-    """A list of what ``method`` (None: the one trained on) has selected at a stage (None: the last)."""
+@dataclass(frozen=True)
+class Listing:
+    """Some of what a method has selected at a stage. rows: as ``show.listed`` gives them."""
+
+    run: str
+    stage: int
+    method: str
+    theta: float
+    selected: int
+    replay: int
+    limit: int
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is known of what somebody asked for: an item and how it stood, or a row in quarantine."""
+
+    asked: str
+    item: dict[str, Any] | None
+    standings: list[Standing]
+    quarantined: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Of all that was asked for. missing: sentences about what is nowhere."""
+
+    items: list[Explained]
+    missing: list[str]
+
+
+def selected(run: Run, stage: int | None, method: str | None, filters: Filters, limit: int) -> Listing:
+    """What ``method`` (None: the one trained on) has selected at a stage (None: the last)."""
     method = method or run.methods[0]
     stage = selected_stages(run, method)[-1] if stage is None else stage
     check_selected(run, stage, method)
     chosen = load_selection(run.store, selection_directory(run, stage, method))
     theta = load_fit(run.store, stage).ability.theta
+    rows = list(listed(run, stage, method, filters, limit))
+    return Listing(run.store.root, stage, method, theta, chosen.selected, chosen.replay, limit, rows)
+
+
+def draw_selected(listing: Listing) -> None:
+    """A list for people."""
     _say(
-        f"stage {stage}, {method}: {chosen.selected} items selected, {chosen.replay} of them for replay; "
-        f"theta = {theta:.2f}"
+        f"stage {listing.stage}, {listing.method}: {listing.selected} items selected, {listing.replay} of "
+        f"them for replay; theta = {listing.theta:.2f}"
     )
     rows = [
         [
@@ -46,35 +85,45 @@ def print_selected(run: Run, stage: int | None, method: str | None, filters: Fil
             row["reason"],
             _short(row["prompt"][-1]["content"], BRIEF),
         ]
-        for row in listed(run, stage, method, filters, limit)
+        for row in listing.rows
     ]
     _print_table(("rank", "item", "group", "b", "p", "score", "reason", "prompt"), rows)
     _say(
-        f"{len(rows)} shown (--limit {limit}); "
-        f"`zpd-ray why {run.store.root} ITEM` explains any item of the pool"
+        f"{len(rows)} shown (--limit {listing.limit}); "
+        f"`zpd-ray why {listing.run} ITEM` explains any item of the pool"
     )
 
 
-def print_reasons(run: Run, asked: list[str], stage: int | None, method: str | None) -> None:
+def reasons(run: Run, asked: list[str], stage: int | None, method: str | None) -> Reasons:
     """Everything known of each item. stage, method: None takes all of the run's.
 
-    Raises ZpdError, after what was found, for an item that is nowhere.
+    Raises ZpdError when nothing that was asked for is anywhere.
     """
     methods = run.methods if method is None else [method]
     for name in methods:
         selection_directory(run, 0, name)  # which knows the method
     stages = _stages(run) if stage is None else [_checked(run, stage)]
-    found, unknown = find_items(run, asked), []
+    found, explained, unknown = find_items(run, asked), [], []
     for name in asked:
         if name in found:
             standings = [standing(run, found[name], t, m) for t in stages for m in methods]
-            _print_item(item_of(run, found[name]), standings)
+            explained.append(Explained(name, item_of(run, found[name]), standings, None))
         elif row := find_quarantined(run, name):
-            _print_quarantined(name, row)
+            explained.append(Explained(name, None, [], row))
         else:
             unknown.append(missing(run, name))
-    if unknown:
+    if not explained:
         raise ZpdError("; ".join(unknown))
+    return Reasons(explained, unknown)
+
+
+def draw_reasons(told: Reasons) -> None:
+    """Item by item, for people."""
+    for each in told.items:
+        if each.item is not None:
+            _print_item(each.item, each.standings)
+        elif each.quarantined is not None:
+            _print_quarantined(each.asked, each.quarantined)
 
 
 def _stages(run: Run) -> list[int]:
