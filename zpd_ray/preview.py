@@ -27,6 +27,7 @@ from zpd_ray.readers.rows import RawRow
 from zpd_ray.readers.sources import SourceFile, expand
 
 ROWS, FILES = 500, 20  # that are looked at
+GLANCED = 3  # files, before every new run
 SHOWN = 3  # prompts that are shown
 CHARACTERS = 600  # of a prompt or a reference, in lines for people
 SHORT = 5  # words: a reference that is no more holds no solution
@@ -50,18 +51,18 @@ def first_rows(files: list[SourceFile]) -> Iterator[tuple[SourceFile, list[RawRo
         yield file, list(islice((row for batch in read(file, share) for row in batch), share))
 
 
-def preview(config: Config, source: SourceConfig) -> Preview:
-    """Raises ZpdError as a run would: for files, columns or shapes that are not there."""
+def preview(config: Config, source: SourceConfig, most: int = FILES) -> Preview:
+    """A look at ``most`` files at most. Raises ZpdError as a run would, for what is not there."""
     files, grader = expand(source.path, source.format), graders.load(config.measure.grader)
     tables, count, shapes = [], 0, Counter[str]()
-    for file, rows in first_rows(files):
+    for file, rows in first_rows(files[:most]):
         columns = dict.fromkeys(name for row in rows for name in row.value or ())
         if columns:
             check_columns(columns, source)
         tables.append(to_items(rows, file.path, source, grader))
         count += len(rows)
         shapes.update(str(recognised_as(row.value, source)) for row in rows if row.value)
-    if count == 0 and len(files) <= FILES:
+    if count == 0 and len(files) <= most:
         raise ZpdError(f"{source.path} holds no rows; expected at least one")
     items, too_long = with_lengths(config, pa.concat_tables([good for good, _ in tables]))
     bad = pa.concat_tables([*(bad for _, bad in tables), too_long])
@@ -176,7 +177,7 @@ def announce(config: Config) -> Iterator[str]:
 
     Raises ZpdError where the rows hold no solution, and the config does not say what the reference is.
     """
-    seen = preview(config, config.pool)
+    seen = preview(config, config.pool, GLANCED)
     completes = graders.load(config.measure.grader).needs_completion
     if completes and _undecided(config) and _answers_alone(seen.items):
         raise ZpdError(

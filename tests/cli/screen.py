@@ -50,6 +50,7 @@ def watch(
     begun = time.monotonic()
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
         os.chdir(cwd)
         os.execvpe(command[0], list(command), {**os.environ, "TERM": "xterm-256color", **(env or {})})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))

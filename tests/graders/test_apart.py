@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.graders.apart import Apart
 
 MODULE = """
-import os, sys, time
+import os, re, subprocess, sys, time
 from zpd_ray.graders import Verdict
 from zpd_ray.graders.base import CompletionGrader
 
@@ -28,11 +31,24 @@ def hangs(completion, answer):
     time.sleep(60 if completion == "wait" else 0)
     return True
 
+def stuck(completion, answer):
+    return bool(re.match(r"(a|aa)+$", "a" * 60 + "b"))  # for years, without a look at other threads
+
+def starts(completion, answer):
+    subprocess.Popen(["sleep", "600"])
+    os._exit(4)
+
 def leaves(completion, answer):
     os._exit(3)
 
 def fails(completion, answer):
     return 1 / 0
+
+class Sevens(CompletionGrader):
+    def accepts(self, answer, choices):
+        return None
+    def grade(self, completion, answer, choices):
+        return Verdict(7.0, parsed=True)
 
 class Halves(CompletionGrader):
     def accepts(self, answer, choices):
@@ -70,7 +86,7 @@ def test_functions_and_classes_grade_as_in_this_process(grader: Any) -> None:
             [],
             [(1.0, True)],
         ]
-    assert len(grader.beats) == 6
+    assert len(grader.beats) == 6 + 1  # and one when the process had started
     assert grader("share").verdicts([["x"]], [item(0, extra='{"share": 0.25}')]) == [[(0.25, True)]]
     assert grader("Halves").verdicts([["x", ""]], [item(0)]) == [[(0.5, True), (0.5, False)]]
 
@@ -110,3 +126,33 @@ def test_what_it_raises_is_told_as_in_this_process(grader: Any) -> None:
         grader("fails").verdicts([["x"]], [item(0)])
     with pytest.raises(ZpdError, match="nearest are"):
         grader("absent").verdicts([["x"]], [item(0)])
+
+
+def test_what_it_has_started_ends_with_it_and_does_not_hold_the_pipe_open(grader: Any) -> None:
+    started = time.monotonic()
+    with pytest.raises(ZpdError, match=r"starts ended its process \(exit code 4\)"):
+        grader("starts", patience=60.0).verdicts([["x"]], [item(0)])
+    assert time.monotonic() - started < 50
+    sleeping = [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "600"]]
+    assert not sleeping
+
+
+def test_a_share_of_seven_is_refused(grader: Any) -> None:
+    with pytest.raises(ZpdError, match=r"Sevens gave the share 7.0; expected one from 0 to 1"):
+        grader("Sevens").verdicts([["x"]], [item(0)])
+
+
+@pytest.mark.nightly
+def test_one_that_is_stuck_does_not_outlive_a_process_that_is_killed(grader: Any) -> None:
+    name = grader("stuck")._name
+    code = (
+        "import sys, threading, os\nfrom zpd_ray.graders.apart import Apart\n"
+        f"threading.Timer(4, lambda: os._exit(0)).start()\nApart({name!r}, 5.0, lambda: None)"
+        ".verdicts([['x']], [{'item_id': 'a', 'answer': '', 'choices': None, 'extra': None}])"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    deadline = time.monotonic() + 40
+    while left := [p for p in psutil.process_iter(["cmdline"]) if name in (p.info["cmdline"] or [])]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.5)

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from zpd_ray import ray_folder
 
 ENDS = (signal.SIGINT, signal.SIGTERM)
+STDERR = 2
 _ending = threading.Lock()  # held from a signal on, until the process has ended
 
 
@@ -56,12 +57,25 @@ def _end(number: signal.Signals) -> None:
     word = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
     from zpd_ray.terminal import clear
 
-    _kill_children()
-    clear()
-    sys.stdout.flush()
-    print(f"zpd-ray: {word}; run the same command again to resume", file=sys.stderr, flush=True)
-    ray_folder.remove_after_the_end()
-    os._exit(128 + number)
+    try:
+        clear()
+        sys.stdout.flush()
+        told = _only_ours()
+        _kill_children()
+        os.write(told, f"zpd-ray: {word}; run the same command again to resume\n".encode())
+        ray_folder.remove_after_the_end()
+    finally:  # a terminal or a pipe that is gone does not keep it
+        os._exit(128 + number)
+
+
+def _only_ours() -> int:
+    """A descriptor of stderr for our sentence; what others write there from here on is lost.
+
+    Ray's core, in C++, tells of its processes that are gone, in the moment in which they are.
+    """
+    ours = os.dup(STDERR)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
+    return ours
 
 
 def _kill_children() -> None:

@@ -12,6 +12,8 @@ from zpd_ray.errors import ZpdError
 INDEX = "model.safetensors.index.json"
 LENGTH_BYTES = 8  # of the header's length, at the start of a file
 HEAD = "lm_head"
+WEIGHTS = ("weight", "qweight", "weight_packed")  # the latter of GPTQ, AWQ and compressed tensors
+EMBEDDINGS = ("embed", "wte", "wpe", "word_embeddings")
 
 
 def check_weights(directory: Path) -> None:
@@ -66,13 +68,13 @@ def check_targets(leaves: Collection[str], targets: Iterable[str]) -> None:
         )
 
 
-def matrices(directory: Path, vocabulary: int) -> set[str]:
-    """Last parts of the names of a model's weight matrices, without those that have a row per token."""
+def matrices(directory: Path) -> set[str]:
+    """Last parts of the names of a model's weight matrices, quantised ones too, without its embeddings."""
     found = {HEAD}  # which may share the embedding's weights
     for file in directory.glob("*.safetensors"):
         for name, tensor in header(file).items():
             *_, leaf, kind = ["", *name.split(".")]
-            if kind == "weight" and len(tensor["shape"]) == 2 and tensor["shape"][0] != vocabulary:
+            if kind in WEIGHTS and len(tensor["shape"]) == 2 and not leaf.startswith(EMBEDDINGS):
                 found.add(leaf)
     return found
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from zpd_ray.errors import ZpdError
@@ -56,8 +58,9 @@ class Apart:
 
     def _running(self) -> _Child:
         if self._child is None:
-            self._child = _Child(self._name)
+            self._child = _Child(self._name, self._patience)
             self._answer(self._child, {"item_id": None}, "")
+            self._beat()  # its import may have taken long
         return self._child
 
     def _answer(self, child: _Child, item: dict[str, Any], text: str) -> dict[str, Any]:
@@ -88,13 +91,18 @@ class Apart:
 class _Child:
     """The process, and the pipes to and from it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience: float) -> None:
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        command = [sys.executable, "-m", MODULE, str(theirs_in), str(theirs_out), name]
+        pipes = (str(theirs_in), str(theirs_out))
+        command = [sys.executable, "-P", "-m", MODULE, *pipes, name, str(patience)]
         paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         self._process = subprocess.Popen(
-            command, pass_fds=(theirs_in, theirs_out), env=os.environ | paths, stdin=subprocess.DEVNULL
+            command,
+            pass_fds=(theirs_in, theirs_out),
+            env=os.environ | paths,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a group of its own, with what the grader starts
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -113,10 +121,11 @@ class _Child:
 
     def receive(self, patience: float) -> dict[str, Any] | None:
         """The next line; {"ended": how} where there is none; None after ``patience`` seconds."""
-        deadline = time.monotonic() + patience
+        deadline, poll = time.monotonic() + patience, select.poll()  # select ends at descriptor 1023
+        poll.register(self._in, select.POLLIN)
         while b"\n" not in self._read:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._in], [], [], left)[0]:
+            if left <= 0 or not poll.poll(1000 * left):
                 return None
             chunk = os.read(self._in, 1 << 16)
             if not chunk:
@@ -127,15 +136,20 @@ class _Child:
 
     def end(self) -> None:
         """Whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
+        _kill_group(self._process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """The grader, and what it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _kill(process: subprocess.Popen[bytes], out: BinaryIO, fd: int) -> None:
-    process.kill()
+    _kill_group(process)
     out.close()
     os.close(fd)
-    process.wait()
 
 
 def _told(item: dict[str, Any]) -> dict[str, Any]:

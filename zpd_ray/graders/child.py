@@ -1,25 +1,26 @@
-"""The other end of ``graders.apart``: ``python -m zpd_ray.graders.child READ WRITE NAME``."""
+"""The other end of ``graders.apart``: ``python -m zpd_ray.graders.child READ WRITE NAME PATIENCE``."""
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import math
 import os
 import sys
-import threading
-import time
 from typing import Any, TextIO
 
 from zpd_ray import graders
 from zpd_ray.errors import ZpdError
 from zpd_ray.graders.apart import READY
-from zpd_ray.graders.base import grade_item
+from zpd_ray.graders.base import Grader, grade_item
 
-LOOK_SECONDS = 1.0
+MORE_SECONDS = 10.0  # beyond the patience of the process that asks, in which it has ended this one
 
 
-def main(read: int, write: int, name: str) -> None:
+def main(read: int, write: int, name: str, patience: float) -> None:
     """Grade what comes, line by line, until the other end closes."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    for fd in (read, write):
+        os.set_inheritable(fd, False)  # what a grader starts would hold the pipes open
     with os.fdopen(read, encoding="utf-8") as asked, os.fdopen(write, "w", encoding="utf-8") as answers:
         try:
             grader = graders.load(name)
@@ -27,10 +28,27 @@ def main(read: int, write: int, name: str) -> None:
             for line in asked:
                 message = json.loads(line)
                 for completion in message["completions"]:
-                    verdict = grade_item(grader, completion, message["item"])
-                    _say(answers, {"verdict": [float(verdict.right), bool(verdict.parsed)]})
+                    # Also where the grader never lets another thread of Python run, and nobody asks any more.
+                    faulthandler.dump_traceback_later(patience + MORE_SECONDS, exit=True)
+                    _say(answers, {"verdict": _verdict(name, grader, completion, message["item"])})
+                faulthandler.cancel_dump_traceback_later()
         except ZpdError as error:
             _say(answers, {"error": str(error)})
+
+
+def _verdict(name: str, grader: Grader, completion: str, item: dict[str, Any]) -> list[float]:
+    try:
+        right, parsed = grade_item(grader, completion, item)
+    except ZpdError:
+        raise
+    except Exception as error:
+        raise ZpdError(
+            f"the grader {name} raised {type(error).__name__}: {error}, on the completion "
+            f"{completion[:200]!r} of item {item['item_id']!r}"
+        ) from error
+    if not (math.isfinite(right) and 0 <= right <= 1):
+        raise ZpdError(f"the grader {name} gave the share {right!r}; expected one from 0 to 1")
+    return [float(right), bool(parsed)]
 
 
 def _say(answers: TextIO, message: dict[str, Any]) -> None:
@@ -38,12 +56,5 @@ def _say(answers: TextIO, message: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _end_with(parent: int) -> None:
-    """A grader that hangs must not outlive the process that asked."""
-    while os.getppid() == parent:
-        time.sleep(LOOK_SECONDS)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))

@@ -20,11 +20,11 @@ class Measure:
     """
 
     columns: ClassVar[pa.Schema]
+    beats = 0  # signs of life
 
     def __init__(self, config: Config) -> None:
         """The run's config; nothing is loaded yet."""
         self.config = config
-        self.beats = 0
 
     def beat(self) -> None:
         """A sign of life, for a measure that computes for long without asking the engine."""

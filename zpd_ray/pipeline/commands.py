@@ -34,7 +34,7 @@ def carry_out(command: str, opened: Run, told: list[str], result: Path | None = 
     result: directory with a model that was trained elsewhere, which ``train`` takes in place of training.
     """
     config = opened.config
-    if command not in ("run", "ingest", *(step.name for step in opened.steps)):
+    if result is None and command not in ("run", "ingest", *(step.name for step in opened.steps)):
         raise ZpdError(f"this run has no step {command}: train.method = 'none'; expected 'lora' or 'full'")
     if result is not None:
         check_result(opened, result)

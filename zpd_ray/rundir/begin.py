@@ -130,7 +130,7 @@ def _check_model(run: Run) -> None:
     if directory.is_dir():
         check_weights(directory)
         if config.train.method == "lora" and config.train.function is None:
-            check_targets(matrices(directory, vocabulary), config.train.lora.targets)
+            check_targets(matrices(directory), config.train.lora.targets)
     _check_other_models(run)
 
 

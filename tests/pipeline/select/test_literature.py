@@ -27,6 +27,7 @@ def top(scores: np.ndarray, ids: list[str], n: int) -> list[str]:
     return [ids[i] for i in order[:n]]
 
 
+@pytest.mark.nightly  # tests/selection/test_literature.py: the same scores, without a loop
 def test_a_loop_by_ifd_with_two_others_beside(local_ray: None, tmp_path: Path) -> None:
     model = tiny.build_model(tmp_path / "model", layers=1)
     reference = tiny.build_model(tmp_path / "reference", layers=1, heads=1, seed=1)

@@ -136,6 +136,7 @@ def steps_taken(store: Store, stage: int) -> set[float]:
     return {float(value) for name, value in state.items() if name.startswith("step.")}
 
 
+@pytest.mark.nightly  # trains a whole stage more
 def test_a_built_in_stage_after_it_starts_with_fresh_moments_and_the_table_tells(next_stage: Adopted) -> None:
     done = next_stage.run("run")
     assert "note: stage 0 was trained elsewhere, so the optimiser's moments start afresh" in done.stderr

@@ -23,6 +23,7 @@ IN_HAND = 2  # parts that a scorer has at a time: one is computed, the next is t
 CONTROL = "control"  # the concurrency group of what is asked of a scorer while it measures
 PLACE_SECONDS = 600.0  # an autoscaler may be fetching machines
 ANSWER_SECONDS = 10.0
+GLANCE_SECONDS = 2.0  # for the progress bar
 
 
 class Scorers:
@@ -60,22 +61,22 @@ class Scorers:
                 return True
         return False
 
-    def ask(self, method: str, which: Iterable[int]) -> dict[int, Any]:
+    def ask(self, method: str, which: Iterable[int], seconds: float = ANSWER_SECONDS) -> dict[int, Any]:
         """What each of these scorers answers to a method without arguments; one that is away is left out."""
         asked = {
             getattr(self.actors[index], method).options(concurrency_group=CONTROL).remote(): index
             for index in which
         }
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
         answers = {}
         for reference in ready:
-            with suppress(RayActorError):
+            with suppress(RayError):  # it is away, or could not say: that ends nothing
                 answers[asked[reference]] = ray.get(reference)
         return answers
 
     def items_done(self) -> int:
         """Items that all scorers have scored or completed since they were started; those away not counted."""
-        pulses = self.ask("pulse", range(len(self.actors)))
+        pulses = self.ask("pulse", range(len(self.actors)), GLANCE_SECONDS)
         return sum(pulse.items for pulse in pulses.values() if pulse is not None)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
 
-from zpd_ray.pipeline.measure.scorers import Scorers
+from zpd_ray.pipeline.measure.scorers import GLANCE_SECONDS, Scorers
 from zpd_ray.terminal import Advance
 
 ASK_SECONDS = 2.0
@@ -41,12 +41,14 @@ class Ticks:
                     ):  # a scorer that is away is waited for, longer than the bar is there
                         self._show(min(done, self._total))
 
-        Thread(target=ask, daemon=True).start()
+        thread = Thread(target=ask, daemon=True)
+        thread.start()
         try:
             yield
         finally:
             with self._lock:
                 ended.set()
+            thread.join(2 * GLANCE_SECONDS)  # it must not ask a Ray that has ended
 
     def _show(self, items: int) -> None:
         if items > self._shown:

@@ -12,6 +12,7 @@ from zpd_ray.engines.base import Pulse
 from zpd_ray.pipeline.measure.scorers import Scorers
 
 LOOK_SECONDS = 5.0
+MORE_SECONDS = 10.0
 LOOKS_PER_SECOND = 100.0  # that one process asks for, whatever the number of scorers
 
 
@@ -51,9 +52,10 @@ class Watch:
             if loading or moved or index not in self._last:
                 self._last[index] = (pulse or before, now)
                 return
-        if now - since > patience:
-            ray.kill(self._scorers.actors[index], no_restart=False)
-            near = f" near item {before.at!r}" if before is not None and before.at else ""
-            raise HungError(
-                f"the engine did nothing for measure.patience = {patience:g} s{near} and was ended"
-            )
+            # A grader that hangs is named by the scorer itself, which has the same patience: let it.
+            if now - since <= patience + max(MORE_SECONDS, 2 * self._every):
+                return
+            del self._last[index]  # another thread that waits for it begins anew, and kills nobody
+        ray.kill(self._scorers.actors[index], no_restart=False)
+        near = f" near item {before.at!r}" if before is not None and before.at else ""
+        raise HungError(f"the engine did nothing for measure.patience = {patience:g} s{near} and was ended")

@@ -114,7 +114,9 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
         ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
         started, progress = time.perf_counter(), StageProgress(0, 1)
         train_step(learner, progress, micro_batches(ids.prompt_ids, ids.response_ids, items.num_rows))
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:  # of a GPU, of Python, of torch's allocator on the CPU
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
         return {"failure": str(error).partition("\n")[0]}
     if not np.isfinite(progress.counters["nll"]):
         raise ZpdError(
