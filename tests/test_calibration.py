@@ -147,6 +147,21 @@ def test_two_humps_are_seen_and_what_is_between_them_is_not_selected(k: int, opt
     assert star[top].mean() > star[nearest].mean() + 0.01
 
 
+def test_what_the_nll_alone_lets_expect_follows_the_shape_of_the_residual() -> None:
+    """Two humps: a normal residual of the same spread is off by .04 a logit and a half from the middle."""
+    rng, n, k = np.random.default_rng(4), 20_000, 4
+    z = rng.normal(size=n)
+    b, none = 1.2 * z + rng.choice([-2.0, 2.0], n), np.zeros(n)
+    fit = fit_stage(statistics(np.exp(z), rng.binomial(k, expit(-b)), k), CONFIG, 0, None)
+    true = 0.5 * (expit(-1.2 * z - 2.0) + expit(-1.2 * z + 2.0))
+    normal = replace(fit.calibration, residual_nodes=[], residual_weights=[])
+    by_shape, by_normal = (
+        np.abs(own.expected(fit.ability.theta, np.exp(z), none) - true) for own in (fit.calibration, normal)
+    )
+    assert by_shape.max() < 0.025
+    assert by_shape.mean() < 0.5 * by_normal.mean()
+
+
 def test_a_normal_residual_is_ranked_as_the_normal_model_ranks_it() -> None:
     world, k = World(n=20_000, noise=0.5), 8
     s, nll, none = world.answers(0, k), world.nll(0).astype(float), np.zeros(20_000)

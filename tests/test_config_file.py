@@ -220,7 +220,8 @@ def test_a_section_that_comes_or_goes_is_a_difference(run_toml: Path) -> None:
 
 
 def test_resources_and_place_are_no_difference(run_toml: Path) -> None:
-    assert differences(load(run_toml), load(run_toml, "cluster.actors=9", "output=elsewhere")) == []
+    changes = ("cluster.actors=9", "output=elsewhere", "measure.patience=9", "train.rehearse=false")
+    assert differences(load(run_toml), load(run_toml, *changes)) == []
 
 
 @pytest.mark.parametrize(

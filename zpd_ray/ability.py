@@ -21,7 +21,7 @@ from zpd_ray import irt
 from zpd_ray.config import AbilityConfig
 from zpd_ray.difficulty import Scale, bin_of, guess_floor, log_nll_of_bin, standardise
 from zpd_ray.irt.stages.concurrent import StagesFit, fit_stages
-from zpd_ray.matching import probability
+from zpd_ray.matching import expected_probability
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -33,8 +33,6 @@ SIGMA_LOG_SD = 1.0
 # Items whose history is followed, drawn with their part of the pool: theta is then known to 0.02 logits, more
 # than the model is true to, and what the actor holds stays bounded whatever the pool and the stages.
 HISTORY_ITEMS = 50_000
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _shares(
     asked = freq * k
     if asked.sum() == 0:
         return None, None
-    p = sum(w * probability(theta, b + sigma * node, guess) for node, w in zip(_NODES, _WEIGHTS, strict=True))
+    p = expected_probability(theta, b, sigma, guess)
     return float(freq @ s / asked.sum()), float(asked @ p / asked.sum())
 
 

@@ -33,7 +33,7 @@ from zpd_ray.difficulty import (
 from zpd_ray.errors import ZpdError
 from zpd_ray.irt.pool.residual import STEP, Residual, fit_residual
 from zpd_ray.judging import Aim, Judged, judge_mixture, judge_normal
-from zpd_ray.matching import probability, zpd_score
+from zpd_ray.matching import expected_probability, probability, probability_over, zpd_score
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -127,6 +127,17 @@ class Calibration:
         residual = Residual(np.array(self.residual_nodes), np.array(self.residual_weights))
         return judge_mixture(theta, prior_mean, residual, successes, rollouts, guess, aim)
 
+    def expected(self, theta: float, nll: Floats, guess: Floats) -> Floats:
+        """P(right) by the NLL alone, before a response of the item is seen: all arrays of shape (n,).
+
+        The residual is integrated out (feedback: there is none).
+        """
+        prior_mean = self.gamma * (self.z(nll) - self.origin) + self.shift
+        if not self.residual_nodes:
+            return expected_probability(theta, prior_mean, self.sigma, guess)
+        nodes, weights = np.array(self.residual_nodes), np.array(self.residual_weights)
+        return probability_over(theta, prior_mean, nodes, weights, guess)
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -160,6 +171,15 @@ class Fit:
         """Posterior mean and sd of b (``judge``)."""
         judged = self.judge(nll, successes, rollouts, guess)
         return judged.b, judged.b_sd
+
+    @property
+    def told_flags(self) -> list[str]:
+        """Flags that a reader must know of: those of ability, and of this stage's calibration.
+
+        What one stage by itself does not show of sigma, the stages together may: only these are told of it.
+        """
+        own = [flag for flag in self.flags if flag != "sigma_not_identified"]
+        return list(dict.fromkeys([*self.ability.flags, *own]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, no NaN."""

@@ -39,7 +39,7 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _paths_are_there(self) -> SourceConfig:
-        if not self.paths or not all(path.strip() for path in self.paths):
+        if not self.paths or not all(self.paths):  # "" would be the directory of the config
             raise ValueError(f"path = {self.path!r} names no place; give a file, glob, directory or URI")
         return self
 

@@ -28,6 +28,7 @@ FREE = (
     "pool.allow_damaged",
     "evaluation.allow_damaged",
     "measure.patience",
+    "train.rehearse",
     "measure.max_unparsed_share",
     "ability.allow_extreme",
     "pool.max_bad_share",

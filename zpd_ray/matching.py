@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
+from zpd_ray.irt.quadrature import HERMITE_NODES, HERMITE_WEIGHTS
+
 Floats = NDArray[np.float64]
 Criterion = Literal["p(1-p)", "information"]
 
@@ -16,14 +18,27 @@ MAX_SCORE = 0.25  # p(1-p) at p = 1/2, the largest score any item can have
 # around one half.
 ZONE_LOGITS = float(logit(0.9))
 CHUNK = 8192  # items: their numbers stay in the processor's cache from node to node
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 def probability(theta: float, b: ArrayLike, guess: ArrayLike = 0.0) -> Floats:
     """P(right) = c + (1 - c) sigmoid(theta - b): Rasch (1960), with Birnbaum's (1968) floor c = ``guess``."""
     c = np.asarray(guess, dtype=np.float64)
     return c + (1.0 - c) * expit(theta - np.asarray(b, dtype=np.float64))
+
+
+def expected_probability(theta: float, b: Floats, b_sd: float, guess: ArrayLike) -> Floats:
+    """``probability`` expected over N(b, b_sd^2), by 21-point Gauss-Hermite quadrature; b, guess: (n,)."""
+    return probability_over(theta, b, b_sd * HERMITE_NODES, HERMITE_WEIGHTS, guess)
+
+
+def probability_over(
+    theta: float, b: Floats, nodes: Floats, weights: Floats, guess: ArrayLike = 0.0
+) -> Floats:
+    """The same over any distribution: of b + node with its weight. nodes, weights: (n_nodes,); (n,)."""
+    total = np.zeros(np.shape(b))
+    for node, weight in zip(nodes, weights, strict=True):
+        total += weight * probability(theta, b + node, guess)
+    return total
 
 
 def zone_of(target_p: float) -> tuple[float, float]:
@@ -77,7 +92,7 @@ def zpd_score_over(
 def _expected(logits: Floats, sd: Floats, c: Floats, criterion: Criterion) -> Floats:
     """The criterion at a logit of N(logits, sd^2)."""
     total = np.zeros(logits.shape)
-    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+    for node, weight in zip(HERMITE_NODES, HERMITE_WEIGHTS, strict=True):
         total += weight * _value(logits - sd * node, c, criterion)
     return total
 

@@ -14,6 +14,7 @@ from tests import tiny
 from tests.pipeline.conftest import table_of
 from tests.taken import lines_of
 from tests.taken import row as source_row
+from tests.trl_labels import learned
 from zpd_ray.export.exporting import export_selection
 from zpd_ray.rundir import Run
 
@@ -56,25 +57,11 @@ def pass_rates(run: Run, stage: int) -> dict[str, float]:
 def test_trl_trains_on_the_answers_and_on_nothing_else(
     taken: Run, loaded: Callable[..., datasets.Dataset], tmp_path: Path
 ) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
-
     model = tiny.build_model(tmp_path / "model", layers=1, chat=True)
     rows = loaded("trl", stage=0, scores=True, extra=True)
-    trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(model),
-        args=SFTConfig(output_dir=str(tmp_path / "out"), report_to="none", use_cpu=True, bf16=False),
-        train_dataset=rows,
-        processing_class=AutoTokenizer.from_pretrained(model),
-    )
-    learned = []
-    for batch in trainer.get_train_dataloader():
-        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
-            told = trainer.processing_class.decode(ids[labels != -100])
-            learned.append(told.replace("<|end|>", "").replace("<eos>", "").strip())
     wanted = [source_row(int(row["item_id"][1:]))["response"] for row in ranked(taken, 0)]
     assert len(wanted) == 60
-    assert sorted(learned) == sorted(wanted)
+    assert learned(model, rows, tmp_path / "out") == sorted(wanted)
 
 
 def test_grpo_has_prompts_and_what_rewards_take(

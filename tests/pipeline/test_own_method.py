@@ -47,6 +47,8 @@ def test_it_goes_through_the_loop_beside_another(plain_run: tuple[Config, Store]
     assert list(beside.values()) == list(files_of(plain, "stages/00/selected").values())
     own, other = (load_selection(store, f"stages/00{name}") for name in ("", "/beside/zpd"))
     assert own.selected == other.selected == 150
+    assert (own.left_out, other.left_out) == (len(ratio) - len(eligible), 0)
+    assert f"{own.left_out} items have no score by {OWN}, and could not be selected" in own.warnings
     assert own.mean_b != other.mean_b
     assert set(plain.read_json("stages/00/measured.json")) == {"answers"}
 

@@ -108,7 +108,8 @@ class _Child:
         os.close(theirs_out)
         self._out: BinaryIO = os.fdopen(ours_out, "wb", buffering=0)
         self._in, self._read = ours_in, b""
-        weakref.finalize(self, _kill, self._process, self._out, self._in)
+        # Once: when the process has been waited for, its number may be another group's.
+        self.end = weakref.finalize(self, _kill, self._process, self._out, self._in)
 
     def send(self, message: dict[str, Any]) -> None:
         """One line; a child that has gone is found out by ``receive``."""
@@ -134,20 +135,12 @@ class _Child:
         line, _, self._read = self._read.partition(b"\n")
         return dict(json.loads(line))
 
-    def end(self) -> None:
-        """Whatever it is doing."""
-        _kill_group(self._process)
 
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """The grader, and what it has started."""
+def _kill(process: subprocess.Popen[bytes], out: BinaryIO, fd: int) -> None:
+    """Ends the grader, whatever it is doing, and what it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _kill(process: subprocess.Popen[bytes], out: BinaryIO, fd: int) -> None:
-    _kill_group(process)
     out.close()
     os.close(fd)
 

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from zpd_ray import graders
@@ -23,17 +25,26 @@ def main(read: int, write: int, name: str, patience: float) -> None:
         os.set_inheritable(fd, False)  # what a grader starts would hold the pipes open
     with os.fdopen(read, encoding="utf-8") as asked, os.fdopen(write, "w", encoding="utf-8") as answers:
         try:
-            grader = graders.load(name)
+            with _bounded(patience):
+                grader = graders.load(name)
             _say(answers, READY)
             for line in asked:
                 message = json.loads(line)
                 for completion in message["completions"]:
-                    # Also where the grader never lets another thread of Python run, and nobody asks any more.
-                    faulthandler.dump_traceback_later(patience + MORE_SECONDS, exit=True)
-                    _say(answers, {"verdict": _verdict(name, grader, completion, message["item"])})
-                faulthandler.cancel_dump_traceback_later()
+                    with _bounded(patience):
+                        verdict = _verdict(name, grader, completion, message["item"])
+                    _say(answers, {"verdict": verdict})
         except ZpdError as error:
             _say(answers, {"error": str(error)})
+
+
+@contextmanager
+def _bounded(patience: float) -> Iterator[None]:
+    """Ends this process where a block hangs: also one that lets no other thread of Python run, and where
+    nobody is left who would end it."""
+    faulthandler.dump_traceback_later(patience + MORE_SECONDS, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _verdict(name: str, grader: Grader, completion: str, item: dict[str, Any]) -> list[float]:

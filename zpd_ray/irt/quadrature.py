@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+# Gauss-Hermite, for an expectation over N(0, 1): sum of HERMITE_WEIGHTS * f(HERMITE_NODES).
+HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
+HERMITE_WEIGHTS = HERMITE_WEIGHTS / HERMITE_WEIGHTS.sum()
 STEP_PER_SD = 0.85
 MAX_POLYNOMIALS = 24  # few are needed but where a floor makes posteriors of two humps
 SAFE_EXPONENT = 300.0  # sums of exponentials of it stay far from overflow

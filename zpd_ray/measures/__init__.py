@@ -25,6 +25,7 @@ MEASURES = Registry(
         "reference": "zpd_ray.measures.reference:Reference",
     },
 )
+UNPARSED_TOLD = 0.2  # share of responses without an answer from which a reader is told
 COUNTED = {"tokens": "n_tokens", "responses": "rollouts", "right": "successes", "unparsed": "unparsed"}
 
 

@@ -30,6 +30,7 @@ class Answers(Measure):
         super().__init__(config)
         name = config.measure.grader
         self._grader = graders.load(name)
+        self.passes = 2 if self._grader.needs_completion else 1
         self._apart = Apart(name, config.measure.patience, self.beat) if ":" in name else None
 
     def measure(self, engine: Engine, items: pa.Table, stage: int) -> pa.Table:

@@ -20,6 +20,7 @@ class Measure:
     """
 
     columns: ClassVar[pa.Schema]
+    passes = 1  # how often the engine computes each item, for the progress bar
     beats = 0  # signs of life
 
     def __init__(self, config: Config) -> None:

@@ -11,6 +11,7 @@ from zpd_ray.measures.base import Measure, named_model, nll_of, without_prompt
 class Proxy(Measure):
     """Asks the model that ``select.proxy`` names, in its own tokens and with its own chat template."""
 
+    passes = 2
     columns = pa.schema(
         [("nll_proxy", pa.float32()), ("nll_proxy_alone", pa.float32()), ("error", pa.string())]
     )

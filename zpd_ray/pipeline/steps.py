@@ -45,9 +45,7 @@ def fit(session: Session, stage: int) -> Details:
     ability, last = fit.ability, fit.ability.stages[-1]
     gain = f", {last.gain:+.2f} +- {last.gain_se:.2f} since stage 0" if len(ability.stages) > 1 else ""
     say(f"stage {stage}: theta = {ability.theta:.2f} +- {ability.se:.2f} logits{gain}")
-    # What one stage by itself does not show of sigma, the stages together may: only these are told of it.
-    own = [flag for flag in fit.flags if flag != "sigma_not_identified"]
-    for flag in dict.fromkeys([*ability.flags, *own]):
+    for flag in fit.told_flags:
         if flag.startswith("sigma_"):
             say(f"  note: {FLAGS.get(flag, flag)}")
         else:  # theta is not to be trusted

@@ -92,9 +92,9 @@ def _commit(dataset: str, revision: str | None) -> str:
 
     where = f"the dataset {dataset}" + (f" at {revision}" if revision else "")
     todo = (
-        "; expected a dataset of the hub that can be reached from here: check its name, the network, and for "
+        "; expected a dataset of the hub that can be reached from here: check its name, the network, and "
+        "for one that needs it the token (HF_TOKEN); or give the path of a local copy"
     )
-    todo += "one that needs it the token (HF_TOKEN); or give the path of a local copy"
     with _told(f"cannot open {where}", ZpdError, todo):
         return str(HfApi().dataset_info(dataset, revision=revision, timeout=30).sha)
 

@@ -16,6 +16,7 @@ from zpd_ray.rundir.judging import judge, mastered, read_measured, selection_ord
 from zpd_ray.rundir.layout import ANSWERS, FIT, POOL, SELECT, StageFiles
 from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.selected import selection_directory
+from zpd_ray.selection import looks_for_zone
 
 SAME = 1e-9  # share of itself by which a score may differ from another and still count as equal (sort keys)
 
@@ -129,7 +130,7 @@ def _left_out_because(
         return f"{method} gives it no score (NaN)"
     if threshold is None:
         return f"score {score:.3g}; the whole budget went to replay"
-    where = f"p = {judged['p']:.2f}, {_side(run, judged['p'])}; " if method == "zpd" else ""
+    where = f"p = {judged['p']:.2f}, {_side(run, judged['p'])}; " if looks_for_zone(method) else ""
     if abs(score - threshold) <= SAME * abs(threshold):
         return f"{where}score {score:.3g} is the threshold, and a seeded hash of the ids decided among equals"
     return f"{where}score {score:.3g}, threshold {threshold:.3g}"

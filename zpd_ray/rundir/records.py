@@ -17,7 +17,7 @@ class Selection:
 
     zone and replay: items by reason; outside_zone: items of the zone's share whose p is far from the zone;
     tokens: response tokens; mean_b, mean_p: over the zone; groups: items by group; budget, unit: what was to
-    be spent; warnings: sentences.
+    be spent; warnings: sentences; left_out: items that were measured and that the method gave no score.
     """
 
     selected: int
@@ -31,14 +31,16 @@ class Selection:
     budget: int
     unit: str
     warnings: list[str]
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
 class Metrics:
     """How a model did on the evaluation set (metrics.json); all None where the run has none.
 
-    accuracy: right answers / items measured, overall and by group; failed: items that could not be measured;
-    nll: mean over items, nats per token; unparsed: responses without an answer.
+    accuracy: mean credit of the items measured, overall and by group (the share that is right, where no
+    grader gives shares); right: how many of them are, shares drawn as right or wrong; failed: items that
+    could not be measured; nll: mean over items, nats per token; unparsed: responses without an answer.
     """
 
     items: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zpd_ray.registry import Registry
 from zpd_ray.selection.base import Candidates, FunctionMethod, Method
 
-__all__ = ["METHODS", "Candidates", "Method", "load"]
+__all__ = ["METHODS", "Candidates", "Method", "load", "looks_for_zone"]
 
 METHODS = Registry(
     "selection method",
@@ -26,6 +26,11 @@ METHODS = Registry(
     },
     ("needs", "score"),
 )
+
+
+def looks_for_zone(name: str) -> bool:
+    """Whether a method looks for the zone (``Method``)."""
+    return bool(getattr(load(name), "zone", False))
 
 
 def load(name: str) -> Method:

@@ -49,7 +49,8 @@ class Candidates:
 class Method(Protocol):
     """A score per item, the larger the sooner selected.
 
-    One with an attribute ``static`` that is true is shown, at every stage, what stage 0 measured and fitted.
+    One with an attribute ``static`` that is true is shown, at every stage, what stage 0 measured and fitted;
+    one with ``zone`` that is true looks for the zone: what it takes from outside is the nearest there was.
     """
 
     @property

@@ -16,6 +16,7 @@ class Zpd:
     """Looks at ability and difficulty, which follow from ``answers``."""
 
     needs = ()
+    zone = True
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """Expected p(1-p), or Fisher information (``select.criterion``), over the posterior of b."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ZpdStatic(Zpd):
     """theta, difficulties and scores of stage 0; later stages go on in its order of rank."""
 
-    static = True
+    static, zone = True, False  # the zone of now is not what it looks for
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """As ``zpd``; NaN where stage 0 could not measure the item (which it has counted)."""

@@ -10,11 +10,9 @@ from scipy.special import chdtrc, ndtr, ndtri  # scipy.stats takes a second to i
 
 from zpd_ray.irt import checks
 from zpd_ray.irt.models import probability
+from zpd_ray.irt.quadrature import HERMITE_NODES, HERMITE_WEIGHTS
 
 Array = NDArray[np.float64]
-
-HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
-HERMITE_WEIGHTS = HERMITE_WEIGHTS / HERMITE_WEIGHTS.sum()
 
 
 @dataclass(frozen=True)

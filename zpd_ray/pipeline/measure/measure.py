@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from zpd_ray import graders, measures
+from zpd_ray import measures
 from zpd_ray.config import MeasureConfig
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
@@ -22,8 +22,6 @@ from zpd_ray.rundir.layout import ANSWERS, MANIFEST, MEASURE, POOL, StageFiles, 
 from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import progress, warn
-
-UNPARSED_TOLD = 0.2  # share of responses without an answer from which the run says so
 
 
 def measure_pool(session: Session, stage: int) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def measure(
         for row in _score(session, Request(name, how, model, items, into), pending, ticks):
             add(row)
             _check(counts, total, how, examples)
-    if counts["unparsed"] > UNPARSED_TOLD * max(1, counts["responses"]):
+    if counts["unparsed"] > measures.UNPARSED_TOLD * max(1, counts["responses"]):
         told = _no_answer(counts["unparsed"], counts["responses"], examples)
         warn(f"measuring {in_words(into)}: {told}")
     return {key: counts[key] for key in sorted(counts)}
@@ -84,8 +82,8 @@ def _score(session: Session, request: Request, pending: list[str], ticks: Ticks)
         return
     pool = session.scorers(request.model)
     last: dict[int, float] = {}
-    generates = request.measure == ANSWERS and graders.load(request.how.grader).needs_completion
-    with ticks.watching(pool, passes=2 if generates else 1):
+    config = session.run.config.model_copy(update={"measure": request.how})
+    with ticks.watching(pool, measures.load(request.measure, config).passes):
         for row in dispatch(pool, pending, request):
             last[row["scorer"]] = time.time()
             yield row

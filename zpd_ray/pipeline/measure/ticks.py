@@ -28,7 +28,7 @@ class Ticks:
 
     @contextmanager
     def watching(self, pool: Scorers, passes: int) -> Iterator[None]:
-        """Ask the scorers now and then. passes: how often they compute an item: its reference, its prompt."""
+        """Ask the scorers now and then. passes: how often they compute an item (``Measure``)."""
         ended, earlier = Event(), self._finished
 
         def ask() -> None:
@@ -36,9 +36,8 @@ class Ticks:
             while not ended.wait(ASK_SECONDS):
                 done = earlier + (pool.items_done() - before) // passes
                 with self._lock:
-                    if (
-                        not ended.is_set()
-                    ):  # a scorer that is away is waited for, longer than the bar is there
+                    # A scorer that is away is waited for, maybe for longer than the bar is there.
+                    if not ended.is_set():
                         self._show(min(done, self._total))
 
         thread = Thread(target=ask, daemon=True)

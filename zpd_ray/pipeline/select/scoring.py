@@ -14,6 +14,7 @@ from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.judging import judge, mastered, read_measured, selection_order
 from zpd_ray.rundir.layout import ANSWERS
+from zpd_ray.selection import looks_for_zone
 from zpd_ray.selection.keys import Keys, shuffled, sort_key
 from zpd_ray.selection.top import NOTHING, Threshold
 
@@ -85,8 +86,18 @@ class Scoring:
         """What the fit and the method said of some rows of a part: float64 columns ``JUDGED``."""
         return self._kept(part, "judged").take(rows)
 
+    def left_out(self, part: str) -> int:
+        """How many items of a part were measured and got no score."""
+        return int(pc.sum(self._kept(part, "keys")["left_out"]).as_py() or 0)
+
+    @property
+    def looks_for_zone(self) -> bool:
+        """Whether the method does."""
+        return looks_for_zone(self.method)
+
     def _kept(self, part: str, what: str) -> pa.Table:
-        """A part's ``keys`` (by reason, null where the item may not be chosen for it) or ``judged``.
+        """A part's ``keys`` (by reason, null where the item may not be chosen for it; and what is left out)
+        or ``judged``.
 
         The part is scored when nobody has yet.
         """
@@ -113,6 +124,7 @@ class Scoring:
         if not self.run.config.select.allow_trained:
             away |= self.run.trained_before(self.fit.stage, part, len(ids))
         columns = {"zone": pa.array(sort_key(score, order), mask=away)}
+        columns["left_out"] = pa.array(np.isnan(score) & ~failed)
         if self.replayed:
             again = shuffled(ids, self.run.config.seed, self.fit.stage, "replay")
             columns["replay"] = pa.array(again, mask=~mastered(self.run, measured, judged))

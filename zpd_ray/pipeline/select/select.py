@@ -31,6 +31,7 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.judging import JUDGED
 from zpd_ray.rundir.layout import POOL, StageFiles
 from zpd_ray.rundir.records import Selection, save_selection
+from zpd_ray.selection import looks_for_zone
 from zpd_ray.selection.budget import Amount, replay_share, resolve_budget
 from zpd_ray.selection.keys import Keys
 from zpd_ray.selection.top import (
@@ -78,10 +79,19 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     warn = partial(_warnings, run, method, amount, zone.top, replay.top)
     after_zone = Starts(replay.starts.keys, replay.starts.rows + zone.top.rows)
     sums = _write(scoring, zone.top.threshold, Files(zone.starts, after_zone))
-    selection = summarise(sums, amount.value, amount.unit, warn)
+    selection = summarise(sums, amount.value, amount.unit, _left_out(scoring), warn)
     run.store.remove(scoring.scratch)
     save_selection(run.store, directory, selection)
     return selection
+
+
+def _left_out(scoring: Scoring) -> int:
+    """Items that were measured and got no score (NaN): by the method's own rule they may not be selected."""
+
+    def of_parts(names: list[str]) -> dict[str, int]:
+        return {"items": sum(scoring.left_out(name) for name in names)}
+
+    return sum(row["items"] for row in parts.sums(scoring.run.store.names(POOL), of_parts))
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,7 @@ def _with_scores(
 ) -> pa.Table:
     items, judged = items.take(ranked.rows), scoring.judged(name, ranked.rows)
     told = (
-        reasons(scoring.method, judged["p"].to_numpy(), scoring.run.config.select.target_p)
+        reasons(scoring.looks_for_zone, judged["p"].to_numpy(), scoring.run.config.select.target_p)
         if reason == "zone"
         else [reason] * items.num_rows
     )
@@ -224,8 +234,10 @@ def _warnings(
         found.append(
             f"replay: {replay.weight} of {asked} {amount.unit} were mastered; the zone took the rest"
         )
+    if selection.left_out:
+        found.append(f"{selection.left_out} items have no score by {method}, and could not be selected")
     low, high = zone_of(run.config.select.target_p)
-    if method == "zpd" and selection.outside_zone:
+    if looks_for_zone(method) and selection.outside_zone:
         found.append(
             f"the zone is small: {selection.outside_zone} of {selection.zone} items have p below "
             f"{low:.2g} or above {high:.2g}, the nearest there were"

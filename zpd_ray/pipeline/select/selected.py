@@ -47,11 +47,11 @@ class Files:
         return file + (len(self.zone.keys) if reason == "replay" else 0)
 
 
-def reasons(method: str, p: NDArray[np.float64], target_p: float) -> NDArray[np.str_]:
+def reasons(looks_for_zone: bool, p: NDArray[np.float64], target_p: float) -> NDArray[np.str_]:
     """Why each item of the zone's share of the budget was taken, by its p: (n,)."""
     low, high = zone_of(target_p)
     inside = (p >= low) & (p <= high)
-    return np.where(inside, "zone", "nearest" if method == "zpd" else "score")
+    return np.where(inside, "zone", "nearest" if looks_for_zone else "score")
 
 
 def write_selected(store: Store, directory: str, files: Files, reference: bool, rows: pa.Table) -> pa.Table:
@@ -81,7 +81,11 @@ def _sums(rows: pa.Table) -> dict[str, Any]:
 
 
 def summarise(
-    files: Iterable[dict[str, Any]], budget: int, unit: str, warn: Callable[[Selection], list[str]]
+    files: Iterable[dict[str, Any]],
+    budget: int,
+    unit: str,
+    left_out: int,
+    warn: Callable[[Selection], list[str]],
 ) -> Selection:
     """What was selected from where, from the files' sums in order of rank; ``warn`` is asked for warnings."""
     counts: Counter[str] = Counter()
@@ -105,5 +109,6 @@ def summarise(
         budget=budget,
         unit=unit,
         warnings=[],
+        left_out=left_out,
     )
     return replace(told, warnings=warn(told))

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from zpd_ray.calibration import Fit
 from zpd_ray.irt.flags import FLAGS
+from zpd_ray.measures import UNPARSED_TOLD
 from zpd_ray.report.page.tally import Tally
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import EVALUATE, POOL, SELECT, StageFiles
 from zpd_ray.rundir.records import load_events, load_metrics, load_selection
-
-MANY_UNPARSED = 0.2  # share of responses, from which a run says so as well
 
 
 def warnings(run: Run, tallies: list[Tally]) -> list[str]:
@@ -45,7 +44,7 @@ def _of_measuring(tally: Tally) -> Iterator[str]:
     if tally.failed:
         yield f"{tally.failed} items could not be measured"
     share = tally.unparsed / max(1, tally.responses)
-    if share > MANY_UNPARSED:
+    if share > UNPARSED_TOLD:
         what = "most" if share > 0.5 else "many"
         yield (
             f"the grader found no answer in {what} responses ({tally.unparsed} of {tally.responses}, "
@@ -54,9 +53,7 @@ def _of_measuring(tally: Tally) -> Iterator[str]:
 
 
 def _of_the_fit(fit: Fit) -> Iterator[str]:
-    # What one stage by itself does not show of sigma, the stages together may: only these are told of it.
-    own = [flag for flag in fit.flags if flag != "sigma_not_identified"]
-    for flag in dict.fromkeys([*fit.ability.flags, *own]):
+    for flag in fit.told_flags:
         yield FLAGS.get(flag, flag)
     if fit.n_right in (0, fit.n_responses):
         yield f"all responses are {'wrong' if fit.n_right == 0 else 'right'}: nothing shows where the zone is"
@@ -82,5 +79,5 @@ def _of_evaluating(run: Run, stage: int) -> Iterator[str]:
             f"accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} items: a lower "
             "train.learning_rate, or more select.replay, may keep what was known"
         )
-    if now.items and (now.unparsed or 0) > MANY_UNPARSED * now.items:
+    if now.items and (now.unparsed or 0) > UNPARSED_TOLD * now.items:
         yield f"the grader found no answer in {now.unparsed} of {now.items} responses of the evaluation set"

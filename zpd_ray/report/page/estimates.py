@@ -10,14 +10,13 @@ from scipy.special import xlog1py, xlogy
 from zpd_ray import irt
 from zpd_ray.calibration import Fit
 from zpd_ray.difficulty import guess_floor, log_nll_of_bin
+from zpd_ray.irt.quadrature import HERMITE_NODES, HERMITE_WEIGHTS
 from zpd_ray.matching import probability
 from zpd_ray.report.page.judging import Floats
 
 Z = 1.96  # of a normal, for 95 %
 GROUP_SD = 2.0  # logits, prior sd of a group's own theta: finite where all is right, or all wrong
 THETAS = np.linspace(-8.0, 8.0, 81)  # logits from the common theta at which a group's likelihood is taken
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
@@ -98,9 +97,9 @@ def _logliks(answers: irt.Counts, b: Floats, sigma: float, theta: float) -> Floa
     s, k = answers["successes"], answers["trials"]
     found = np.empty((len(b), len(THETAS)))
     for column, away in enumerate(THETAS):
-        p = np.stack([probability(theta + away, b + sigma * node, guess) for node in _NODES])
+        p = np.stack([probability(theta + away, b + sigma * node, guess) for node in HERMITE_NODES])
         likelihood = np.exp(xlogy(s, p) + xlog1py(k - s, -p))
-        found[:, column] = answers.freq * np.log(np.maximum(_WEIGHTS @ likelihood, 1e-300))
+        found[:, column] = answers.freq * np.log(np.maximum(HERMITE_WEIGHTS @ likelihood, 1e-300))
     return found
 
 

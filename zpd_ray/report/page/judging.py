@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from zpd_ray.calibration import Fit
 from zpd_ray.difficulty import guess_floor
 from zpd_ray.hashing import item_keys
-from zpd_ray.matching import probability
 from zpd_ray.rundir import Run, judging
 from zpd_ray.rundir.judging import read_measured, selection_order
 from zpd_ray.rundir.layout import ANSWERS, POOL
@@ -25,9 +24,6 @@ from zpd_ray.selection.keys import Keys
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -76,17 +72,9 @@ def judge(run: Run, fit: Fit, part: str) -> Judged:
         b=b,
         b_sd=b_sd,
         p=p,
-        expected=_expected(fit, nll, guess),
+        expected=fit.calibration.expected(fit.ability.theta, nll, guess),
         score=score if known else None,
     )
-
-
-def _expected(fit: Fit, nll: Floats, guess: Floats) -> Floats:
-    """P(right) by the NLL alone, the spread of b around it integrated out: (n,)."""
-    none = np.zeros(len(nll), dtype=np.int64)
-    b, sd = fit.difficulty(nll, none, none, guess)
-    nodes = zip(_NODES, _WEIGHTS, strict=True)
-    return np.asarray(sum(w * probability(fit.ability.theta, b + sd * node, guess) for node, w in nodes))
 
 
 def _options(run: Run, part: str, n: int) -> Integers:
