@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
@@ -24,6 +25,7 @@ from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import say
 
 GIB = 2**30
+NO_MEMORY = ("out of memory", "allocate memory", "enough memory")  # of a GPU, and of torch on the CPU
 
 
 def is_due(run: Run) -> bool:
@@ -44,10 +46,7 @@ def rehearse(run: Run) -> dict[str, Any]:
     config, cluster = run.config, run.config.cluster
     say("trying one training step")
     items = longest_items(run.store, config.train.micro_batch_size)
-    longest = max(
-        p + r
-        for p, r in zip(items["prompt_tokens"].to_pylist(), items["response_tokens"].to_pylist(), strict=True)
-    )
+    longest = int(pc.max(pc.add(items["prompt_tokens"], items["response_tokens"])).as_py())
     # max_calls: the process ends, and its memory is free.
     remote = ray.remote(max_calls=1, max_retries=0)(_step).options(
         num_cpus=cluster.cpus_per_train_worker,
@@ -114,8 +113,8 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
         ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
         started, progress = time.perf_counter(), StageProgress(0, 1)
         train_step(learner, progress, micro_batches(ids.prompt_ids, ids.response_ids, items.num_rows))
-    except (RuntimeError, MemoryError) as error:  # of a GPU, of Python, of torch's allocator on the CPU
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         return {"failure": str(error).partition("\n")[0]}
     if not np.isfinite(progress.counters["nll"]):
