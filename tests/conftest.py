@@ -41,6 +41,11 @@ GROUPS = {
 }
 
 
+# Groups that take longest begin first: pytest-xdist goes by the number of tests, and one worker would be left
+# alone with them at the end.
+LONGEST = ("quickstart", "vllm", "train", "ingest", "simulated", "jobs")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Whole groups go to whichever worker is free.
@@ -53,6 +58,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             place = next((place for place in GROUPS if nodeid.startswith(place)), None)
             return GROUPS[place] if place else nodeid.partition("::")[0]
+
+        def _assign_work_unit(self, node: Any) -> None:
+            first = next((group for group in LONGEST if group in self.workqueue), None)
+            if first is not None:
+                self.workqueue.move_to_end(first, last=False)
+            super()._assign_work_unit(node)
 
     return ByGroup(config, log)
 

@@ -53,7 +53,7 @@ class Watch:
                 self._last[index] = (pulse or before, now)
                 return
             # A grader that hangs is named by the scorer itself, which has the same patience: let it.
-            if now - since <= patience + max(MORE_SECONDS, 2 * self._every):
+            if now - since <= patience + max(min(MORE_SECONDS, patience), 2 * self._every):
                 return
             del self._last[index]  # another thread that waits for it begins anew, and kills nobody
         ray.kill(self._scorers.actors[index], no_restart=False)
