@@ -69,6 +69,12 @@ def test_what_a_mapped_column_replaces_is_kept() -> None:
     assert kept == {"prompt": "2 + 2?", "reward_model": row["reward_model"]}
 
 
+def test_a_mapping_changes_nothing_for_rows_without_one() -> None:
+    turns = [{"role": "user", "content": "2?"}, {"role": "assistant", "content": "4"}]
+    assert extra({"chat": turns, "messages": "none"}, columns={"messages": "chat"}) == {"messages": "none"}
+    assert extra({"messages": turns, "own": 1}) == {"own": 1}
+
+
 def test_what_json_cannot_hold_is_told() -> None:
     from datetime import date
     from decimal import Decimal

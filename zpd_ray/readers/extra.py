@@ -19,10 +19,10 @@ from zpd_ray.readers.columns import (
 
 # Columns that a shape reads; of a pair of columns, those that it finds.
 _READ = {
-    "messages": {"messages", "response"},
-    "sharegpt": {"conversations"},
-    "alpaca": {"instruction", "input", "output"},
-    "question_answer": {"question", "answer"},
+    "messages": frozenset(("messages", "response")),
+    "sharegpt": frozenset(("conversations",)),
+    "alpaca": frozenset(("instruction", "input", "output")),
+    "question_answer": frozenset(("question", "answer")),
 }
 _PROMPTS, _RESPONSES = {"messages", "conversations", *PROMPTS}, {*RESPONSES, SOLUTION}
 
@@ -42,9 +42,9 @@ def left_over(row: dict, view: dict, shape: str, source: SourceConfig) -> str | 
     return _as_json(rest) if rest else None
 
 
-def _taken(row: dict, view: dict, shape: str, source: SourceConfig) -> set[str]:
+def _taken(row: dict, view: dict, shape: str, source: SourceConfig) -> frozenset[str]:
     mapped = source.columns
-    read = _READ.get(shape) or {name for name in pair_of(view) if name}
+    read = _READ.get(shape) or frozenset(name for name in pair_of(view) if name)
     if shape in ("alpaca", "question_answer", "prompt_response"):
         read |= {name for name in (*CONTEXTS, *SYSTEMS) if isinstance(view.get(name), str)}
     if "prompt" in mapped or "messages" in mapped:
