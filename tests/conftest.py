@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,6 +68,36 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             super()._assign_work_unit(node)
 
     return ByGroup(config, log)
+
+
+FREE_SECONDS = 90.0  # within which the CPUs of what a test module has ended are free again
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_held() -> Iterator[None]:
+    """What a module leaves running in Ray fails that module, and not one that waits for its CPUs."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return
+    deadline = time.monotonic() + FREE_SECONDS
+    while (held := _held(ray)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not held, f"{held} CPUs are held by {_holders(ray)}"
+
+
+def _held(ray: Any) -> float:
+    return float(ray.cluster_resources().get("CPU", 0.0) - ray.available_resources().get("CPU", 0.0))
+
+
+def _holders(ray: Any) -> list[str]:
+    """Actors and placement groups that have not ended."""
+    from ray._private.state import actors
+    from ray.util import placement_group_table
+
+    alive = [f"{a['ActorClassName']} {a['State']}" for a in actors().values() if a["State"] != "DEAD"]
+    groups = [str(group) for group in placement_group_table().values() if group["state"] != "REMOVED"]
+    return alive + groups
 
 
 @pytest.fixture(scope="session")
