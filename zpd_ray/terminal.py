@@ -29,6 +29,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from zpd_ray.at_work import at_work
 from zpd_ray.plain import to_json
 
 LOG_WIDTH = 120  # columns where the output is no terminal
@@ -203,6 +204,17 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Advance]:
     """``with progress("measuring", 6000) as advance: advance(500)``. Bars of two threads share the screen."""
+    with at_work.work(what, total) as count, _shown(what, total) as draw:
+
+        def advance(n: int) -> None:
+            count(n)
+            draw(n)
+
+        yield advance
+
+
+@contextmanager
+def _shown(what: str, total: int | None) -> Iterator[Advance]:
     if _state.quiet:
         yield lambda n: None
         return

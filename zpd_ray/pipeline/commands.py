@@ -12,6 +12,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.opening import open_run
 from zpd_ray.pipeline import steps
 from zpd_ray.pipeline.cluster.failures import user_error
+from zpd_ray.pipeline.cluster.metrics import Metrics
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.run import run, take
 from zpd_ray.pipeline.train.adopt import check_open, check_result
@@ -20,6 +21,7 @@ from zpd_ray.report.step import draw, ingested, taken
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import locked
 from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, METRICS, TRAIN
+from zpd_ray.rundir.progress import Recorder
 from zpd_ray.terminal import doing, say, show
 
 
@@ -49,12 +51,13 @@ def carry_out(command: str, opened: Run, told: list[str], result: Path | None = 
             say(line)
         if not ray.is_initialized() and config.cluster.address == "local":
             say("starting Ray")
-        try:
-            with Session(opened) as session:
-                _perform(command, session, result)
-                doing("ending")
-        except (RayError, ZpdError) as error:
-            raise user_error(error) or error from None
+        with Recorder(opened.store, command) as recorder:
+            try:
+                with Session(opened) as session, recorder.heard_by(Metrics(opened.store).tell):
+                    _perform(command, session, result)
+                    doing("ending")
+            except (RayError, ZpdError) as error:
+                raise user_error(error) or error from None
 
 
 def _perform(command: str, session: Session, result: Path | None) -> None:
