@@ -115,9 +115,7 @@ class Recorder:
             if self._hear is not None:
                 self._hear()
         except Exception as problem:
-            self._warn_once(
-                f"Ray's metrics do not show how far this run is: {type(problem).__name__}: {problem}"
-            )
+            self._warn_once("Ray's metrics do", f"{type(problem).__name__}: {problem}")
 
     def _write(self) -> None:
         """A record that cannot be written is no reason to end a run."""
@@ -125,12 +123,12 @@ class Recorder:
         try:
             self._store.write_json(PROGRESS, asdict(self._progress))
         except ZpdError as problem:
-            self._warn_once(f"`zpd-ray watch` does not see how far this run is: {problem}")
+            self._warn_once("`zpd-ray watch` does", str(problem))
 
-    def _warn_once(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
-            warn(text)
+    def _warn_once(self, who: str, problem: str) -> None:
+        if who not in self._warned:
+            self._warned.add(who)
+            warn(f"{who} not show how far this run is: {problem}")
 
 
 def ending(failure: BaseException | None) -> tuple[int, str | None]:

@@ -81,7 +81,7 @@ class Look:
         # Looked at twice: it may begin or end in between.
         state = state_of(progress, held_before or held, self._begun(), behind, at, every)
         doing = progress.doing if progress is not None and state == RUNNING else []
-        left = _left(behind, doing, at) if behind is not None else TimeLeft(None, None)
+        left = _left(behind, doing, at) if behind is not None else TimeLeft({}, None, None)
         stages = behind.stages if behind is not None else []
         return Live(
             run=self.store.root,
@@ -89,7 +89,7 @@ class Look:
             told=_sentence(state, progress, held, at),
             exit_code=_code(state, progress),
             last_sign=None if progress is None else max(0.0, at - progress.at),
-            doing=[_activity(each, behind, at) for each in doing],
+            doing=[_activity(each, behind, left, at) for each in doing],
             stage_left=left.stage,
             run_left=left.run,
             count=None if behind is None else behind.plan.stages,
@@ -174,8 +174,10 @@ def _step_left(doing: Doing, behind: History | None) -> float | None:
     return work_left(doing.done, doing.total, doing.rate, max(0, pieces - 1 - doing.ended))
 
 
-def _activity(doing: Doing, behind: History | None, at: float) -> Activity:
+def _activity(doing: Doing, behind: History | None, left: TimeLeft, at: float) -> Activity:
     rate, tokens = doing.rate, None
+    # None for a step of no stage; a guess of nothing is none that a reader should see.
+    usual = left.steps.get((doing.step, doing.stage)) or None if doing.stage is not None else None
     if behind is not None and rate is not None:
         rate *= behind.workers if doing.step == TRAIN.name else 1
         tokens = behind.tokens.get((doing.step, doing.stage))
@@ -188,5 +190,5 @@ def _activity(doing: Doing, behind: History | None, at: float) -> Activity:
         rate=rate,
         tokens_per_second=None if tokens is None or rate is None else rate * tokens,
         seconds=max(0.0, at - doing.began),
-        left=_step_left(doing, behind),
+        left=_step_left(doing, behind) if usual is None else usual,
     )

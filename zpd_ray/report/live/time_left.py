@@ -33,8 +33,12 @@ class InHand:
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """Seconds for the rest of the first stage that is not finished, and of the run; None: not known yet."""
+    """Seconds for the rest of steps under way, of the first stage that is not finished, and of the run.
 
+    None: not known yet.
+    """
+
+    steps: dict[Key, Seconds | None]
     stage: Seconds | None
     run: Seconds | None
 
@@ -89,11 +93,12 @@ def time_left(
     rests = [{step: left(step, stage) for step in plan.steps} for stage in range(plan.stages)]
     is_open = [any((step, stage) not in finished for step in plan.steps) for stage in range(plan.stages)]
     stage = _sum(rests[is_open.index(True)].values()) if any(is_open) else 0.0
+    here = {key: left(*key) for key in now}
     known = [{step: s for step, s in rest.items() if s is not None} for rest in rests]
     if any(len(rest) < len(plan.steps) for rest in known):
-        return TimeLeft(stage, None)
+        return TimeLeft(here, stage, None)
     run = sum(sum(rest.values()) for rest in known) if plan.trains is None else _side_by_side(known, plan)
-    return TimeLeft(stage, run)
+    return TimeLeft(here, stage, run)
 
 
 def _side_by_side(rests: list[dict[str, Seconds]], plan: Plan) -> Seconds:

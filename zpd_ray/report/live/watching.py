@@ -83,7 +83,7 @@ def _in_lines(lives: Iterator[Live]) -> Live:
     """A line where a step has begun or ended, and every minute."""
     before, said = None, 0.0
     for live in lives:
-        steps = (live.state, [(each.step, each.stage) for each in live.doing], live.stages)
+        steps = (live.state, [(each.step, each.stage) for each in live.doing])
         if steps != before or time.monotonic() - said >= LINE_SECONDS:
             results.print(line(live), highlight=False, soft_wrap=True)
             said = time.monotonic()
