@@ -63,9 +63,44 @@ def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) ->
     assert rates[185:] == [pytest.approx(10.0)] * len(rates[185:])
 
 
-@pytest.mark.parametrize("seen", [[(1.0, 5)], [(1.0, 5), (3.0, 5)], [(1.0, 5), (1.0, 9)]])
-def test_no_rate_where_nothing_tells_it(seen: list[tuple[float, int]]) -> None:
-    assert rate(seen) is None
+def test_what_an_earlier_attempt_has_done_is_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "time", lambda: clock[0])
+    at = AtWork()
+    at.count_from_here()  # of nothing
+    with at.step("measure", 0), at.work("measuring", 1000) as advance:
+        clock[0] = 2.0
+        assert at.now()[0].rate is None
+        advance(900)
+        at.count_from_here()
+        clock[0] = 4.0
+        assert at.now()[0].rate is None
+        advance(20)
+        clock[0] = 6.0
+        [doing] = at.now()
+    assert (doing.done, doing.rate) == (920, 5.0)
+
+
+def test_work_that_comes_in_large_pieces_has_a_rate_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of 400 items every 200 s, looked at every 2 s."""
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "time", lambda: clock[0])
+    at = AtWork()
+    with at.step("measure", 0), at.work("measuring", 10**6) as advance:
+        rates = []
+        for second in range(2, 1002, 2):
+            clock[0] = float(second)
+            if second % 200 == 0:
+                advance(400)
+            rates.append(at.now()[0].rate)
+    assert rates[:99] == [None] * 99
+    assert all(each is not None and 1.0 <= each <= 8.0 for each in rates[99:])
+    assert rates[-10] == pytest.approx(400 * 4 / 982)
+
+
+@pytest.mark.parametrize("last", [(3.0, 5), (1.0, 9)])
+def test_no_rate_where_nothing_tells_it(last: tuple[float, int]) -> None:
+    assert rate((1.0, 5), last) is None
 
 
 def test_what_a_bar_shows_is_told_also_where_nothing_is_shown() -> None:

@@ -18,12 +18,16 @@ RATE_SECONDS = 60.0  # over which a rate is taken: the time that an engine takes
 
 @dataclass
 class Work:
-    """A piece of work that is counted. total: None where it is not known before."""
+    """A piece of work that is counted. total: None where it is not known before.
+
+    first: when it began, and how much of it an earlier attempt had done; seen: when how much was done.
+    """
 
     what: str
     total: int | None
+    first: tuple[float, int]
     done: int = 0
-    seen: deque[tuple[float, int]] = field(default_factory=deque)  # when how much was done
+    seen: deque[tuple[float, int]] = field(default_factory=deque)
 
 
 @dataclass
@@ -81,7 +85,7 @@ class AtWork:
     def work(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """A piece of work of this thread's step; yields what is to be called with how much more is done."""
         step: StepAtWork | None = getattr(self._mine, "step", None)
-        work = Work(what, total)
+        work = Work(what, total, (time.time(), 0))
         if step is not None:
             with self._lock:
                 step.work = work
@@ -92,12 +96,20 @@ class AtWork:
                 with self._lock:
                     step.work, step.ended = None, step.ended + 1
 
+    def count_from_here(self) -> None:
+        """What is done so far of this thread's piece of work was done by an earlier attempt."""
+        step: StepAtWork | None = getattr(self._mine, "step", None)
+        with self._lock:
+            if step is not None and step.work is not None:
+                step.work.first = (time.time(), step.work.done)
+                step.work.seen.clear()
+
     def _advance(self, work: Work, more: int) -> None:
         with self._lock:
             work.done += more
 
     def now(self) -> list[Doing]:
-        """All steps under way. The rates are those since it was asked before, up to a minute."""
+        """All steps under way. To be asked every few seconds: rates are over what was seen in a minute."""
         with self._lock:
             return [_doing(step, time.time()) for step in self._steps]
 
@@ -106,16 +118,23 @@ def _doing(step: StepAtWork, now: float) -> Doing:
     if step.work is None:
         return Doing(step.step, step.stage, step.began, ended=step.ended)
     work = step.work
+    if not work.seen:
+        work.seen.append(work.first)
     work.seen.append((now, work.done))
     while len(work.seen) > 2 and now - work.seen[1][0] >= RATE_SECONDS:  # one that is older stays
         work.seen.popleft()
-    told = (work.what, work.done, work.total, rate(list(work.seen)))
+    told = (
+        work.what,
+        work.done,
+        work.total,
+        rate(work.seen[0], work.seen[-1]) or rate(work.first, work.seen[-1]),
+    )
     return Doing(step.step, step.stage, step.began, *told, ended=step.ended)
 
 
-def rate(seen: list[tuple[float, int]]) -> float | None:
-    """Per second, from the first to the last (seconds, done); None where nothing was done in between."""
-    (begin, before), (end, after) = seen[0], seen[-1]
+def rate(first: tuple[float, int], last: tuple[float, int]) -> float | None:
+    """Per second, between two (seconds, done); None where nothing was done in between."""
+    (begin, before), (end, after) = first, last
     return (after - before) / (end - begin) if after > before and end > begin else None
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from threading import Event, Lock, RLock, Thread
 from typing import TextIO, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -59,6 +59,7 @@ class _State:
     since: float = field(default_factory=time.monotonic)
     said: float = field(default_factory=time.monotonic)  # when the log has had its last line
     logs: int = 0  # pieces of work that tell a log how far they are
+    note: str = ""  # a line below bars and spinner
     spinner: Progress | None = None
     bars: Progress | None = None
     tasks: list[TaskID] = field(default_factory=list)  # whose bars are shown
@@ -145,6 +146,11 @@ def doing(what: str) -> None:
         _set_doing(what)
 
 
+def note(text: str) -> None:
+    """What stands below that which moves from now on, until a bar ends."""
+    _state.note = text
+
+
 def clear() -> None:
     """Take from the screen what moves: for a process that ends in the midst of its work."""
     with _state.drawing:
@@ -179,7 +185,7 @@ def _spin() -> None:
         _state.spinner = None
     if _state.what and not _state.tasks and not _state.quiet and _moves():
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        spinner = Progress(*columns, console=console, transient=True, refresh_per_second=SPINS)
+        spinner = _Moving(*columns, console=console, transient=True, refresh_per_second=SPINS)
         spinner.add_task(_state.what, total=None)
         spinner.start()
         _state.spinner = spinner
@@ -193,6 +199,15 @@ def _spinner_off() -> Iterator[None]:
         yield
     finally:
         _set_doing(what)
+
+
+class _Moving(Progress):
+    """Bars or a spinner, and the note."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if _state.note:
+            yield Text(_state.note, style="dim", overflow="ellipsis", no_wrap=True)
 
 
 class _Rate(ProgressColumn):
@@ -231,7 +246,7 @@ def _shown(what: str, total: int | None) -> Iterator[Advance]:
 
 def _begin(what: str, total: int | None) -> tuple[Progress, TaskID]:
     with _state.drawing:
-        bar = _state.bars or Progress(*_columns(), console=console)
+        bar = _state.bars or _Moving(*_columns(), console=console)
         task = bar.add_task(what, total=total)
         _state.tasks.append(task)
         if _state.bars is None:
@@ -246,6 +261,7 @@ def _end(task: TaskID) -> None:
     with _state.drawing:
         _state.tasks.remove(task)
         if not _state.tasks and _state.bars is not None:
+            _state.note = ""  # it is of a moment, and does not stay
             _state.bars.stop()
             _state.bars = None
             _spin()

@@ -115,7 +115,7 @@ class Recorder:
             if self._hear is not None:
                 self._hear()
         except Exception as problem:
-            self._warn_once("Ray's metrics do", f"{type(problem).__name__}: {problem}")
+            self._warn_once("Ray's metrics and the screen do", f"{type(problem).__name__}: {problem}")
 
     def _write(self) -> None:
         """A record that cannot be written is no reason to end a run."""

@@ -66,7 +66,8 @@ def test_ray_exports_them_for_as_long_as_the_run_tells_them(local_ray: None, tmp
     live: Live = Look(store.root).now()
     expected = {(f"ray_{name}", stage): value for name, stage, value in values(live)}
     assert ("ray_zpd_ray_theta", "0") in expected
-    with Recorder(store, "run") as recorder, recorder.heard_by(Metrics(store).tell):
+    look, metrics = Look(store.root), Metrics()
+    with Recorder(store, "run") as recorder, recorder.heard_by(lambda: metrics.tell(look.now())):
         deadline = time.monotonic() + SECONDS
         while (seen := exported(live.run)).keys() < expected.keys():
             assert time.monotonic() < deadline, seen

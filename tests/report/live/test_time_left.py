@@ -120,5 +120,5 @@ def test_stages_that_overlap_take_the_longer_of_both_sides(took: dict[str, float
 
 def test_in_words() -> None:
     said = [about(x) for x in (None, 0.0, 0.4, 7.6, 99.0, 720.0, 5_400.0, 9_000.0, 400_000.0)]
-    assert said[:5] == ["unknown yet", "done", "about 1 s", "about 8 s", "about 99 s"]
+    assert said[:5] == ["unknown yet", "any moment", "any moment", "about 8 s", "about 99 s"]
     assert said[5:] == ["about 12 min", "about 90 min", "about 2 h", "about 5 days"]

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 from ray.util.metrics import Gauge
 
-from zpd_ray.report.live import Live, Look
-from zpd_ray.rundir.store import Store
+from zpd_ray.report.live import Live
 
 TAGS = ("run", "stage")
 BASE = "base"  # in place of a stage: the model before training
@@ -33,16 +32,14 @@ Told = tuple[str, str, float]  # a gauge, the stage or "", its value
 
 
 class Metrics:
-    """Gauges of one run in this process, which has joined a Ray."""
+    """Gauges of this process, which has joined a Ray."""
 
-    def __init__(self, store: Store) -> None:
-        """store: of the run directory."""
-        self._look = Look(store.uri)
+    def __init__(self) -> None:
+        """None is set yet."""
         self._gauges = {name: Gauge(name, what, tag_keys=TAGS) for name, what in GAUGES.items()}
 
-    def tell(self) -> None:
-        """Set all gauges to what the run is now."""
-        live = self._look.now()
+    def tell(self, live: Live) -> None:
+        """Set all gauges to what a run is now."""
         for name, stage, value in values(live):
             self._gauges[name].set(value, tags={"run": live.run, "stage": stage})
 

@@ -38,8 +38,23 @@ def line(live: Live) -> str:
     told = told or [f"{live.state}: {live.told}"]
     if live.state == RUNNING:
         told.append(f"left: {_lefts(live)}")
-    band = next((f"theta {_band(stage)}" for stage in reversed(live.stages) if stage.band), None)
-    return "; ".join([*told, *([band] if band else [])])
+    return "; ".join([*told, *_theta(live)])
+
+
+def below(live: Live) -> str:
+    """What the command that is at work shows below its bars."""
+    tokens = [
+        f"{_per_second(each.tokens_per_second)[:-2]} tokens/s"
+        for each in live.doing
+        if each.tokens_per_second
+    ]
+    left = "" if live.count is None else f"left: {_lefts(live)}"
+    return "; ".join(filter(None, [left, *tokens, *_theta(live)]))
+
+
+def _theta(live: Live) -> list[str]:
+    """Of the last stage that has one."""
+    return [f"theta {_band(stage)}" for stage in live.stages if stage.band][-1:]
 
 
 def _lefts(live: Live) -> str:

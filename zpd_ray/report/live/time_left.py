@@ -123,7 +123,7 @@ def about(seconds: Seconds | None) -> str:
     if seconds is None:
         return "unknown yet"
     if seconds < 1:
-        return "done" if seconds == 0 else "about 1 s"
+        return "any moment"
     for limit, unit, length in ((100, "s", 1), (6_000, "min", 60), (48 * 3_600, "h", 3_600)):
         if seconds < limit:
             return f"about {seconds / length:.0f} {unit}"
