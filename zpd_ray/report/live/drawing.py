@@ -48,7 +48,7 @@ def below(live: Live) -> str:
         for each in live.doing
         if each.tokens_per_second
     ]
-    left = "" if live.count is None else f"left: {_lefts(live)}"
+    left = "" if live.stage_left is None and live.run_left is None else f"left: {_lefts(live)}"
     return "; ".join(filter(None, [left, *tokens, *_theta(live)]))
 
 
