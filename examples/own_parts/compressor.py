@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,8 @@ def nats(prompt: str, text: str) -> float:
 class Compressor:
     """Multiple choice by the option that costs least."""
 
-    reads_text = False  # no tokenizer: words count as tokens
-    has_weights = False  # nothing to train
+    reads_text: ClassVar[bool] = False  # no tokenizer: words count as tokens
+    has_weights: ClassVar[bool] = False  # nothing to train
 
     @staticmethod
     def check(config: Config) -> None:
