@@ -56,7 +56,7 @@ NO_RAY = (
     "selection",
     "report",
     "report.items",
-    "report.live",
+    "report.live.watching",
     "export",
     "export.exporting",
 )
