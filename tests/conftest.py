@@ -38,6 +38,7 @@ GROUPS = {
     "tests/pipeline/test_own_method": "simulated",
     "tests/report": "simulated",
     "tests/export": "simulated",
+    "tests/docs/test_commands": "simulated",
     "tests/pipeline": "quickstart",
     "tests/chaos": "quickstart",
 }
