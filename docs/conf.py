@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the extensions in generate
 project = "zpd-ray"
 author = "the authors of zpd-ray"
 extensions = ["myst_parser", "generate.mathml", "generate"]
-exclude_patterns = ["generate"]
+exclude_patterns = ["generate", "style"]
 nitpicky = True
 
 # GitHub shows ```math as a formula, too.
@@ -18,7 +18,11 @@ myst_enable_extensions = ["deflist"]
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 4
 
+smartquotes = False  # --set would become a dash, and quotes could not be copied
+
 html_theme = "furo"
+html_static_path = ["style"]
+html_css_files = ["site.css"]
 html_title = "zpd-ray"
 html_copy_source = False
 html_show_sourcelink = False

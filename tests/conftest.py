@@ -39,6 +39,7 @@ GROUPS = {
     "tests/report": "simulated",
     "tests/export": "simulated",
     "tests/docs/test_commands": "simulated",
+    "tests/docs/test_exported": "simulated",
     "tests/pipeline": "quickstart",
     "tests/chaos": "quickstart",
 }

@@ -79,6 +79,6 @@ def _type(schema: dict[str, Any]) -> str:
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}s"
     if schema["type"] == "object":
-        return "table of texts"
+        return f"table of {_type(schema['additionalProperties'])}s"
     bounds = [words.format(f"{schema[key]:g}") for key, words in BOUNDS.items() if key in schema]
     return ", ".join([WORDS[schema["type"]], *bounds])

@@ -21,9 +21,18 @@ REGISTRIES = {
 
 
 def registry(kind: str) -> str:
-    """A table of one kind's names."""
-    rows = [(code(name), prose(first_sentence(path)), code(path)) for name, path in REGISTRIES[kind].items()]
+    """A table of one kind's names; what shares a module with others is told by its own docstring."""
+    paths = REGISTRIES[kind]
+    modules = [path.partition(":")[0] for path in paths.values()]
+    rows = [
+        (code(name), prose(first_sentence(path, whole=modules.count(module) == 1)), code(_file(module)))
+        for (name, path), module in zip(paths.items(), modules, strict=True)
+    ]
     return table(("name", "what it is", "where it lives"), rows)
+
+
+def _file(module: str) -> str:
+    return f"{module.replace('.', '/')}.py"
 
 
 def flags() -> str:

@@ -17,16 +17,13 @@ def source_of(module: str) -> str:
     return Path(spec.origin).read_text(encoding="utf-8")
 
 
-def first_sentence(path: str) -> str:
-    """What the docstring of ``package.module:Class`` says first."""
+def first_sentence(path: str, whole: bool = False) -> str:
+    """The first paragraph of the docstring of ``package.module:Class``; whole: of its module."""
     module, _, name = path.partition(":")
-    found = next(
-        node
-        for node in ast.parse(source_of(module)).body
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name
-    )
-    paragraph = (ast.get_docstring(found) or "").partition("\n\n")[0]
-    return " ".join(paragraph.split())
+    tree = ast.parse(source_of(module))
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    found = tree if whole else next(n for n in tree.body if isinstance(n, kinds) and n.name == name)
+    return " ".join((ast.get_docstring(found) or "").partition("\n\n")[0].split())
 
 
 def column_comments(text: str) -> dict[str, dict[str, str]]:

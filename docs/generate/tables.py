@@ -44,7 +44,7 @@ def tables() -> str:
     """A heading and a table for each schema."""
     told = column_comments(source_of(schema.__name__))
     return "\n".join(
-        f"## {files.where}\n\n{files.row}\n\n"
+        f"### {files.where}\n\n{files.row}\n\n"
         + _columns(
             getattr(schema, files.schema), {k: v for part in files.parts for k, v in told[part].items()}
         )
@@ -55,7 +55,7 @@ def tables() -> str:
 def measures() -> str:
     """A heading and a table for each measure of the package."""
     return "\n".join(
-        f"## `stages/NN/measurements/{name}/`\n\n{prose(first_sentence(path))}\n\n"
+        f"### `stages/NN/measurements/{name}/`\n\n{prose(first_sentence(path))}\n\n"
         + _columns(MEASURES.load(name).columns, _comments_of(path))
         for name, path in MEASURES.items()
     )

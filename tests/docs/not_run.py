@@ -8,8 +8,7 @@ NOT_RUN = {
     ("howto/own-trainer", "zpd-ray train"): "needs an adapter: tests/pipeline/train/test_adopt.py",
     ("howto/cluster", "zpd-ray submit"): "needs a cluster: tests/pipeline/jobs",
     ("howto/cluster", "zpd-ray run"): "needs a cluster: tests/pipeline/cluster",
-    ("index", "zpd-ray init"): "howto/own-data has the same commands",
-    ("index", "zpd-ray run"): "needs a model that knows something: the tutorial's has one",
+    ("index", "zpd-ray init"): "howto/own-data has the first two, the tutorial the third",
 }
 # Python that is a piece of something, or works on data that is not there.
 PIECES = {
