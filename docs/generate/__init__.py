@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from generate import commands, config, names, records, tables
-from generate.repository import page_of
+from generate.repository import DOCS, page_of, with_links
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -35,7 +35,8 @@ def filled(text: str) -> str:
 
 
 def _fill(app: Sphinx, page: str, source: list[str]) -> None:
-    source[0] = filled(source[0])
+    folder = (DOCS / page).parent
+    source[0] = filled(with_links(source[0], folder, folder))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Files of the repository as pages: what stands elsewhere is not said again in the docs."""
+"""Files of the repository in the site: pages that stand elsewhere, and links to what has no page."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def page_of(name: str) -> str:
-    """The text of a file, its links as seen from a page in docs/; a site has no page for a directory."""
-    text, folder = (ROOT / name).read_text(encoding="utf-8"), (ROOT / name).parent
-    return LINK.sub(lambda link: _seen(folder, *link.groups(default="")), text)
+    """The text of a file of the repository, its links as a page in docs/ has to write them."""
+    return with_links((ROOT / name).read_text(encoding="utf-8"), (ROOT / name).parent, DOCS)
 
 
-def _seen(folder: Path, text: str, target: str, place: str) -> str:
+def with_links(text: str, folder: Path, page: Path) -> str:
+    """The text of a file in ``folder`` for a page in the directory ``page``: with links that the site has.
+
+    A file that has no page can be downloaded if it is code; directories and other pages are named only. A
+    link to what is not there stays, for Sphinx to complain of.
+    """
+    return LINK.sub(lambda link: _seen(folder, page, *link.groups(default="")), text)
+
+
+def _seen(folder: Path, page: Path, text: str, target: str, place: str) -> str:
     path = (folder / target).resolve()
-    if path.is_dir():
+    if path.is_relative_to(ROOT):
+        own = PAGES.get(path.relative_to(ROOT).as_posix())
+        path = DOCS / own if own else path
+    if path.is_dir() or (path.suffix == ".md" and path.exists() and not path.is_relative_to(DOCS)):
         return text
-    page = PAGES.get(path.relative_to(ROOT).as_posix())
-    return f"[{text}]({page or os.path.relpath(path, DOCS)}{place})"
+    return f"[{text}]({os.path.relpath(path, page)}{place})"
