@@ -31,6 +31,12 @@ def _record(kind: type, title: str) -> str:
     names = [field.name for field in fields(kind)]
     intro, told = split_docstring(kind.__doc__ or "", names)
     told |= _comments(kind, set(names) - told.keys())
+    told |= {
+        name: f"see `{other}`"
+        for name in set(names) - told.keys()
+        for other, text in told.items()
+        if f"``{name}``" in text
+    }
     rows = [
         (code(each.name), prose(code(each.type)), prose(told.get(each.name, ""))) for each in fields(kind)
     ]
