@@ -131,7 +131,7 @@ def test_what_is_not_run_is_there_and_has_a_reason() -> None:
 
 # What of the tutorial takes minutes, and in its place something that takes less.
 SMALL = {
-    "pronounce/generate.py": "pronounce/generate.py --words 2000 --eval-words 200",
+    "pronounce/generate.py": "pronounce/generate.py --words 600 --eval-words 100 --epochs 2",
     "zpd-ray run examples/pronounce/run.toml": "zpd-ray run examples/pronounce/run.toml --set train.epochs=1",
 }
 
