@@ -113,7 +113,7 @@ def run_block(block: Block, place: Path) -> None:
     start = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else ["bin/python", "-c"]
     paths = {"PATH": f"{place / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": "."}
     done = subprocess.run(
-        [*start, block.text], cwd=place, env=os.environ | paths, capture_output=True, text=True, timeout=600
+        [*start, block.text], cwd=place, env=os.environ | paths, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
 
