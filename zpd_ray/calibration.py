@@ -78,10 +78,13 @@ class Statistics:
 class Calibration:
     """How difficulty follows from what a stage measured; everything in logits.
 
-    b of an item = gamma (z - origin) + shift + residual, with z = (log NLL - location) / scale. ``sigma``:
-    sd of a normal residual. ``residual_nodes``, ``residual_weights``: its distribution by the data, mean 0;
-    empty where it is taken as normal. ``stage``: whose NLLs it is for. Standard errors that do not exist are
-    None. ``feedback_strength``: lambda of the feedback calibration.
+    b of an item = gamma (z - origin) + shift + residual, with z = (log NLL - location) / scale. Standard
+    errors that do not exist are None. ``stage``: whose NLLs it is for. ``kind``: explanatory or feedback.
+    ``gamma``, ``gamma_se``: slope and its standard error. ``sigma``, ``sigma_se``: sd of a normal residual
+    and its standard error. ``location``, ``scale``: median and spread of log NLL over the pool at stage 0.
+    ``origin``: mean z of the anchors. ``residual_nodes``, ``residual_weights``: the residual's distribution
+    by the data, mean 0; empty where it is taken as normal. ``shift``: puts it on the scale of ability.
+    ``feedback_strength``: lambda of the feedback calibration.
     """
 
     stage: int
@@ -142,6 +145,11 @@ class Calibration:
 @dataclass(frozen=True)
 class Fit:
     """One stage's ability and calibration, and how well they fit. ``fit.json`` holds these fields.
+
+    stage: of the run, from 0; ability: of the model, at this stage and at those before; calibration: how
+    difficulty follows from what the stage measured; loglik, grad_norm: log-likelihood of its responses, and
+    norm of the gradient, which is near 0 at the maximum; n_items, n_responses, n_right: what it was fitted
+    to; flags: warnings about it (irt.flags); convention: what the scale is.
 
     ``staleness``: stages of training between the model that was measured and the one that trains on what is
     selected.

@@ -31,8 +31,12 @@ class SourceConfig(Section):
         description="file, glob, directory or URI, or a list of them; of a dataset of the hub "
         "hf://datasets/ORG/NAME@REVISION?config=CONFIG&split=SPLIT, all but ORG/NAME optional"
     )
-    format: Literal["auto", "jsonl", "parquet", "csv", "arrow", "hf"] = "auto"
-    shape: Literal["auto", "prompt_response", "question_answer", "messages", "alpaca", "sharegpt"] = "auto"
+    format: Literal["auto", "jsonl", "parquet", "csv", "arrow", "hf"] = Field(
+        "auto", description="of the files; auto goes by the extension"
+    )
+    shape: Literal["auto", "prompt_response", "question_answer", "messages", "alpaca", "sharegpt"] = Field(
+        "auto", description="of the rows; auto goes by the names of their columns"
+    )
     columns: dict[Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group"], str] = (
         Field(default_factory=dict, description="item field = column of the source; overrides the shape")
     )
@@ -66,8 +70,13 @@ class ModelConfig(Section):
     """The base model."""
 
     path: NonEmpty = Field(description="local directory or hub id")
-    max_length: Count | None = Field(None, description="tokens of prompt + response; None asks the model")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_length: Count | None = Field(
+        None, description="tokens of prompt + response; left out: as many as the model takes"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="of the weights while they score; auto: as stored, by transformers on a CPU float32",
+    )
     separator: str = Field("\n", description="between prompt and response when there is no chat template")
 
 
@@ -105,7 +114,7 @@ class MeasureConfig(Section):
     )
     rollouts: Count = Field(1, description="k responses per item; one is greedy, several are sampled")
     temperature: Positive = Field(1.0, description="of sampled rollouts")
-    max_new_tokens: Count = 256
+    max_new_tokens: Count = Field(256, description="tokens of a response at most")
     patience: Positive = Field(
         600.0, description="seconds without a sign of life after which an engine or a grader is ended"
     )
@@ -118,7 +127,9 @@ class MeasureConfig(Section):
 class AbilityConfig(Section):
     """Calibration of difficulty and estimation of ability (docs/decisions.md, "The method")."""
 
-    calibration: Literal["explanatory", "feedback"] = "explanatory"
+    calibration: Literal["explanatory", "feedback"] = Field(
+        "explanatory", description="how difficulty follows from NLL and responses (docs/method.md)"
+    )
     feedback_strength: float = Field(1.0, ge=0, description="lambda of the feedback calibration, logits")
     sigma: Positive = Field(0.5, description="prior median of the residual sd of b, logits")
     theta_sd: Positive = Field(
@@ -133,7 +144,7 @@ class Budget(Section):
     """Budget of one stage: exactly one of the three."""
 
     fraction: float | None = Field(None, gt=0, le=1, description="of the pool")
-    items: int | None = Field(None, ge=1)
+    items: int | None = Field(None, ge=1, description="a number of items")
     tokens: int | None = Field(None, ge=1, description="response tokens to train on")
 
     @model_validator(mode="after")
@@ -193,31 +204,41 @@ class SelectConfig(Section):
 class LoraConfig(Section):
     """Adapter of the trained model."""
 
-    rank: Count = 16
-    alpha: Count = 32
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: Count = Field(16, description="rank of the two matrices that are learned in each module")
+    alpha: Count = Field(32, description="their product counts alpha / rank times")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of a module's inputs that is dropped")
     targets: list[str] = Field(
-        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        min_length=1,
+        description="names of the modules that are adapted",
     )
 
 
 class TrainConfig(Section):
     """The Ray Train job."""
 
-    method: Literal["lora", "full", "none"] = "lora"
-    epochs: Count = 1
+    method: Literal["lora", "full", "none"] = Field(
+        "lora", description="an adapter, all weights, or nothing: stages then only measure and select"
+    )
+    epochs: Count = Field(1, description="times that a stage goes through its selection")
     batch_size: Count = Field(32, description="items in one optimiser step, over all workers")
     micro_batch_size: Count = Field(8, description="items in one forward pass of a worker")
-    learning_rate: Positive = 1e-4
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    schedule_over: Literal["run", "stage"] = "run"
+    learning_rate: Positive = Field(1e-4, description="the largest of the schedule")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="how the learning rate falls after warming up"
+    )
+    schedule_over: Literal["run", "stage"] = Field(
+        "run", description="whether it falls once over all stages, or anew in each"
+    )
     warmup: Share = Field(0.03, description="share of the schedule that warms up")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: Positive = 1.0
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    max_grad_norm: Positive = Field(1.0, description="a longer gradient is scaled down to this norm")
     bf16: bool = Field(True, description="autocast to bfloat16 where the GPU supports it")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice rather than keep them: less memory, more time"
+    )
     checkpoint_steps: Count = Field(100, description="optimiser steps between checkpoints inside a stage")
-    workers: Count = 1
+    workers: Count = Field(1, description="processes that train together, each on its share of a batch")
     rehearse: bool = Field(True, description="one training step before anything is measured, to see it works")
     function: str | None = Field(
         None, description="a training loop of your own, package.module:function (zpd_ray.stages)"
@@ -260,10 +281,12 @@ class Config(Section):
     """A run, whole."""
 
     output: NonEmpty = Field(description="run directory: a local path or a URI that pyarrow.fs opens")
-    seed: int = Field(0, ge=0)
-    stages: Count = 3
+    seed: int = Field(0, ge=0, description="of everything that is drawn; the same seed gives the same bytes")
+    stages: Count = Field(3, description="times that the loop measures, selects and trains")
     pool: PoolConfig
-    evaluation: SourceConfig | None = None
+    evaluation: SourceConfig | None = Field(
+        None, description="Items that are never trained on: accuracy before and after each stage."
+    )
     model: ModelConfig
     engine: EngineConfig = EngineConfig()
     measure: MeasureConfig = MeasureConfig()

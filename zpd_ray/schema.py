@@ -21,17 +21,17 @@ ITEM = pa.schema(
         ("choices", pa.list_(pa.string())),  # option texts of a multiple-choice item, nullable
         ("group", pa.string()),  # skill or domain, nullable
         ("extra", pa.string()),  # what else the source's row holds, as a JSON object, nullable
-        ("source_file", pa.string()),  # where the row came from ...
-        ("source_row", pa.int64()),  # ... counted from 0
-        ("prompt_tokens", pa.int32()),
-        ("response_tokens", pa.int32()),  # with the end-of-text token
+        ("source_file", pa.string()),  # where the row came from
+        ("source_row", pa.int64()),  # its place there, counted from 0
+        ("prompt_tokens", pa.int32()),  # length of the prompt, with what the chat template adds
+        ("response_tokens", pa.int32()),  # length of the response, with the end-of-text token
     ]
 )
 
 QUARANTINE = pa.schema(
     [
-        ("source_file", pa.string()),
-        ("source_row", pa.int64()),
+        ("source_file", pa.string()),  # where the row came from
+        ("source_row", pa.int64()),  # its place there, counted from 0
         ("reason", pa.string()),  # one of a few words, counted in the run's summary
         ("detail", pa.string()),  # what was got and what was expected
         ("content", pa.string()),  # the start of the row as text
@@ -40,12 +40,12 @@ QUARANTINE = pa.schema(
 
 MEASUREMENT = pa.schema(
     [
-        ("item_id", pa.string()),
+        ("item_id", pa.string()),  # of the item in this row of the part
         ("nll", pa.float32()),  # mean over the response tokens, nats per token; null on error
         ("n_tokens", pa.int32()),  # response tokens scored
         ("n_greedy", pa.int32()),  # of these, how many were the first choice; null: not counted
-        ("successes", pa.int32()),  # s of ...
-        ("rollouts", pa.int32()),  # ... k responses graded right; a share counts as 1 with that probability
+        ("successes", pa.int32()),  # s: responses graded right; a share counts as 1 with that probability
+        ("rollouts", pa.int32()),  # k: responses graded
         ("credit", pa.float32()),  # sum of the shares that were graded right: s, where no grader gives shares
         ("unparsed", pa.int32()),  # responses in which the grader found no answer (they count as wrong)
         ("completion", pa.string()),  # the start of a response, of a few rows of each part; else null
@@ -60,7 +60,7 @@ SELECTION = pa.schema(
         ("b", pa.float64()),  # posterior mean difficulty, logits
         ("b_sd", pa.float64()),  # its posterior standard deviation, logits
         ("p", pa.float64()),  # probability of a right answer at theta
-        ("score", pa.float64()),
+        ("score", pa.float64()),  # by the selection method: the larger, the sooner selected
         # "zone"; "nearest" to a zone that holds fewer than the budget; "score" of a method that does not look
         # at the zone; "replay"
         ("reason", pa.string()),
@@ -69,7 +69,7 @@ SELECTION = pa.schema(
 # What trainers of conversations take (TRL): they train on the completion, and mask the prompt.
 PAIR = pa.schema(
     [
-        ("prompt", pa.list_(MESSAGE)),
+        ("prompt", pa.list_(MESSAGE)),  # the messages of the item
         ("completion", pa.list_(MESSAGE)),  # the reference response, as the assistant's one turn
     ]
 )

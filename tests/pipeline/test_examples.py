@@ -1,4 +1,4 @@
-"""The examples, run by the command of their README: the quickstart in small, GSM8K on real problems."""
+"""The examples, run by the command of their README: quickstart and words in small, GSM8K on real problems."""
 
 from __future__ import annotations
 
@@ -79,6 +79,31 @@ def test_quickstart_with_vllm_selects_the_same(
     settings = ours.read_json("manifest.json")["engine"]
     assert settings["max_num_batched_tokens"] > 0
     assert settings["vllm"].startswith("0.")
+
+
+# --- words and how they are pronounced ---
+
+
+@pytest.mark.nightly  # two epochs of the base model
+def test_words_are_right_and_wrong_as_the_generator_says(pronunciation: Quickstart) -> None:
+    """`corrupted` comes along, is read by nobody, and yet tells NLLs apart; no word is in two places."""
+    store = Store(str(pronunciation.output))
+    pool, measured = table_of(store, "pool"), table_of(store, "stages/00/measurements/answers")
+    own = [json.loads(extra) for extra in pool["extra"].to_pylist()]
+    corrupted = np.array([row["corrupted"] for row in own])
+    assert len(own) == 600
+    assert 80 <= corrupted.sum() <= 90  # of 90 some may sound like the word whose phones they were given
+    nll = measured["nll"].to_numpy()
+    assert np.median(nll[corrupted]) > 2 * np.median(nll[~corrupted])
+    assert not measured["successes"].to_numpy()[corrupted].any()
+    held_out = [
+        json.loads(extra)["word"] for extra in table_of(store, "evaluation/pool")["extra"].to_pylist()
+    ]
+    assert len({row["word"] for row in own} | set(held_out)) == 700
+    chosen = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
+    picked = np.array([item in chosen for item in pool["item_id"].to_pylist()])
+    assert picked.sum() == 45  # 7.5 % of 600
+    assert corrupted[picked].mean() < corrupted.mean() / 2
 
 
 # --- GSM8K ---

@@ -15,7 +15,12 @@ class Alone(Measure):
     (``Engine.score``). The authors of IFD put "### Response:" there instead.
     """
 
-    columns = pa.schema([("nll_alone", pa.float32()), ("error", pa.string())])
+    columns = pa.schema(
+        [
+            ("nll_alone", pa.float32()),  # of the response without its prompt, nats per token
+            ("error", pa.string()),  # null when the row was measured
+        ]
+    )
 
     def measure(self, engine: Engine, items: pa.Table, stage: int) -> pa.Table:
         """NLL in nats per token, null with the reason in ``error``."""

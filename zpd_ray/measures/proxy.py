@@ -13,7 +13,11 @@ class Proxy(Measure):
 
     passes = 2
     columns = pa.schema(
-        [("nll_proxy", pa.float32()), ("nll_proxy_alone", pa.float32()), ("error", pa.string())]
+        [
+            ("nll_proxy", pa.float32()),  # of the response after its prompt, by the proxy, nats per token
+            ("nll_proxy_alone", pa.float32()),  # of the response without its prompt, by the proxy
+            ("error", pa.string()),  # null when the row was measured
+        ]
     )
 
     def model(self, stage: ModelRef) -> ModelRef:

@@ -12,7 +12,11 @@ class Reference(Measure):
     """Asks the model that ``select.reference_model`` names, in its own tokens."""
 
     columns = pa.schema(
-        [("nll_reference", pa.float32()), ("n_tokens_reference", pa.int32()), ("error", pa.string())]
+        [
+            ("nll_reference", pa.float32()),  # by the reference model, nats per token
+            ("n_tokens_reference", pa.int32()),  # response tokens, in the reference model's own
+            ("error", pa.string()),  # null when the row was measured
+        ]
     )
 
     def model(self, stage: ModelRef) -> ModelRef:

@@ -15,9 +15,10 @@ from zpd_ray.rundir.store import Store
 class Selection:
     """What was selected (selection.json).
 
-    zone and replay: items by reason; outside_zone: items of the zone's share whose p is far from the zone;
-    tokens: response tokens; mean_b, mean_p: over the zone; groups: items by group; budget, unit: what was to
-    be spent; warnings: sentences; left_out: items that were measured and that the method gave no score.
+    selected: items in all; zone and replay: items by reason; outside_zone: items of the zone's share whose p
+    is far from the zone; tokens: response tokens; mean_b, mean_p: over the zone; groups: items by group;
+    budget, unit: what was to be spent, and in what; warnings: sentences; left_out: items that were measured
+    and that the method gave no score.
     """
 
     selected: int
@@ -38,8 +39,8 @@ class Selection:
 class Metrics:
     """How a model did on the evaluation set (metrics.json); all None where the run has none.
 
-    accuracy: mean credit of the items measured, overall and by group (the share that is right, where no
-    grader gives shares); right: how many of them are, shares drawn as right or wrong; failed: items that
+    items: measured; accuracy: mean credit of them (the share that is right, where no grader gives shares);
+    groups: accuracy by group; right: how many are right, shares drawn as right or wrong; failed: items that
     could not be measured; nll: mean over items, nats per token; unparsed: responses without an answer.
     """
 
@@ -54,13 +55,13 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Event:
-    """A line of events.jsonl: what was done when, by which stage (None: none), in how many seconds."""
+    """What was done when, by which stage, in how many seconds. The details are keys of their own."""
 
-    step: str
-    stage: int | None
+    step: str  # of the run, or "scored", "config changed"
+    stage: int | None  # None: of no stage
     at: float  # seconds since 1970, at its end
     seconds: float | None  # None: not a step of the run
-    details: dict[str, Any]
+    details: dict[str, Any]  # totals of the step, by name
 
 
 def save_fit(store: Store, fit: Fit) -> None:
