@@ -43,4 +43,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf .venv runs examples/quickstart/data
+	rm -rf .venv runs build examples/quickstart/data
