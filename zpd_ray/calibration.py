@@ -30,6 +30,7 @@ from zpd_ray.difficulty import (
     robust_scale,
     standardise,
 )
+from zpd_ray.drift import Probed
 from zpd_ray.errors import ZpdError
 from zpd_ray.irt.pool.residual import STEP, Residual, fit_residual
 from zpd_ray.judging import Aim, Judged, judge_mixture, judge_normal
@@ -144,7 +145,7 @@ class Fit:
     """One stage's ability and calibration, and how well they fit. ``fit.json`` holds these fields.
 
     ``staleness``: stages of training between the model that was measured and the one that trains on what is
-    selected.
+    selected. ``probed``: what probes say of items that were not measured; None where all were.
     """
 
     stage: int
@@ -158,6 +159,7 @@ class Fit:
     flags: list[str]
     convention: str = CONVENTION
     staleness: int = 0
+    probed: Probed | None = None
 
     def judge(
         self, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats, aim: Aim = AIM
@@ -183,7 +185,8 @@ class Fit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, no NaN."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.probed is not None else {k: v for k, v in values.items() if k != "probed"}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Fit:
@@ -192,6 +195,7 @@ class Fit:
         parts = {
             "ability": Ability(**(values["ability"] | {"stages": stages})),
             "calibration": Calibration(**values["calibration"]),
+            "probed": Probed.from_json(values["probed"]) if "probed" in values else None,
         }
         return Fit(**(values | parts))
 

@@ -1,0 +1,76 @@
+"""What probes say: a level that holds, parts that are found and named, and how far items move."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, Asked, estimate_moved, look_at
+
+THETA = 0.3
+
+
+def asked(
+    seed: int, n: int = 1000, k: int = 4, moved: float = 0.0, shift: dict[str, float] | None = None
+) -> Asked:
+    """Probes in ten groups, "g0" to "g9"; ``shift``: logits by which a group has become harder."""
+    rng = np.random.default_rng(seed)
+    b, sd = rng.normal(0.0, 1.0, n), rng.uniform(0.2, 0.6, n)
+    group = np.array([f"g{i}" for i in range(10)])[rng.integers(0, 10, n)]
+    truth = rng.normal(b, np.sqrt(sd**2 + moved**2))
+    truth += np.array([(shift or {}).get(name, 0.0) for name in group])
+    rollouts = np.full(n, k)
+    return Asked(rng.binomial(rollouts, expit(THETA - truth)), rollouts, np.zeros(n), b, sd, group)
+
+
+def test_a_group_that_drifts_is_named_and_its_shift_is_told() -> None:
+    found = look_at(asked(0, shift={"g3": 1.0}), THETA, 0.05)
+    assert [(part.kind, part.name) for part in found.drifted] == [(GROUP, "g3")]
+    (part,) = found.drifted
+    assert abs(part.shift - 1.0) < 3 * part.se
+    assert found.moved < 0.25  # it is not taken for a movement of all items
+    assert str(part) == "group g3"
+
+
+def test_two_groups_and_one_that_became_easier() -> None:
+    found = look_at(asked(1, shift={"g3": 1.0, "g7": -1.2}), THETA, 0.05)
+    assert {part.name: part.shift > 0 for part in found.drifted} == {"g3": True, "g7": False}
+
+
+def test_a_band_of_difficulty_is_found() -> None:
+    probes = asked(2)
+    hard = probes.b > np.quantile(probes.b, 0.8)
+    s = np.where(hard, np.random.default_rng(0).binomial(4, expit(THETA - probes.b - 1.0)), probes.successes)
+    found = look_at(probes._replace(successes=s), THETA, 0.05)
+    assert [(part.kind, part.high) for part in found.drifted] == [(BAND, None)]
+    np.testing.assert_array_equal(found.drifted[0].holds(probes.b, probes.group), hard)
+
+
+def test_theta_that_predictions_do_not_fit_is_a_drift_of_the_whole() -> None:
+    found = look_at(asked(3), THETA + 0.5, 0.05)
+    assert found.drifted[0].kind == ALL
+    assert abs(found.drifted[0].shift - 0.5) < 0.2
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("moved", [0.0, 0.5])
+def test_nothing_is_found_where_nothing_has_drifted(k: int, moved: float) -> None:
+    """200 looks at the level of one in a hundred; a tenth of them would be five standard errors away."""
+    runs = 200
+    alarms = sum(bool(look_at(asked(s, 400, k, moved), THETA, 0.05).drifted) for s in range(runs))
+    assert alarms / runs < LEVEL + 3 * np.sqrt(LEVEL / runs)
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
+def test_what_items_move_is_estimated(truth: float) -> None:
+    found = [estimate_moved(asked(s, 1000, 4, truth), THETA) for s in range(10)]
+    assert abs(np.mean(found) - truth) < (0.2 if truth == 0 else 0.1)
+    assert np.std(found) < 0.2
+
+
+def test_few_probes_say_nothing() -> None:
+    found = look_at(asked(0, 15, shift={"g3": 3.0}), THETA, 0.05)
+    assert (found.asked, found.drifted) == (15, [])
+    nobody = look_at(asked(0, 0), THETA, 0.05)
+    assert (nobody.asked, nobody.moved, nobody.drifted) == (0, 0.0, [])
