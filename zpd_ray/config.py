@@ -123,7 +123,9 @@ class MeasureConfig(Section):
     probes: Count = Field(1000, description="the most there are; never more than 4 % of the pool")
     theta_se: Positive = Field(0.1, description="ask probes until theta is known so well, logits")
     candidates: float = Field(
-        2.5, ge=1, description="in scope zone: items measured per item of the budget (per token, if of tokens)"
+        2.5,
+        ge=1,
+        description="in scope zone: items measured per item of the budget (per token, if of tokens)",
     )
 
 

@@ -46,7 +46,8 @@ class Asked(NamedTuple):
 
     def take(self, rows: Flags) -> Asked:
         """Those where ``rows``, bool (n,), is true."""
-        return Asked(*(values[rows] for values in self))
+        s, k, guess, b, b_sd, group = self
+        return Asked(s[rows], k[rows], guess[rows], b[rows], b_sd[rows], group[rows])
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Drifted:
         """A sentence."""
         side = "harder" if self.shift > 0 else "easier"
         return (
-            f"{self} is {abs(self.shift):.2f} +- {self.se:.2f} logits {side} than predicted (p = {self.p:.2g}, "
-            f"{self.probes} probes); {self.items} of its items were measured again"
+            f"{self} is {abs(self.shift):.2f} +- {self.se:.2f} logits {side} than predicted "
+            f"(p = {self.p:.2g}, {self.probes} probes); {self.items} of its items were measured again"
         )
 
     def holds(self, b: Floats, group: NDArray[np.str_]) -> Flags:
@@ -123,7 +124,9 @@ def look_at(asked: Asked, theta: float, theta_se: float) -> Probed:
     """
     asked = asked.take(asked.rollouts > 0)
     widened = _widened(asked, estimate_moved(asked, theta))
-    edges = np.quantile(asked.b, np.arange(1, BANDS) / BANDS) if len(asked.b) else np.zeros(0)
+    edges = np.zeros(0)
+    if len(asked.b):
+        edges = np.asarray(np.quantile(asked.b, np.arange(1, BANDS) / BANDS), dtype=np.float64)
     tests = 1 + len(np.unique(asked.group)) + BANDS
     left, found = np.ones(len(asked.b), dtype=bool), list[Drifted]()
     whole = _of_all(widened, theta, theta_se)
@@ -200,8 +203,8 @@ def _of_parts(asked: Asked, theta: float, theta_se: float, edges: Floats) -> Ite
         assert told is not None
         for at, count in enumerate(counts):
             if FEWEST <= count <= len(labels) - FEWEST:
-                values = float(told.shift[at]), float(told.se[at]), float(told.p[at]), int(count)
-                yield Drifted(kind, *_place(kind, names[at], edges), *values)
+                shift, se, p = (float(values[at]) for values in (told.shift, told.se, told.p))
+                yield Drifted(kind, *_place(kind, names[at], edges), shift, se, p, int(count))
 
 
 def _place(kind: str, name: Any, edges: Floats) -> tuple[str, float | None, float | None]:

@@ -41,10 +41,12 @@ def costs(run: Run) -> list[Cost]:
 def _of(run: Run, events: list[Event], stage: int) -> Cost:
     seconds = spent(events, stage)
     trained = load_closing(run.store, stage, TRAIN) if run.trains else {}
+    files = StageFiles(stage)
+    selecting = (f"{files.directory}/measurements/", f"{files.rounds}/")  # and not the evaluation
     done = [
         scorer
         for event in events
-        if event.step == "scored" and event.details["into"].startswith(f"{StageFiles(stage).directory}/meas")
+        if event.step == "scored" and event.details["into"].startswith(selecting)
         for scorer in event.details["scorers"]
     ]
     return Cost(
