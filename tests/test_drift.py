@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, Asked, estimate_moved, look_at
+from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, SUSPECT, Asked, estimate_moved, look_at
 
 THETA = 0.3
 
@@ -25,7 +25,7 @@ def asked(
 
 
 def test_a_group_that_drifts_is_named_and_its_shift_is_told() -> None:
-    found = look_at(asked(0, shift={"g3": 1.0}), THETA, 0.05)
+    found = look_at(asked(0, shift={"g3": 1.0}), THETA, 0.05, 1000)
     assert [(part.kind, part.name) for part in found.drifted] == [(GROUP, "g3")]
     (part,) = found.drifted
     assert abs(part.shift - 1.0) < 3 * part.se
@@ -34,7 +34,7 @@ def test_a_group_that_drifts_is_named_and_its_shift_is_told() -> None:
 
 
 def test_two_groups_and_one_that_became_easier() -> None:
-    found = look_at(asked(1, shift={"g3": 1.0, "g7": -1.2}), THETA, 0.05)
+    found = look_at(asked(1, shift={"g3": 1.0, "g7": -1.2}), THETA, 0.05, 1000)
     assert {part.name: part.shift > 0 for part in found.drifted} == {"g3": True, "g7": False}
 
 
@@ -42,23 +42,21 @@ def test_a_band_of_difficulty_is_found() -> None:
     probes = asked(2)
     hard = probes.b > np.quantile(probes.b, 0.8)
     s = np.where(hard, np.random.default_rng(0).binomial(4, expit(THETA - probes.b - 1.0)), probes.successes)
-    found = look_at(probes._replace(successes=s), THETA, 0.05)
+    found = look_at(probes._replace(successes=s), THETA, 0.05, 1000)
     assert [(part.kind, part.high) for part in found.drifted] == [(BAND, None)]
     np.testing.assert_array_equal(found.drifted[0].holds(probes.b, probes.group), hard)
 
 
 def test_theta_that_predictions_do_not_fit_is_a_drift_of_the_whole() -> None:
-    found = look_at(asked(3), THETA + 0.5, 0.05)
+    found = look_at(asked(3), THETA + 0.5, 0.05, 1000)
     assert found.drifted[0].kind == ALL
     assert abs(found.drifted[0].shift - 0.5) < 0.2
 
 
-@pytest.mark.parametrize("k", [1, 4])
-@pytest.mark.parametrize("moved", [0.0, 0.5])
-def test_nothing_is_found_where_nothing_has_drifted(k: int, moved: float) -> None:
-    """200 looks at the level of one in a hundred; a tenth of them would be five standard errors away."""
-    runs = 200
-    alarms = sum(bool(look_at(asked(s, 400, k, moved), THETA, 0.05).drifted) for s in range(runs))
+@pytest.mark.parametrize("runs", [50, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(("k", "moved"), [(1, 0.5), (4, 0.0)])
+def test_nothing_is_found_where_nothing_has_drifted(k: int, moved: float, runs: int) -> None:
+    alarms = sum(bool(look_at(asked(s, 400, k, moved), THETA, 0.05, 1000).drifted) for s in range(runs))
     assert alarms / runs < LEVEL + 3 * np.sqrt(LEVEL / runs)
 
 
@@ -69,8 +67,18 @@ def test_what_items_move_is_estimated(truth: float) -> None:
     assert np.std(found) < 0.2
 
 
+def test_more_probes_are_asked_for_where_they_would_show_a_drift() -> None:
+    probes = asked(4, 1000, 1)
+    first = probes.take(np.arange(1000) < 200)
+    assert look_at(first, THETA, 0.05, 1000).unsure  # a tenth of 200 responses say little of a group
+    assert not look_at(first, THETA, 0.05, 200).unsure  # there are no more
+    for seed in range(5):  # known well already, but for what looks suspicious by chance
+        found = look_at(asked(seed, 1000, 16), THETA, 0.05, 2000)
+        assert found.unsure == (found.least_p < SUSPECT)
+
+
 def test_few_probes_say_nothing() -> None:
-    found = look_at(asked(0, 15, shift={"g3": 3.0}), THETA, 0.05)
+    found = look_at(asked(0, 15, shift={"g3": 3.0}), THETA, 0.05, 1000)
     assert (found.asked, found.drifted) == (15, [])
-    nobody = look_at(asked(0, 0), THETA, 0.05)
+    nobody = look_at(asked(0, 0), THETA, 0.05, 1000)
     assert (nobody.asked, nobody.moved, nobody.drifted) == (0, 0.0, [])

@@ -32,6 +32,7 @@ from zpd_ray.difficulty import (
 )
 from zpd_ray.drift import Probed
 from zpd_ray.errors import ZpdError
+from zpd_ray.irt.pool.posterior import difficulty_posterior
 from zpd_ray.irt.pool.residual import STEP, Residual, fit_residual
 from zpd_ray.judging import Aim, Judged, judge_mixture, judge_normal
 from zpd_ray.matching import expected_probability, probability, probability_over, zpd_score
@@ -170,9 +171,13 @@ class Fit:
     def difficulty(
         self, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats
     ) -> tuple[Floats, Floats]:
-        """Posterior mean and sd of b (``judge``)."""
-        judged = self.judge(nll, successes, rollouts, guess)
-        return judged.b, judged.b_sd
+        """Posterior mean and sd of b (``judge``), without the cost of a score."""
+        of, theta = self.calibration, self.ability.theta
+        if of.kind == "feedback" or of.residual_nodes:
+            judged = self.judge(nll, successes, rollouts, guess)
+            return judged.b, judged.b_sd
+        prior_mean = of.gamma * (of.z(nll) - of.origin) + of.shift
+        return difficulty_posterior(theta, prior_mean, of.sigma, successes, rollouts, guess)
 
     @property
     def told_flags(self) -> list[str]:

@@ -23,7 +23,9 @@ Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 LEVEL = 0.01  # of all tests of a look together (Bonferroni)
-SUSPECT = 0.2  # a part whose corrected p lies below is worth asking the probes that are left
+# More probes are worth asking where a corrected p lies below, or where they would bring the standard error of
+# a part's shift down to this: a drift of a logit is then four of them.
+SUSPECT, SEEN_SE = 0.2, 0.25
 BANDS = 5  # of predicted difficulty, with equal numbers of probes
 FEWEST = 20  # probes of a part, and of all others, below which it is not tested
 MOST = 5  # parts that are told to have drifted: more is no part, but the whole
@@ -102,12 +104,13 @@ class Probed:
 
     asked: how many. moved: sd in logits of what items move on their own from one stage to the next.
     drifted: parts of the pool that have drifted, at ``LEVEL``. least_p: the smallest corrected p of the
-    others.
+    others. unsure: whether more probes would tell more of a drift.
     """
 
     asked: int
     moved: float
     least_p: float
+    unsure: bool
     drifted: list[Drifted] = field(default_factory=list)
 
     @staticmethod
@@ -116,9 +119,10 @@ class Probed:
         return Probed(**(values | {"drifted": [Drifted(**each) for each in values["drifted"]]}))
 
 
-def look_at(asked: Asked, theta: float, theta_se: float) -> Probed:
+def look_at(asked: Asked, theta: float, theta_se: float, have: int) -> Probed:
     """How far items move, and what has drifted, by the probes' responses to a model of ability ``theta``.
 
+    have: probes that there are, asked or not.
     Parts are found one by one, the clearest first, and its probes are left out of what the next is compared
     with: a drifting group must not make the others look drifted, nor the bands that it lies in.
     """
@@ -127,15 +131,18 @@ def look_at(asked: Asked, theta: float, theta_se: float) -> Probed:
     edges = np.zeros(0)
     if len(asked.b):
         edges = np.asarray(np.quantile(asked.b, np.arange(1, BANDS) / BANDS), dtype=np.float64)
-    tests = 1 + len(np.unique(asked.group)) + BANDS
+    sizes = np.unique(asked.group, return_counts=True)[1]
+    tests = 1 + int((sizes >= FEWEST).sum()) + BANDS
     left, found = np.ones(len(asked.b), dtype=bool), list[Drifted]()
     whole = _of_all(widened, theta, theta_se)
     least = min(1.0, tests * whole.p)
     if least < LEVEL:
         found.append(replace(whole, p=least))
         least = 1.0
+    unsure = any(_wants(part, len(asked.b), have) for part in _of_parts(widened, theta, theta_se, edges))
     while len(found) < MOST:
-        tested = [*_of_parts(widened.take(left), theta, theta_se, edges)]
+        parts = _of_parts(widened.take(left), theta, theta_se, edges)
+        tested = [part for part in parts if FEWEST <= part.probes <= left.sum() - FEWEST]
         best = min(tested, key=lambda part: part.p, default=None)
         p = 1.0 if best is None else min(1.0, tests * best.p)
         if best is None or p >= LEVEL:
@@ -143,7 +150,14 @@ def look_at(asked: Asked, theta: float, theta_se: float) -> Probed:
             break
         found.append(replace(best, p=p))
         left &= ~best.holds(asked.b, asked.group)
-    return Probed(len(asked.b), estimate_moved(asked.take(left), theta), least, found)
+    moved = estimate_moved(asked.take(left), theta)
+    return Probed(len(asked.b), moved, least, unsure or least < SUSPECT, found)
+
+
+def _wants(part: Drifted, asked: int, have: int) -> bool:
+    """Whether all probes together would show a drift of a logit that those asked so far may not."""
+    grows = have / max(1, asked)
+    return part.probes * grows >= FEWEST and part.se / np.sqrt(grows) <= SEEN_SE < part.se
 
 
 def estimate_moved(asked: Asked, theta: float) -> float:
@@ -193,7 +207,7 @@ def _of_all(asked: Asked, theta: float, theta_se: float) -> Drifted:
 
 
 def _of_parts(asked: Asked, theta: float, theta_se: float, edges: Floats) -> Iterator[Drifted]:
-    """Each group and each band that has probes enough, against the others; p not yet corrected."""
+    """Each group and each band against the others; p not yet corrected."""
     band = np.searchsorted(edges, asked.b, side="right")
     for kind, labels in ((GROUP, asked.group), (BAND, band)):
         names, counts = np.unique(labels, return_counts=True)
@@ -202,9 +216,8 @@ def _of_parts(asked: Asked, theta: float, theta_se: float, edges: Floats) -> Ite
         told = irt.response_drift(*asked[:2], theta, theta_se, *asked[3:5], asked.guess, groups=labels).groups
         assert told is not None
         for at, count in enumerate(counts):
-            if FEWEST <= count <= len(labels) - FEWEST:
-                shift, se, p = (float(values[at]) for values in (told.shift, told.se, told.p))
-                yield Drifted(kind, *_place(kind, names[at], edges), shift, se, p, int(count))
+            shift, se, p = (float(values[at]) for values in (told.shift, told.se, told.p))
+            yield Drifted(kind, *_place(kind, names[at], edges), shift, se, p, int(count))
 
 
 def _place(kind: str, name: Any, edges: Floats) -> tuple[str, float | None, float | None]:

@@ -71,6 +71,8 @@ def last_measured(run: Run, stage: int, measure: str, part: str, columns: list[s
     place, at = np.arange(n), np.full(n, first)
     for later in range(first + 1, stage + 1):
         some = _some_rows(run, later, measure, part, columns)
+        if some.num_rows == 0:
+            continue
         rows = some["row"].to_numpy()
         place[rows] = sum(table.num_rows for table in tables) + np.arange(len(rows))
         at[rows] = later
@@ -145,12 +147,12 @@ def difficulties(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], a
     since (``Probed.moved``).
     """
     if (known.stage == fit.stage).all():
-        return _by_its_stage(fit, known, guess, aim)
+        return fit.judge(*_seen(known), guess, aim)
     found = Judged(*np.empty((3, len(known.stage))))
     for stage in np.unique(known.stage).tolist():
         rows = np.flatnonzero(known.stage == stage)
         if stage == fit.stage:
-            now = _by_its_stage(fit, known.take(rows), guess[rows], aim)
+            now = fit.judge(*_seen(known.take(rows)), guess[rows], aim)
         else:
             now = _predicted(run, fit, stage, known.take(rows), guess[rows], aim)
         for values, of_rows in zip(found, now, strict=True):
@@ -158,20 +160,21 @@ def difficulties(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], a
     return found
 
 
-def _by_its_stage(fit: Fit, known: Known, guess: NDArray[np.float64], aim: Aim) -> Judged:
+def _seen(known: Known) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """NLL, successes and rollouts of each item."""
     successes, rollouts = (known.answers[column].to_numpy().astype(np.int64) for column in RESPONSES)
     nll = pc.fill_null(known.answers["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
-    return fit.judge(nll, successes, rollouts, guess, aim)
+    return nll, successes, rollouts
 
 
 def _predicted(run: Run, fit: Fit, stage: int, known: Known, guess: NDArray[np.float64], aim: Aim) -> Judged:
     """Of items that were last measured at an earlier ``stage``; b taken as normal."""
     before, theta = load_fit(run.store, stage), fit.ability.theta
-    then = _by_its_stage(before, known, guess, aim)
+    then, then_sd = before.difficulty(*_seen(known), guess)
     # The later fit has another estimate of the earlier theta; what p was then does not change by that.
-    b = then.b + (fit.ability.at(stage).theta - before.ability.theta)
+    b = then + (fit.ability.at(stage).theta - before.ability.theta)
     moved = sum(_moved(run, fit, later) ** 2 for later in range(stage + 1, fit.stage + 1))
-    b_sd = np.sqrt(then.b_sd**2 + moved)
+    b_sd = np.sqrt(then_sd**2 + moved)
     return Judged(b, b_sd, zpd_score(theta, b, b_sd, guess, *aim))
 
 

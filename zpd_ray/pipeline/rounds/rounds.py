@@ -17,7 +17,7 @@ import numpy as np
 
 from zpd_ray import measures
 from zpd_ray.calibration import Fit
-from zpd_ray.drift import ALL, SUSPECT, Drifted, look_at
+from zpd_ray.drift import ALL, Drifted, look_at
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.fit.ability import fit_parts, followed_parts
 from zpd_ray.pipeline.measure.measure import measure
@@ -67,7 +67,7 @@ def measure_in_rounds(session: Session, stage: int) -> dict[str, Any]:
 def _ask_probes(session: Session, stage: int) -> tuple[Fit, list[Round]]:
     """Rounds of probes until theta is known well enough; the fit by them.
 
-    Where a part is suspected to have drifted, the probes that are left are asked too: they cost little.
+    And until a drift of a part would show, as far as the probes that there are can show it.
     """
     run, rounds, done = session.run, list[Round](), 0
     how, have = run.config.measure, run.store.count_rows(PROBES)
@@ -77,9 +77,9 @@ def _ask_probes(session: Session, stage: int) -> tuple[Fit, list[Round]]:
         rows_of = partial(_rows_between, run, first, done)
         number = len(rounds)
         rounds.append(_ask(session, stage, number, "probes", names, rows_of, done - first, [ANSWERS]))
-        fit = load_round_fit(run.store, stage, number) or _look(session, stage, number, done)
+        fit = load_round_fit(run.store, stage, number) or _look(session, stage, number, done, have)
         assert fit.probed is not None
-        if done == have or (fit.ability.se <= how.theta_se and fit.probed.least_p >= SUSPECT):
+        if done == have or (fit.ability.se <= how.theta_se and not fit.probed.unsure):
             return fit, rounds
 
 
@@ -88,12 +88,12 @@ def _rows_between(run: Run, first: int, end: int, name: str) -> Rows:
     return np.setdiff1d(run.probe_rows(name, end), run.probe_rows(name, first))
 
 
-def _look(session: Session, stage: int, number: int, done: int) -> Fit:
+def _look(session: Session, stage: int, number: int, done: int, have: int) -> Fit:
     """The fit by the probes that were asked so far, and what they say of the others."""
     run = session.run
     fit = fit_parts(session, stage, run.store.names(POOL)[: followed_parts(run)])
     ability = fit.ability
-    fit = replace(fit, probed=look_at(asked(run, fit, done), ability.theta, ability.se))
+    fit = replace(fit, probed=look_at(asked(run, fit, done), ability.theta, ability.se, have))
     save_round_fit(run.store, number, fit)
     return fit
 
