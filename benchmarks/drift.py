@@ -25,7 +25,7 @@ from scale import write_pool  # beside this file
 from scipy.special import expit
 
 from zpd_ray import drift
-from zpd_ray.config import Config
+from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.config_file import to_toml, validate
 from zpd_ray.engines.simulated import DIFFICULTY, normals
 from zpd_ray.hashing import item_keys
@@ -129,6 +129,8 @@ def link(source: str, target: str) -> str:
 
 def main() -> None:
     """A line of JSON per run."""
+    from zpd_ray.pipeline.cluster.session import start, stop
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -139,6 +141,7 @@ def main() -> None:
     parser.add_argument("--parts-of", type=int, default=20_000)
     parser.add_argument("--dir", type=Path)
     options = parser.parse_args()
+    start(ClusterConfig(), cpus=2)  # one Ray for all
     with tempfile.TemporaryDirectory(dir=options.dir) as directory:
         first = config_of(Path(directory) / "first", options, "probe")
         seconds = stages(first, 0, int(options.items))
@@ -146,6 +149,7 @@ def main() -> None:
         for scope in options.scopes:
             for tested in (True, False) if scope != "pool" else (False,):
                 again(first, Path(directory) / f"{scope}-{tested}", options, scope, tested)
+    stop()
 
 
 if __name__ == "__main__":
