@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, SUSPECT, Asked, estimate_moved, look_at
+from zpd_ray.ability import count_history
+from zpd_ray.calibration import Statistics, fit_stage
+from zpd_ray.config import AbilityConfig
+from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, SUSPECT, Asked, Probed, estimate_moved, look_at
+from zpd_ray.matching import zpd_score
+from zpd_ray.selection.probes import probe_order
 
 THETA = 0.3
 
@@ -82,3 +87,36 @@ def test_few_probes_say_nothing() -> None:
     assert (found.asked, found.drifted) == (15, [])
     nobody = look_at(asked(0, 0), THETA, 0.05, 1000)
     assert (nobody.asked, nobody.moved, nobody.drifted) == (0, 0.0, [])
+
+
+def fitted(seed: int, k: int, moved: float) -> tuple[float, float, Probed]:
+    """theta_1, its error, and a look at 800 probes of a pool, by the fits of a run; the truth is 0.3."""
+    rng, n = np.random.default_rng(seed), 20_000
+    b, e, nobody = rng.normal(size=n), rng.normal(size=n), np.zeros(n, dtype=np.int64)
+    ks, floor, group = np.full(n, k), np.zeros(n), rng.choice([f"g{i}" for i in range(10)], n)
+    nll = [np.exp(-0.5 + 0.5 * (b - theta) + 0.25 * e) for theta in (0.0, 0.3)]
+    s = [rng.binomial(k, expit(-b)), rng.binomial(k, expit(0.3 - b - moved * rng.normal(size=n)))]
+    history = count_history(nll[0], nobody, nobody > 0, {0: (s[0], ks)})
+    first = fit_stage(Statistics.of(nll[0], nobody, s[0], ks, history), AbilityConfig(), 0, None)
+    before = first.judge(nll[0], s[0], ks, floor)
+    information = zpd_score(first.ability.theta, before.b, before.b_sd, criterion="information")
+    probes = probe_order(before.b, information, group, rng.uniform(size=n))[:800]
+    probe = np.isin(np.arange(n), probes)
+    answers = {0: (s[0], ks), 1: (np.where(probe, s[1], 0), np.where(probe, ks, 0))}
+    history = count_history(nll[0], nobody, ~probe, answers)
+    now = Statistics.of(nll[1][probe], nobody[probe], s[1][probe], ks[probe], history)
+    second = fit_stage(now, AbilityConfig(), 1, first).ability
+    moves = second.at(0).theta - first.ability.theta
+    columns = (s[1], ks, floor, before.b + moves, before.b_sd, group)
+    found = look_at(Asked(*(column[probe] for column in columns)), second.theta, second.se, 800)
+    return second.theta, second.se, found
+
+
+@pytest.mark.parametrize(("k", "moved"), [(1, 0.0), (4, 0.5)])
+def test_by_the_fits_of_a_run_theta_is_true_and_nothing_drifts(k: int, moved: float) -> None:
+    runs = [fitted(seed, k, moved) for seed in range(6)]
+    away = [(theta - 0.3) / se for theta, se, _ in runs]
+    assert np.abs(away).max() < 3.5
+    assert [part for *_, found in runs for part in found.drifted] == []
+    if k > 1:
+        assert abs(np.mean([found.moved for *_, found in runs]) - moved) < 0.15

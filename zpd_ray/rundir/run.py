@@ -83,7 +83,7 @@ class Run:
 
     def probe_rows(self, part: str, first: int | None = None) -> NDArray[np.int64]:
         """Rows of a part that are probes, of the ``first`` ones in their order (None: of all); ascending."""
-        if not self.store.exists(PROBES):
+        if self.config.measure.scope == "pool" or not self.store.exists(PROBES):
             return np.zeros(0, dtype=np.int64)
         probes = self.store.read_table(PROBES).slice(0, first)
         return np.sort(probes["row"].to_numpy()[pc.equal(probes["part"], part).to_numpy()])

@@ -19,6 +19,7 @@ from tests.cli.test_cli import invoke
 from tests.pipeline.conftest import perform_in, table_of
 from tests.truth import true_difficulty
 from zpd_ray import drift
+from zpd_ray.config import Config
 from zpd_ray.config_file import to_toml
 from zpd_ray.errors import ZpdError
 from zpd_ray.export.rows import SelectedRows
@@ -163,6 +164,15 @@ def test_what_is_measured_is_what_was_promised(zone: Run, probe: Run) -> None:
     files = {name: len(zone.store.names(f"stages/01/rounds/{name}/items")) for name in ("00", "03")}
     assert files["00"] <= 3
     assert files["03"] <= len(zone.store.names("pool"))
+
+
+def test_scope_pool_has_nothing_of_it(plain_run: tuple[Config, Store]) -> None:
+    _, store = plain_run
+    assert not store.exists("probes.parquet")
+    for stage in (0, 1):
+        assert not store.exists(f"stages/{stage:02d}/rounds")
+        assert "probed" not in store.read_json(f"stages/{stage:02d}/fit.json")
+        assert [*store.read_json(f"stages/{stage:02d}/measured.json")] == ["answers"]
 
 
 @pytest.mark.nightly
