@@ -57,13 +57,13 @@ def _probed(run: Run, stage: int) -> Probed | None:
     return replace(fit.probed, drifted=drifted)
 
 
-def fit_parts(session: Session, stage: int, names: list[str]) -> Fit:
-    """Fit ``stage`` from what was measured of some parts."""
+def fit_parts(session: Session, stage: int, names: list[str], what: str = "all") -> Fit:
+    """Fit ``stage`` from what was measured of some parts. ``what``: another word for each fit of a stage."""
     run, actor = session.run, session.ability_actor()
     previous = load_fit(run.store, stage - 1) if stage else None
     followed = run.store.names(POOL)[: followed_parts(run)]
     for attempt in range(ATTEMPTS):
-        fit_name = f"{run.store.root}/{stage}/{attempt}"
+        fit_name = f"{run.store.root}/{stage}/{what}/{attempt}"
         ray.get(actor.begin.remote(fit_name))
         send = partial(_send_statistics, run, stage, actor, fit_name, followed)
         sent = sum(1 for _row in parts.sums(names, send))

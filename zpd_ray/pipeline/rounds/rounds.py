@@ -91,7 +91,8 @@ def _rows_between(run: Run, first: int, end: int, name: str) -> Rows:
 def _look(session: Session, stage: int, number: int, done: int, have: int) -> Fit:
     """The fit by the probes that were asked so far, and what they say of the others."""
     run = session.run
-    fit = fit_parts(session, stage, run.store.names(POOL)[: followed_parts(run)])
+    names = run.store.names(POOL)[: followed_parts(run)]
+    fit = fit_parts(session, stage, names, f"round {number}")
     ability = fit.ability
     fit = replace(fit, probed=look_at(asked(run, fit, done), ability.theta, ability.se, have))
     save_round_fit(run.store, number, fit)
