@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from zpd_ray.config_file import load_config
 from zpd_ray.rundir import Run, Store
-from zpd_ray.rundir.layout import POOL, StageFiles
+from zpd_ray.rundir.judging import read_measured
+from zpd_ray.rundir.layout import ANSWERS, POOL
 from zpd_ray.rundir.records import load_metrics
 
 GENERATE = Path(__file__).resolve().parent.parent / "examples" / "pronounce" / "generate.py"
@@ -65,7 +66,7 @@ def stages_table(run: Run) -> pa.Table:
     for part in run.store.names(POOL):
         n = 0
         for stage in range(run.config.stages):
-            measured = run.store.read_table(f"{StageFiles(stage).measurements()}/{part}")
+            measured = read_measured(run, stage, ANSWERS, part)
             n = measured.num_rows
             columns.setdefault(f"nll_{stage}", []).append(measured["nll"].to_numpy())
             columns.setdefault(f"right_{stage}", []).append(measured["successes"].to_numpy().astype(np.int8))

@@ -22,6 +22,8 @@ EXAMPLE = ROOT / "examples" / "quickstart"
 METHODS = {
     "zpd": [],
     "zpd, no replay": ["--set", "select.replay=0.0"],
+    "zpd, scope zone": ["--set", "measure.scope=zone"],
+    "zpd, scope probe": ["--set", "measure.scope=probe"],
     "random": ["--set", "select.method=random", "--set", "select.replay=0.0"],
 }
 
@@ -77,7 +79,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="worlds 0 .. SEEDS-1 (default: 5)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark-quickstart")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["zpd", "zpd, no replay", "random"])
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     print("| seed | method | accuracy: base, after each stage | theta by stage | mean b of the selection |")

@@ -1,11 +1,14 @@
 """Rates and memory by size of the pool: ingest, measure (simulated), fit, select, each size on its own Ray.
 
     python benchmarks/scale.py --items 1e6 1e7 1e8 [--parts-of 100000] [--dir DIR] [--ingest-up-to 1e7]
+        [--scope probe]
 
 Pools beyond --ingest-up-to are not ingested: their parts are written as ingest would leave them. The last
 row of a size is its peer: the same scores for the same items by numpy and pyarrow in one process, which must
-choose the same items. Memory: driver = its largest resident set; other = the largest other process, without
-the memory that it shares. CPU counts all processes of the run. Files are deleted afterwards.
+choose the same items. With --scope probe or zone there is no peer, and a second stage follows, which measures
+only what that scope does and selects from all items at the ability of then. Memory: driver = its largest
+resident set; other = the largest other process, without the memory that it shares. CPU counts all processes
+of the run. Files are deleted afterwards.
 """
 
 from __future__ import annotations
@@ -100,8 +103,8 @@ def write_source(directory: Path, items: int, rows_per_file: int) -> None:
         pq.write_table(table, directory / f"{start:012d}.parquet")
 
 
-def write_part(store: Store, per_part: int, items: int, name: str) -> dict[str, Any]:
-    """One part of the pool as ingest leaves it."""
+def write_part(store: Store, per_part: int, items: int, groups: int, name: str) -> dict[str, Any]:
+    """One part of the pool as ingest leaves it; groups: "g0", "g1", ... in turn, so many (0: no groups)."""
     start = int(name[5:-8]) * per_part
     ids, prompts = rows_of(start, min(per_part, items - start))
     n = len(ids)
@@ -115,31 +118,37 @@ def write_part(store: Store, per_part: int, items: int, name: str) -> dict[str, 
         "prompt_tokens": pa.array(np.ones(n, np.int32)),
         "response_tokens": pa.array(np.full(n, 4, np.int32)),
     }
+    if groups:
+        names = pa.array([f"g{i}" for i in range(groups)])
+        number = np.arange(start, start + n, dtype=np.int32) % groups
+        columns["group"] = pa.DictionaryArray.from_arrays(number, names).cast(pa.string())
     arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in schema.ITEM]
     table = pa.table(arrays, schema=schema.ITEM)
     store.write_table(f"pool/{name}", table)
     return {"rows": n}
 
 
-def write_pool(config: Config, store: Store, items: int, per_part: int) -> None:
+def write_pool(config: Config, store: Store, items: int, per_part: int, groups: int = 0) -> None:
     """All parts, and pool.json."""
     from zpd_ray.pipeline.cluster import parts
     from zpd_ray.rundir.begin import record
 
     names = [parts.part_name(index) for index in range(-(-items // per_part))]
-    written = sum(row["rows"] for row in parts.results(names, partial(write_part, store, per_part, items)))
+    write = partial(write_part, store, per_part, items, groups)
+    written = sum(row["rows"] for row in parts.results(names, write))
     store.write_json(
         "pool.json", {"items": written, "prompt_tokens": written, "response_tokens": 4 * written}
     )
     record(Run(config, store))
 
 
-def config_of(directory: Path, per_part: int) -> Config:
-    """One stage with the simulated engine and no training."""
+def config_of(directory: Path, per_part: int, scope: str = "pool") -> Config:
+    """One stage with the simulated engine and no training; two where the scope is not the pool."""
     return validate(
         {
             "output": str(directory / "out"),
-            "stages": 1,
+            "stages": 1 if scope == "pool" else 2,
+            "measure": {"scope": scope},
             "pool": {"path": str(directory / "source"), "items_per_part": per_part},
             "model": {"path": "none"},
             "engine": {"name": "simulated"},
@@ -150,14 +159,14 @@ def config_of(directory: Path, per_part: int) -> Config:
     )
 
 
-def run_one(items: int, per_part: int, directory: Path, ingested: bool) -> None:
+def run_one(items: int, per_part: int, directory: Path, ingested: bool, scope: str) -> None:
     """All steps of one size; prints what each took as a line of JSON."""
     from zpd_ray.pipeline.cluster.session import Session
     from zpd_ray.pipeline.run import take
     from zpd_ray.pipeline.steps import ingest_pool
     from zpd_ray.rundir.layout import FIT, MEASURE, SELECT
 
-    config = config_of(directory, per_part)
+    config = config_of(directory, per_part, scope)
     run = Run(config, Store(config.output))
     if ingested:
         write_source(directory / "source", items, per_part)
@@ -168,7 +177,10 @@ def run_one(items: int, per_part: int, directory: Path, ingested: bool) -> None:
             work = {"ingest": partial(ingest_pool, session)}
         else:
             work = {"pool written": partial(write_pool, config, run.store, items, per_part)}
-        work |= {step.name: partial(take, session, step, 0) for step in (MEASURE, FIT, SELECT)}
+        for stage in range(config.stages):
+            told = f", scope {scope}" if stage else ""
+            steps = (MEASURE, FIT, SELECT)
+            work |= {step.name + told: partial(take, session, step, stage) for step in steps}
         for name, step in work.items():
             print(json.dumps({"step": name} | sampler.step(step)), flush=True)
 
@@ -229,12 +241,12 @@ def measure_size(items: int, options: argparse.Namespace) -> list[dict[str, Any]
     """All steps of one size, with fit and select together, and the peer."""
     with tempfile.TemporaryDirectory(dir=options.dir) as directory:
         common = ["--dir", directory, "--parts-of", str(options.parts_of)]
-        common += ["--ingest-up-to", str(options.ingest_up_to)]
+        common += ["--ingest-up-to", str(options.ingest_up_to), "--scope", options.scope]
         rows = rows_by_step([sys.executable, __file__, "--one", str(items), *common])
-        last = rows[-2:]
+        last = rows[2:4]
         both = {key: sum(row[key] for row in last) for key in ("seconds", "cpu")}
         rows.append(last[-1] | both | {"step": "fit + select"})
-        if items <= options.peer_up_to:
+        if options.scope == "pool" and items <= options.peer_up_to:  # it knows no probes
             rows += rows_by_step([sys.executable, __file__, "--peer", *common])
     return rows
 
@@ -249,13 +261,15 @@ def main() -> None:
     parser.add_argument("--dir", type=Path)
     parser.add_argument("--ingest-up-to", type=float, default=1e7)
     parser.add_argument("--peer-up-to", type=float, default=1e7)
+    parser.add_argument("--scope", choices=["pool", "probe", "zone"], default="pool")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.dir:
         options.dir.mkdir(parents=True, exist_ok=True)
     if options.one:
-        run_one(options.one, options.parts_of, options.dir, options.one <= options.ingest_up_to)
+        ingested = options.one <= options.ingest_up_to
+        run_one(options.one, options.parts_of, options.dir, ingested, options.scope)
         return
     if options.peer:
         peer(options.dir, options.parts_of)

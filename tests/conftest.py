@@ -35,6 +35,7 @@ GROUPS = {
     "tests/pipeline/train/test_train": "train",
     "tests/pipeline/test_run": "simulated",
     "tests/pipeline/select": "simulated",
+    "tests/pipeline/rounds": "simulated",
     "tests/pipeline/cluster": "simulated",
     "tests/pipeline/test_own_method": "simulated",
     "tests/pipeline/test_own_parts": "simulated",

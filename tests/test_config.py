@@ -68,7 +68,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(
 
 def test_an_unknown_key_near_to_none_is_refused_with_all_there_are() -> None:
     message = refusal(measure={"zzz": 1})
-    known = "grader, max_failed_share, max_new_tokens, max_unparsed_share, patience, rollouts, temperature"
+    known = (
+        "candidates, grader, max_failed_share, max_new_tokens, max_unparsed_share, patience, probes, "
+        "rollouts, scope, temperature, theta_se"
+    )
     assert f"unknown key measure.zzz; known: {known}" in message
 
 

@@ -24,6 +24,7 @@ MIDDLE = {
     "training",
     "irt",
     "difficulty",
+    "drift",
     "matching",
     "judging",
     "calibration",

@@ -97,7 +97,8 @@ def count_history(
 ) -> irt.Counts:
     """Items counted by all that they answered: arrays of shape (n,).
 
-    nll: at stage 0, nats per token. trained: whether an item was trained on before the stage that is fitted.
+    nll: at stage 0, nats per token. trained: whether an item is no anchor: it was trained on before the stage
+    that is fitted, or not every stage has asked it.
     answers: by stage, successes and rollouts, no rollouts where an item was not asked or had been trained on.
     """
     columns = {

@@ -30,7 +30,9 @@ from zpd_ray.difficulty import (
     robust_scale,
     standardise,
 )
+from zpd_ray.drift import Probed
 from zpd_ray.errors import ZpdError
+from zpd_ray.irt.pool.posterior import difficulty_posterior
 from zpd_ray.irt.pool.residual import STEP, Residual, fit_residual
 from zpd_ray.judging import Aim, Judged, judge_mixture, judge_normal
 from zpd_ray.matching import expected_probability, probability, probability_over, zpd_score
@@ -152,7 +154,7 @@ class Fit:
     to; flags: warnings about it (irt.flags); convention: what the scale is.
 
     ``staleness``: stages of training between the model that was measured and the one that trains on what is
-    selected.
+    selected. ``probed``: what probes say of items that were not measured; None where all were.
     """
 
     stage: int
@@ -166,6 +168,7 @@ class Fit:
     flags: list[str]
     convention: str = CONVENTION
     staleness: int = 0
+    probed: Probed | None = None
 
     def judge(
         self, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats, aim: Aim = AIM
@@ -176,9 +179,13 @@ class Fit:
     def difficulty(
         self, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats
     ) -> tuple[Floats, Floats]:
-        """Posterior mean and sd of b (``judge``)."""
-        judged = self.judge(nll, successes, rollouts, guess)
-        return judged.b, judged.b_sd
+        """Posterior mean and sd of b (``judge``), without the cost of a score."""
+        of, theta = self.calibration, self.ability.theta
+        if of.kind == "feedback" or of.residual_nodes:
+            judged = self.judge(nll, successes, rollouts, guess)
+            return judged.b, judged.b_sd
+        prior_mean = of.gamma * (of.z(nll) - of.origin) + of.shift
+        return difficulty_posterior(theta, prior_mean, of.sigma, successes, rollouts, guess)
 
     @property
     def told_flags(self) -> list[str]:
@@ -191,7 +198,8 @@ class Fit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, no NaN."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.probed is not None else {k: v for k, v in values.items() if k != "probed"}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Fit:
@@ -200,6 +208,7 @@ class Fit:
         parts = {
             "ability": Ability(**(values["ability"] | {"stages": stages})),
             "calibration": Calibration(**values["calibration"]),
+            "probed": Probed.from_json(values["probed"]) if "probed" in values else None,
         }
         return Fit(**(values | parts))
 

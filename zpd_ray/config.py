@@ -85,6 +85,10 @@ class SimulatedConfig(Section):
 
     theta: float = Field(0.0, description="ability at stage 0, logits")
     gain: float = Field(0.3, description="what the ability gains with each stage, logits")
+    drift: dict[str, float] = Field(
+        default_factory=dict,
+        description="group = logits by which its items are harder from stage 1 on",
+    )
 
 
 class VllmConfig(Section):
@@ -121,6 +125,18 @@ class MeasureConfig(Section):
     max_failed_share: Share = Field(0.05, description="stop when more than this share of items fails")
     max_unparsed_share: Share = Field(
         0.9, description="stop when the grader finds no answer in more than this share of the responses"
+    )
+    scope: Literal["pool", "probe", "zone"] = Field(
+        "pool",
+        description="what stages after the first measure: everything; probes, items that are never trained "
+        "on; or probes and the items whose predicted score is best (docs/decisions.md)",
+    )
+    probes: Count = Field(1000, description="the most there are; never more than 4 % of the pool")
+    theta_se: Positive = Field(0.1, description="ask probes until theta is known so well, logits")
+    candidates: float = Field(
+        2.5,
+        ge=1,
+        description="in scope zone: items measured per item of the budget (per token, if of tokens)",
     )
 
 

@@ -41,6 +41,6 @@ def _where_it_stopped(run: Run) -> str:
     done = [step.name for step in run.steps if run.finished(stage, step)]
     told = [f"finished {', '.join(done)}"] if done else []
     measured = len(run.store.names(StageFiles(stage).measurements()))
-    if MEASURE.name not in done and measured:
+    if MEASURE.name not in done and measured and not run.in_rounds(stage):
         told.append(f"measured {measured} of {len(run.store.names(POOL))} parts")
     return f"resuming stage {stage}{': ' if told else ''}{', '.join(told)}"

@@ -1,7 +1,7 @@
 """A model with known ability over items with known difficulty: for tests and for runs at scale.
 
 Its truth is the one-parameter logistic model (Rasch 1960): P(right) = sigmoid(theta - b), with b ~ N(0, 1) a
-function of the item's id alone.
+function of the item's id alone; from stage 1 on ``engine.simulated.drift`` adds to it by group.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SimulatedEngine:
         the share that is, is uniform. n_tokens is the column response_tokens.
         """
         keys = item_keys(items["item_id"])
-        b, e = normals(keys, DIFFICULTY), normals(keys, NOISE)
+        b, e = self._difficulty(items, keys, self.stage), normals(keys, NOISE)
         prompted = pc.fill_null(pc.list_value_length(items["messages"]), 0).to_numpy() > 0
         nll = np.exp(np.where(prompted, -0.5 + 0.5 * (b - self.theta), 0.0) + 0.25 * e).astype(np.float32)
         n_tokens = pc.fill_null(items["response_tokens"], 0).to_numpy().astype(np.int32)
@@ -86,7 +86,7 @@ class SimulatedEngine:
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
         """The gold answer (the reference where there is none) when right, a wrong one otherwise."""
         keys = item_keys(items["item_id"])
-        b = normals(keys, DIFFICULTY)
+        b = self._difficulty(items, keys, stage)
         right = np.stack([self._right(keys, b, stage, r) for r in range(rollouts)], axis=1)
         gold = pc.coalesce(items["answer"], items["response"]).to_pylist()
         choices = items["choices"].to_pylist()
@@ -95,6 +95,13 @@ class SimulatedEngine:
             for answer, options, row in zip(gold, choices, right.tolist(), strict=True)
         ]
         return Completions(texts, [None] * len(texts))
+
+    def _difficulty(self, items: pa.Table, keys: np.ndarray, stage: int) -> np.ndarray:
+        b = normals(keys, DIFFICULTY)
+        if stage == 0 or not self.simulated.drift:
+            return b
+        moved = [self.simulated.drift.get(group, 0.0) for group in items["group"].to_pylist()]
+        return b + np.array(moved, dtype=np.float64)
 
     def _right(self, keys: np.ndarray, b: np.ndarray, stage: int, rollout: int) -> np.ndarray:
         return uniforms(streams(keys, self.seed, stage, rollout)) < expit(self.theta - b)

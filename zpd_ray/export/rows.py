@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.judging import read_measured
+from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.layout import ANSWERS
 from zpd_ray.rundir.selected import selection_directory
 from zpd_ray.selection.keys import Keys
@@ -69,7 +69,7 @@ def _pass_rates(run: Run, stage: int, method: str) -> Rates:
         rows = run.store.read_table(f"{directory}/{part}", ["row"])["row"]
         if len(rows):
             columns = ["item_id", "credit", "rollouts"]
-            measured = read_measured(run, stage, ANSWERS, part, columns).take(rows)
+            measured = last_measured(run, stage, ANSWERS, part, columns).take(rows).answers
             credit, rollouts = (measured[name].to_numpy().astype(float) for name in columns[1:])
             keys.append(item_keys(measured["item_id"]))
             rates.append(np.divide(credit, rollouts, out=np.full(len(credit), np.nan), where=rollouts > 0))

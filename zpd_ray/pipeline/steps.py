@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from zpd_ray.pipeline.fit.ability import fit_ability
 from zpd_ray.pipeline.ingest.ingest import ingest
 from zpd_ray.pipeline.measure.evaluate import evaluate_model
 from zpd_ray.pipeline.measure.measure import measure_pool
+from zpd_ray.pipeline.rounds.probes import choose_probes
+from zpd_ray.pipeline.rounds.rounds import measure_in_rounds
 from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.pipeline.train import adopt as adopting
 from zpd_ray.pipeline.train import train as training
@@ -30,14 +33,18 @@ from zpd_ray.rundir.layout import (
 )
 from zpd_ray.rundir.records import Metrics, add_event, load_fit, load_metrics
 from zpd_ray.selection.budget import check_anchors_left, check_buys_something, resolve_budget
+from zpd_ray.selection.probes import most_probes
 from zpd_ray.terminal import doing, say, warn
 
 Details = dict[str, Any]  # what the event of a step tells
 
 
 def measure(session: Session, stage: int) -> Details:
-    """Pool, model of the stage -> NLL, responses and what the methods need, of every item."""
-    return measure_pool(session, stage)
+    """Pool, model of the stage -> NLL, responses and what the methods need, of every item.
+
+    Or of some, where ``measure.scope`` says so.
+    """
+    return (measure_in_rounds if session.run.in_rounds(stage) else measure_pool)(session, stage)
 
 
 def fit(session: Session, stage: int) -> Details:
@@ -51,12 +58,19 @@ def fit(session: Session, stage: int) -> Details:
             say(f"  note: {FLAGS.get(flag, flag)}")
         else:  # theta is not to be trusted
             warn(f"stage {stage}: {FLAGS.get(flag, flag)}")
-    return {"theta": ability.theta, "theta_se": ability.se}
+    told = {"theta": ability.theta, "theta_se": ability.se}
+    if fit.probed is None:
+        return told
+    for part in fit.probed.drifted:
+        warn(f"stage {stage}: {part.told}")
+    return told | {"moved": fit.probed.moved, "drifted": [asdict(part) for part in fit.probed.drifted]}
 
 
 def select(session: Session, stage: int) -> Details:
     """Measurements, fit, budget -> the items to train on, in order of score."""
     run, fit = session.run, load_fit(session.run.store, stage)
+    if stage == 0:
+        choose_probes(run, fit)  # before anything is trained on
     for method in run.methods[1:]:
         select_items(run, fit, method, beside=True)
     chosen = select_items(run, fit, run.methods[0])
@@ -127,6 +141,7 @@ def ingest_pool(session: Session) -> None:
     # A budget that the pool cannot pay is refused before anything is measured.
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
     check_anchors_left(amount, run.config.stages, pool["items"], pool["response_tokens"])
+    most_probes(run.config.measure, pool["items"])  # which refuses a pool that is too small for them
     check_buys_something(amount, pool["shortest_response"])
     record(run)
 

@@ -42,10 +42,12 @@ def cost_of(run: Run, events: list[Event], stage: int) -> Cost:
     """Of one stage, which may be under way: then of the steps that have ended."""
     seconds = spent(events, stage)
     trained = load_closing(run.store, stage, TRAIN) if run.trains and run.finished(stage, TRAIN) else {}
+    files = StageFiles(stage)
+    selecting = (f"{files.directory}/measurements/", f"{files.rounds}/")  # and not the evaluation
     done = [
         scorer
         for event in events
-        if event.step == "scored" and event.details["into"].startswith(f"{StageFiles(stage).directory}/meas")
+        if event.step == "scored" and event.details["into"].startswith(selecting)
         for scorer in event.details["scorers"]
     ]
     return Cost(

@@ -15,7 +15,7 @@ from zpd_ray.report.find import find_items, find_quarantined, missing
 from zpd_ray.report.show import Filters, listed
 from zpd_ray.report.why import Standing, item_of, standing
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.layout import StageFiles
+from zpd_ray.rundir.layout import MEASURE, StageFiles
 from zpd_ray.rundir.records import load_fit, load_selection
 from zpd_ray.rundir.selected import check_selected, selected_stages, selection_directory
 from zpd_ray.terminal import results
@@ -128,7 +128,8 @@ def draw_reasons(told: Reasons) -> None:
 
 def _stages(run: Run) -> list[int]:
     """Those that something was measured at."""
-    return [t for t in range(run.config.stages) if run.store.names(StageFiles(t).measurements())]
+    stages = range(run.config.stages)
+    return [t for t in stages if run.store.names(StageFiles(t).measurements()) or run.finished(t, MEASURE)]
 
 
 def _checked(run: Run, stage: int) -> int:
@@ -149,7 +150,7 @@ def _print_item(item: dict[str, Any], standings: list[Standing]) -> None:
         "answer": item["answer"],
     }
     told |= {
-        f"a response at stage {s.stage}": s.measured["completion"]
+        f"a response at stage {s.last_measured}": s.measured["completion"]
         for s in standings
         if s.measured and s.measured["completion"]
     }

@@ -8,6 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from zpd_ray.ability import Standing
+from zpd_ray.drift import Probed
 from zpd_ray.report.cost import Cost, costs
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import StageFiles
@@ -38,7 +39,8 @@ class StageRow:
     reader can check theta; None where none answered. selected: items, ``replay`` of them mastered. mean_b,
     mean_p: over the zone's share. groups: selected items by group. accuracy, evaluation_nll (nats per token):
     of the model that it left, None without an evaluation set. adopted: trained elsewhere. result: path
-    of what was trained, None where nothing is.
+    of what was trained, None where nothing is. probed: what the stage learnt of its probes, None where it
+    measured everything.
     """
 
     stage: int
@@ -57,6 +59,7 @@ class StageRow:
     cost: Cost
     adopted: bool
     result: str | None
+    probed: Probed | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def summary(run: Run) -> Summary:
 
 
 def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> StageRow:
-    moved = standing.theta - load_fit(run.store, stage).ability.theta  # to the scale of the last fit
+    fit = load_fit(run.store, stage)
+    moved = standing.theta - fit.ability.theta  # to the scale of the last fit
     files = StageFiles(stage)
     chosen, metrics = load_selection(run.store, files.selection()), load_metrics(run.store, stage)
     return StageRow(
@@ -116,6 +120,7 @@ def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> StageRow:
         cost=cost,
         adopted=run.adopted(stage),
         result=run.store.path(f"{files.directory}/{run.config.train.result}") if run.trains else None,
+        probed=fit.probed,
     )
 
 
@@ -130,6 +135,9 @@ def draw(summary: Summary) -> None:
     for cells in [_base(summary), *map(_cells, summary.stages)]:
         table.add_row(*(cell for name, cell in cells.items() if wide or name != "from"))
     results.print(table)
+    for row in summary.stages:
+        for part in row.probed.drifted if row.probed else ():
+            results.print(f"stage {row.stage}: {part.told}", highlight=False, markup=False, soft_wrap=True)
     results.print(cost_in_words(summary.cost), highlight=False, soft_wrap=True)
     if summary.idle is not None:
         told = f"train workers idled for {summary.idle:.0%} of the time after their first stage"

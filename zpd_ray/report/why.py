@@ -12,8 +12,8 @@ from zpd_ray.hashing import item_keys
 from zpd_ray.matching import zone_of
 from zpd_ray.report.find import Found
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.judging import judge, mastered, read_measured, selection_order
-from zpd_ray.rundir.layout import ANSWERS, FIT, POOL, SELECT, StageFiles
+from zpd_ray.rundir.judging import judge, last_measured, mastered, selection_order
+from zpd_ray.rundir.layout import ANSWERS, FIT, MEASURE, POOL, SELECT, StageFiles
 from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.selected import selection_directory
 from zpd_ray.selection import looks_for_zone
@@ -25,8 +25,9 @@ SAME = 1e-9  # share of itself by which a score may differ from another and stil
 class Standing:
     """An item at one stage, for one method. None: not known (yet), or it does not apply.
 
-    measured: its row of ``schema.MEASUREMENT``; judged: b, b_sd, p, score; threshold: the lowest score that
-    the budget bought at the stage, replay aside; rank: 0 is the best; why: in words.
+    measured: its row of ``schema.MEASUREMENT``, the last where the stage has not measured it; judged: b,
+    b_sd, p, score; threshold: the lowest score that the budget bought at the stage, replay aside; rank: 0
+    is the best; last_measured: the stage that last measured it; why: in words.
     """
 
     stage: int
@@ -36,6 +37,7 @@ class Standing:
     judged: dict[str, float] | None = None
     threshold: float | None = None
     rank: int | None = None
+    last_measured: int | None = None
 
 
 def item_of(run: Run, at: Found) -> dict[str, Any]:
@@ -46,19 +48,34 @@ def item_of(run: Run, at: Found) -> dict[str, Any]:
 
 def standing(run: Run, at: Found, stage: int, method: str) -> Standing:
     """How an item stood at a stage; what selection thought of it is computed again from the fit."""
-    if at.part not in run.store.names(StageFiles(stage).measurements()):
+    if not _is_measured(run, at.part, stage):
         return Standing(stage, method, "not measured yet")
-    answers = read_measured(run, stage, ANSWERS, at.part)
+    known = last_measured(run, stage, ANSWERS, at.part)
+    answers, last = known.answers, int(known.stage[at.row])
     measured = answers.slice(at.row, 1).to_pylist()[0]
     if measured["nll"] is None:
-        return Standing(stage, method, f"could not be measured: {measured['error']}", measured)
+        told = f"could not be measured: {measured['error']}"
+        return Standing(stage, method, told, measured, last_measured=last)
     if not run.finished(stage, FIT):
-        return Standing(stage, method, "measured; ability is not fitted yet", measured)
+        told = "measured; ability is not fitted yet"
+        return Standing(stage, method, told, measured, last_measured=last)
     order = selection_order(run, stage, item_keys(answers["item_id"]))
-    table = judge(run, load_fit(run.store, stage), method, at.part, answers, order)
+    table = judge(run, load_fit(run.store, stage), method, at.part, known, order)
     judged = {name: float(value[0]) for name, value in table.slice(at.row, 1).to_pydict().items()}
     replayable = run.config.select.replay > 0 and bool(mastered(run, answers, table)[at.row])
-    return _decided(run, at, Standing(stage, method, "", measured, judged), replayable)
+    replayable &= at.row not in run.probe_rows(at.part)
+    known_so_far = Standing(stage, method, "", measured, judged, last_measured=last)
+    found = _decided(run, at, known_so_far, replayable)
+    if last == stage:
+        return found
+    return replace(found, why=f"{found.why}; last measured at stage {last}, b and p are predicted from it")
+
+
+def _is_measured(run: Run, part: str, stage: int) -> bool:
+    """Whether all that a stage measures of a part is there."""
+    if run.in_rounds(stage):
+        return run.finished(stage, MEASURE)
+    return part in run.store.names(StageFiles(stage).measurements())
 
 
 def _decided(run: Run, at: Found, known: Standing, replayable: bool) -> Standing:
@@ -74,7 +91,7 @@ def _decided(run: Run, at: Found, known: Standing, replayable: bool) -> Standing
     if reason is not None:
         rank = _rank(run, f"{directory}/selected", measured["item_id"])
         return replace(known, rank=rank, why=_selected_because(run, method, reason, measured, judged))
-    told = _left_out_because(run, at, stage, method, judged, known.threshold)
+    told = _left_out_because(run, at, known, judged)
     return replace(known, why=told + ("; mastered, and not drawn for replay" if replayable else ""))
 
 
@@ -118,9 +135,10 @@ def _selected_because(
     return f"selected: {told}, {_side(run, judged['p'])}{fewer}"
 
 
-def _left_out_because(
-    run: Run, at: Found, stage: int, method: str, judged: dict[str, float], threshold: float | None
-) -> str:
+def _left_out_because(run: Run, at: Found, known: Standing, judged: dict[str, float]) -> str:
+    stage, method, threshold = known.stage, known.method, known.threshold
+    if at.row in run.probe_rows(at.part):
+        return "a probe: asked at each stage, never trained on"
     if not run.config.select.allow_trained:
         for earlier in range(stage):
             if at.row in run.chosen_rows(earlier, at.part):
@@ -128,6 +146,8 @@ def _left_out_because(
     score = judged["score"]
     if score != score:  # NaN
         return f"{method} gives it no score (NaN)"
+    if run.only_measured(stage, method) and known.last_measured != stage:
+        return f"predicted score {score:.3g}, not among the best, which were measured again"
     if threshold is None:
         return f"score {score:.3g}; the whole budget went to replay"
     where = f"p = {judged['p']:.2f}, {_side(run, judged['p'])}; " if looks_for_zone(method) else ""

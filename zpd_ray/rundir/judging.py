@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zpd_ray import selection
-from zpd_ray.calibration import Fit
+from zpd_ray.calibration import AIM, Fit
 from zpd_ray.difficulty import guess_floor
-from zpd_ray.judging import Aim
-from zpd_ray.matching import probability
+from zpd_ray.judging import Aim, Judged
+from zpd_ray.matching import probability, zpd_score
 from zpd_ray.rundir.layout import ANSWERS, StageFiles
 from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.run import Run
@@ -21,14 +22,73 @@ from zpd_ray.selection import Candidates, Method
 from zpd_ray.selection.keys import Keys, shuffled
 
 RESPONSES = ("successes", "rollouts")
+COUNTS = ("n_tokens", "n_greedy", *RESPONSES, "credit", "unparsed")  # of ``answers``: 0 where not asked
 JUDGED = ["b", "b_sd", "p", "score"]
+
+
+class Known(NamedTuple):
+    """Of each item of a part what was found when it was last measured, and at which stage: rows, (n,)."""
+
+    answers: pa.Table
+    stage: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Known:
+        """Some of the items."""
+        return Known(self.answers.take(rows), self.stage[rows])
 
 
 def read_measured(
     run: Run, stage: int, measure: str, part: str, columns: list[str] | None = None
 ) -> pa.Table:
-    """What a measure found of a part at a stage."""
-    return run.store.read_table(f"{StageFiles(stage).measurements(measure)}/{part}", columns)
+    """What a measure found of a part at a stage, a row for each of its items.
+
+    Where the stage did not measure all: nulls for the others, and 0 in counts.
+    """
+    if not run.in_rounds(stage):
+        return run.store.read_table(f"{StageFiles(stage).measurements(measure)}/{part}", columns)
+    if columns == ["item_id"]:
+        return read_measured(run, 0, measure, part, columns)
+    found = _some_rows(run, stage, measure, part, columns)
+    n = run.store.count_rows(f"{StageFiles(0).measurements(measure)}/{part}")
+    place, none = np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool)
+    rows = found["row"].to_numpy()
+    place[rows], none[rows] = np.arange(len(rows)), False
+    aligned = found.drop_columns("row").take(pa.array(place, mask=none))
+    for at, column in enumerate(aligned.schema):
+        if column.name == "item_id":
+            ids = read_measured(run, 0, measure, part, ["item_id"])["item_id"]
+            aligned = aligned.set_column(at, column, ids)
+        elif column.name in COUNTS:
+            aligned = aligned.set_column(at, column, pc.fill_null(aligned[column.name], 0))
+    return aligned
+
+
+def last_measured(run: Run, stage: int, measure: str, part: str, columns: list[str] | None = None) -> Known:
+    """What a measure last found of each item of a part, up to a stage."""
+    first = 0 if run.in_rounds(stage) else stage
+    tables = [read_measured(run, first, measure, part, columns)]
+    n = tables[0].num_rows
+    place, at = np.arange(n), np.full(n, first)
+    for later in range(first + 1, stage + 1):
+        some = _some_rows(run, later, measure, part, columns)
+        if some.num_rows == 0:
+            continue
+        rows = some["row"].to_numpy()
+        place[rows] = sum(table.num_rows for table in tables) + np.arange(len(rows))
+        at[rows] = later
+        tables.append(some.drop_columns("row"))
+    if len(tables) == 1:
+        return Known(tables[0], at)
+    return Known(pa.concat_tables(tables).take(place), at)
+
+
+def _some_rows(run: Run, stage: int, measure: str, part: str, columns: list[str] | None) -> pa.Table:
+    """What was measured of a part in rounds, and the ``row`` of each; no rows where nothing was."""
+    name = f"{StageFiles(stage).measurements(measure)}/{part}"
+    if run.store.exists(name):
+        return run.store.read_table(name, None if columns is None else [*columns, "row"])
+    none = read_measured(run, 0, measure, part, columns).slice(0, 0)
+    return none.append_column("row", pa.array([], pa.int64()))
 
 
 def selection_order(run: Run, stage: int, ids: Keys) -> Keys:
@@ -41,21 +101,21 @@ def judge(
     fit: Fit,
     name: str,
     part: str,
-    measured: pa.Table,
+    known: Known,
     order: Keys,
     guess: NDArray[np.float64] | None = None,
 ) -> pa.Table:
     """float64 columns ``JUDGED`` of a part's n items by the method ``name``, whatever the other items are.
 
-    measured: the part's answers at the fit's stage; order: ``selection_order`` of its items; guess: floors,
-    in place of those that the run's grader tells. Of an item that could not be measured the numbers mean
-    nothing. b and p are the fit's, also where a method that is ``static`` scores by those of stage 0.
+    known: ``last_measured`` of the part at the fit's stage; order: ``selection_order`` of its items; guess:
+    floors, in place of those that the run's grader tells. Of an item that could not be measured the numbers
+    mean nothing. b and p are the fit's, also where a method that is ``static`` scores by those of stage 0.
     """
     method = selection.load(name)
-    guess = guess_floor(run.options(part, measured.num_rows)) if guess is None else guess
-    now = seen = _candidates(run, fit, part, method, order, measured, guess)
+    guess = guess_floor(run.options(part, known.answers.num_rows)) if guess is None else guess
+    now = seen = _candidates(run, fit, part, method, order, known, guess)
     if getattr(method, "static", False) and fit.stage:
-        first = read_measured(run, 0, ANSWERS, part)
+        first = last_measured(run, 0, ANSWERS, part)
         seen = _candidates(run, load_fit(run.store, 0), part, method, order, first, guess)
     return pa.table([now.b, now.b_sd, now.p, method.score(seen, run.config.select)], names=JUDGED)
 
@@ -66,18 +126,61 @@ def _candidates(
     part: str,
     method: Method,
     order: Keys,
-    measured: pa.Table,
+    known: Known,
     guess: NDArray[np.float64],
 ) -> Candidates:
-    """What a fit and the measurements of its stage say of the items of a part."""
+    """What a fit and the measurements of its stage, or the last before it, say of the items of a part."""
     theta, select = fit.ability.theta, run.config.select
-    successes, rollouts = (measured[column].to_numpy().astype(np.int64) for column in RESPONSES)
-    nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
-    b, b_sd, zpd = fit.judge(nll, successes, rollouts, guess, Aim(select.target_p, select.criterion))
+    b, b_sd, zpd = difficulties(run, fit, known, guess, Aim(select.target_p, select.criterion))
     p = probability(theta, b, guess)
-    tables = {need: read_measured(run, fit.stage, need, part) for need in method.needs} | {ANSWERS: measured}
+    tables = {need: last_measured(run, fit.stage, need, part).answers for need in method.needs}
+    tables[ANSWERS] = known.answers
     median = math.exp(fit.calibration.location)
     return Candidates(theta, order, b, b_sd, p, guess, zpd, tables, median)
+
+
+def difficulties(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], aim: Aim = AIM) -> Judged:
+    """b of each item, its sd and its score at the fit's theta; b on the scale of the fit. guess: (n,).
+
+    An item that the fit's stage has measured is judged by that fit. Of another one b is what the fit of the
+    stage that last measured it says, and its variance grows by what items move on their own at each stage
+    since (``Probed.moved``).
+    """
+    if (known.stage == fit.stage).all():
+        return fit.judge(*_seen(known), guess, aim)
+    found = Judged(*np.empty((3, len(known.stage))))
+    for stage in np.unique(known.stage).tolist():
+        rows = np.flatnonzero(known.stage == stage)
+        if stage == fit.stage:
+            now = fit.judge(*_seen(known.take(rows)), guess[rows], aim)
+        else:
+            now = _predicted(run, fit, stage, known.take(rows), guess[rows], aim)
+        for values, of_rows in zip(found, now, strict=True):
+            values[rows] = of_rows
+    return found
+
+
+def _seen(known: Known) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """NLL, successes and rollouts of each item."""
+    successes, rollouts = (known.answers[column].to_numpy().astype(np.int64) for column in RESPONSES)
+    nll = pc.fill_null(known.answers["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
+    return nll, successes, rollouts
+
+
+def _predicted(run: Run, fit: Fit, stage: int, known: Known, guess: NDArray[np.float64], aim: Aim) -> Judged:
+    """Of items that were last measured at an earlier ``stage``; b taken as normal."""
+    before, theta = load_fit(run.store, stage), fit.ability.theta
+    then, then_sd = before.difficulty(*_seen(known), guess)
+    # The later fit has another estimate of the earlier theta; what p was then does not change by that.
+    b = then + (fit.ability.at(stage).theta - before.ability.theta)
+    moved = sum(_moved(run, fit, later) ** 2 for later in range(stage + 1, fit.stage + 1))
+    b_sd = np.sqrt(then_sd**2 + moved)
+    return Judged(b, b_sd, zpd_score(theta, b, b_sd, guess, *aim))
+
+
+def _moved(run: Run, fit: Fit, stage: int) -> float:
+    probed = (fit if stage == fit.stage else load_fit(run.store, stage)).probed
+    return 0.0 if probed is None else probed.moved
 
 
 def mastered(run: Run, measured: pa.Table, judged: pa.Table) -> NDArray[np.bool_]:

@@ -7,7 +7,11 @@ quarantine/{pool/,evaluation/pool/}    bad rows, with reason, file and row
 rehearsal.json                         a training step that was tried before anything was measured
 base/{evaluation/,metrics.json}        the model before any training
 ray_train/                             Ray Train's own: the last checkpoint inside a stage
-stages/NN/measurements/MEASURE/...     what was measured of each item, one directory per measure
+stages/NN/measurements/MEASURE/...     what was measured of each item, one directory per measure; what was
+                                       measured in rounds: some rows of some parts, with the column ``row``
+probes.parquet                         not in scope pool: items never trained on, in the order of asking
+stages/NN/rounds/RR/{items/,places/,MEASURE/}   items gathered from their parts, where from, what came of it
+stages/NN/rounds/RR/{items,fit,round}.json      how many; after probes the fit so far; written last: totals
 stages/NN/{measured,fit,selection,train,metrics}.json   written last: they prove their steps
 stages/NN/{selected/,chosen/}          the chosen items in order of rank; their rows in each part
 stages/NN/scored/                      sort keys, while items are selected
@@ -32,6 +36,7 @@ METRICS = "metrics.json"
 REHEARSAL = "rehearsal.json"
 REPORT = "report.html"
 PROGRESS = "progress.json"
+PROBES = "probes.parquet"
 ANSWERS = "answers"  # the measure that ability stands on
 
 ADOPTED = "adopted"  # key of a train.json: where the stage's model came from, if trained elsewhere
@@ -66,6 +71,9 @@ def in_words(directory: str) -> str:
     stage = f"stage {int(rest[0])}"
     if rest[1:2] == ["evaluation"]:
         return f"the evaluation set after {stage}"
+    if rest[1:2] == ["rounds"]:
+        stage += f", round {int(rest[2])}"
+        rest = rest[1:]
     measure = rest[2:3]
     return stage if measure in ([], [ANSWERS]) else f"{measure[0]} of {stage}"
 
@@ -88,6 +96,15 @@ class StageFiles:
     def measurements(self, measure: str = ANSWERS) -> str:
         """Directory of what a measure found, a file per part."""
         return f"{self.directory}/measurements/{label(measure)}"
+
+    @property
+    def rounds(self) -> str:
+        """Directory of the rounds in which a stage measures, where it does not measure everything."""
+        return f"{self.directory}/rounds"
+
+    def round(self, number: int) -> str:
+        """Directory of one of them."""
+        return f"{self.rounds}/{number:02d}"
 
     @property
     def evaluation(self) -> str:

@@ -74,6 +74,17 @@ def load_fit(store: Store, stage: int) -> Fit:
     return Fit.from_json(store.read_json(StageFiles(stage).closing(FIT)))
 
 
+def save_round_fit(store: Store, number: int, fit: Fit) -> None:
+    """Write what is known of ability after a round of probes."""
+    store.write_json(f"{StageFiles(fit.stage).round(number)}/{FIT.closes}", fit.to_json())
+
+
+def load_round_fit(store: Store, stage: int, number: int) -> Fit | None:
+    """What was known after a round; None where it is not finished."""
+    name = f"{StageFiles(stage).round(number)}/{FIT.closes}"
+    return Fit.from_json(store.read_json(name)) if store.exists(name) else None
+
+
 def save_selection(store: Store, directory: str, selection: Selection) -> None:
     """Write selection.json into a directory (``StageFiles.selection``)."""
     store.write_json(f"{directory}/{SELECT.closes}", asdict(selection))

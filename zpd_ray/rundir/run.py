@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zpd_ray import graders, selection
 from zpd_ray.config import Config
 from zpd_ray.engines.base import ModelRef
-from zpd_ray.rundir.layout import ADOPTED, ANSWERS, EVALUATE, POOL, STEPS, TRAIN, StageFiles, Step
+from zpd_ray.rundir.layout import ADOPTED, ANSWERS, EVALUATE, POOL, PROBES, STEPS, TRAIN, StageFiles, Step
 from zpd_ray.rundir.store import Store
 
 
@@ -68,6 +69,24 @@ class Run:
     def measured_anew(self, stage: int) -> bool:
         """Whether a stage was measured by another model than the stage before it."""
         return stage == 0 or stage > self.staleness(stage)
+
+    def in_rounds(self, stage: int) -> bool:
+        """Whether a stage measures some items, in rounds, and not all of them."""
+        return stage > 0 and self.config.measure.scope != "pool"
+
+    def only_measured(self, stage: int, method: str) -> bool:
+        """Whether a method chooses among what the stage has measured: the one trained on, in scope zone.
+
+        A method beside it chooses from the pool: the others' candidates would not show what it is worth.
+        """
+        return self.in_rounds(stage) and self.config.measure.scope == "zone" and method == self.methods[0]
+
+    def probe_rows(self, part: str, first: int | None = None) -> NDArray[np.int64]:
+        """Rows of a part that are probes, of the ``first`` ones in their order (None: of all); ascending."""
+        if self.config.measure.scope == "pool" or not self.store.exists(PROBES):
+            return np.zeros(0, dtype=np.int64)
+        probes = self.store.read_table(PROBES).slice(0, first)
+        return np.sort(probes["row"].to_numpy()[pc.equal(probes["part"], part).to_numpy()])
 
     def model(self, stage: int) -> ModelRef:
         """The model that ``stage`` begins with: the base model, or what the stage before has trained."""

@@ -123,6 +123,10 @@ class Store:
         """The table in a parquet file."""
         return pq.read_table(self.path(name), filesystem=self.fs, columns=columns, partitioning=None)
 
+    def count_rows(self, name: str) -> int:
+        """Rows of a parquet file, of which only the footer is read."""
+        return int(pq.read_metadata(self.path(name), filesystem=self.fs).num_rows)
+
     def append_line(self, name: str, value: dict[str, Any]) -> None:
         """One more line of JSON in a file. Lines are few (several per stage), so the file is rewritten."""
         with _APPENDING:

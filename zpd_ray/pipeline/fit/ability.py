@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
@@ -16,13 +15,15 @@ from numpy.typing import NDArray
 from zpd_ray import irt
 from zpd_ray.ability import HISTORY_ITEMS, count_history
 from zpd_ray.calibration import Fit, Statistics
+from zpd_ray.drift import Probed
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.ray_folder import ray_logs
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.layout import POOL, StageFiles
-from zpd_ray.rundir.records import load_fit, save_fit
+from zpd_ray.rundir.judging import read_measured
+from zpd_ray.rundir.layout import ANSWERS, MEASURE, POOL, StageFiles
+from zpd_ray.rundir.records import load_closing, load_fit, load_round_fit, save_fit
 
 # A restarted actor has lost its statistics; they are collected anew, so many times.
 ATTEMPTS = 3
@@ -31,12 +32,38 @@ ARRIVAL_SECONDS = 60.0  # without a further task's arriving
 
 def fit_ability(session: Session, stage: int) -> Fit:
     """Fit ``stage`` from its measurements; the result is also in ``stages/NN/fit.json``."""
+    run = session.run
+    names = run.store.names(POOL)
+    if run.in_rounds(stage):
+        measured = {*run.store.names(StageFiles(stage).measurements()), *names[: followed_parts(run)]}
+        names = sorted(measured)
+    fit = fit_parts(session, stage, names)
+    _check_extreme(fit, run)
+    fit = replace(fit, staleness=run.staleness(stage), probed=_probed(run, stage))
+    save_fit(run.store, fit)
+    return fit
+
+
+def _probed(run: Run, stage: int) -> Probed | None:
+    """What the stage has learnt of its probes, with how many items were measured again for it."""
+    if not run.in_rounds(stage):
+        return None
+    closed = load_closing(run.store, stage, MEASURE)
+    fit = load_round_fit(run.store, stage, closed["probed"])
+    assert fit is not None
+    assert fit.probed is not None
+    again = {each["what"]: each["items"] for each in closed["rounds"]}
+    drifted = [replace(part, items=again.get(str(part), 0)) for part in fit.probed.drifted]
+    return replace(fit.probed, drifted=drifted)
+
+
+def fit_parts(session: Session, stage: int, names: list[str], what: str = "all") -> Fit:
+    """Fit ``stage`` from what was measured of some parts. ``what``: another word for each fit of a stage."""
     run, actor = session.run, session.ability_actor()
     previous = load_fit(run.store, stage - 1) if stage else None
-    names = run.store.names(POOL)
-    followed = names[: followed_parts(run)]
+    followed = run.store.names(POOL)[: followed_parts(run)]
     for attempt in range(ATTEMPTS):
-        fit_name = f"{run.store.root}/{stage}/{attempt}"
+        fit_name = f"{run.store.root}/{stage}/{what}/{attempt}"
         ray.get(actor.begin.remote(fit_name))
         send = partial(_send_statistics, run, stage, actor, fit_name, followed)
         sent = sum(1 for _row in parts.sums(names, send))
@@ -45,9 +72,6 @@ def fit_ability(session: Session, stage: int) -> Fit:
     else:
         raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see {ray_logs()}")
     fit: Fit = ray.get(actor.fit.remote(run.config.ability, stage, previous))
-    _check_extreme(fit, run)
-    fit = replace(fit, staleness=run.staleness(stage))
-    save_fit(run.store, fit)
     return fit
 
 
@@ -95,7 +119,7 @@ def followed_parts(run: Run) -> int:
 
 def part_statistics(run: Run, stage: int, name: str, followed: bool) -> Statistics:
     """Counts over a part: answers of items never trained on and, if ``followed``, all items' histories."""
-    now = _measured(run, stage, name, ["nll", "successes", "rollouts"])
+    now = read_measured(run, stage, ANSWERS, name, ["nll", "successes", "rollouts"])
     usable = pc.is_valid(now["nll"]).to_numpy() & ~run.trained_before(stage, name, now.num_rows)
     nll, successes, rollouts = (now[column].to_numpy()[usable] for column in now.column_names)
     options = run.options(name, now.num_rows)
@@ -104,19 +128,25 @@ def part_statistics(run: Run, stage: int, name: str, followed: bool) -> Statisti
 
 
 def _history(run: Run, stage: int, name: str, options: NDArray[np.int64]) -> irt.Counts:
-    """What the items of a part that were measured at stage 0 have answered before they were trained on."""
-    nll = _measured(run, 0, name, ["nll"])["nll"]
+    """What the items of a part that were measured at stage 0 have answered before they were trained on.
+
+    Of stages that measure in rounds only what probes have answered: they were chosen by what stage 0 shows,
+    which is in the likelihood, and other items by NLLs that are not. Anchors are then probes that all have
+    asked.
+    """
+    nll = read_measured(run, 0, ANSWERS, name, ["nll"])["nll"]
     valid, trained = pc.is_valid(nll).to_numpy(), np.zeros(len(nll), dtype=bool)
+    away, probes = np.zeros(len(nll), dtype=bool), run.probe_rows(name)
     answers = {}
     for earlier in range(stage + 1):
         if run.measured_anew(earlier):
-            table = _measured(run, earlier, name, ["successes", "rollouts"])
+            table = read_measured(run, earlier, ANSWERS, name, ["successes", "rollouts"])
             s, k = (pc.fill_null(table[column], 0).to_numpy() for column in table.column_names)
+            if run.in_rounds(earlier):
+                probe = np.isin(np.arange(len(nll)), probes)
+                s, k = np.where(probe, s, 0), np.where(probe, k, 0)
+                away |= k == 0
             answers[earlier] = (np.where(trained, 0, s)[valid], np.where(trained, 0, k)[valid])
         if earlier < stage:
             trained[run.chosen_rows(earlier, name)] = True
-    return count_history(nll.to_numpy()[valid], options[valid], trained[valid], answers)
-
-
-def _measured(run: Run, stage: int, name: str, columns: list[str]) -> pa.Table:
-    return run.store.read_table(f"{StageFiles(stage).measurements()}/{name}", columns)
+    return count_history(nll.to_numpy()[valid], options[valid], (trained | away)[valid], answers)

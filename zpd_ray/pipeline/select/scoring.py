@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,15 +11,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zpd_ray.calibration import Fit
+from zpd_ray.drift import Drifted
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.judging import judge, mastered, read_measured, selection_order
-from zpd_ray.rundir.layout import ANSWERS
+from zpd_ray.rundir.judging import Known, judge, last_measured, mastered, read_measured, selection_order
+from zpd_ray.rundir.layout import ANSWERS, POOL
 from zpd_ray.selection import looks_for_zone
 from zpd_ray.selection.keys import Keys, shuffled, sort_key
 from zpd_ray.selection.top import NOTHING, Threshold
 
 Rows = NDArray[np.int64]
+Among = Literal["known", "measured", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Scoring:
     """How a part is scored by one method: the same in every pass.
 
     directory: of the selection. unit: of the budget. replayed: whether some of it is for replay; replay: up
-    to which item, once it is known.
+    to which item, once it is known. among: all items of which something is known, or those alone that the
+    fit's stage has measured, or has not; within: a part of the pool, in place of all of it.
     """
 
     run: Run
@@ -49,6 +53,8 @@ class Scoring:
     unit: str
     replayed: bool
     replay: Threshold = field(default=NOTHING)
+    among: Among = "known"
+    within: Drifted | None = None
 
     @property
     def scratch(self) -> str:
@@ -114,20 +120,41 @@ class Scoring:
         return tables[what]
 
     def _score(self, part: str) -> dict[str, pa.Table]:
-        measured = read_measured(self.run, self.fit.stage, ANSWERS, part)
+        known = last_measured(self.run, self.fit.stage, ANSWERS, part)
+        measured = known.answers
         ids = item_keys(measured["item_id"])
         order = selection_order(self.run, self.fit.stage, ids)
-        judged = judge(self.run, self.fit, self.method, part, measured, order)
+        judged = judge(self.run, self.fit, self.method, part, known, order)
         score = judged["score"].to_numpy()
         failed = pc.is_null(measured["nll"]).to_numpy()
-        away = failed | np.isnan(score)
+        others = self._others(part, known, judged)
+        away = others | failed | np.isnan(score)
         if not self.run.config.select.allow_trained:
             away |= self.run.trained_before(self.fit.stage, part, len(ids))
         columns = {"zone": pa.array(sort_key(score, order), mask=away)}
-        columns["left_out"] = pa.array(np.isnan(score) & ~failed)
+        columns["left_out"] = pa.array(np.isnan(score) & ~failed & ~others)
         if self.replayed:
             again = shuffled(ids, self.run.config.seed, self.fit.stage, "replay")
-            columns["replay"] = pa.array(again, mask=~mastered(self.run, measured, judged))
+            may = mastered(self.run, measured, judged)
+            may[self.run.probe_rows(part)] = False
+            columns["replay"] = pa.array(again, mask=~may)
         if self.unit == "tokens":
             columns["weight"] = measured["n_tokens"]
         return {"keys": pa.table(columns), "judged": judged}
+
+    def _others(self, part: str, known: Known, judged: pa.Table) -> NDArray[np.bool_]:
+        """Which items of a part are not to be chosen from, whatever they score: probes, and by ``among``."""
+        others = np.zeros(len(known.stage), dtype=bool)
+        if self.among != "known":
+            others |= (known.stage == self.fit.stage) != (self.among == "measured")
+        if self.within is not None:
+            group = groups_of(self.run, part)
+            others |= ~self.within.holds(judged["b"].to_numpy(), group)
+        others[self.run.probe_rows(part)] = True
+        return others
+
+
+def groups_of(run: Run, part: str) -> NDArray[np.str_]:
+    """The group of each item of a part, "" where it has none: (n,)."""
+    groups = run.store.read_table(f"{POOL}/{part}", ["group"])["group"]
+    return np.array(pc.fill_null(groups, "").to_pylist(), dtype=np.str_)

@@ -19,7 +19,7 @@ from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
 from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster import parts
-from zpd_ray.pipeline.select.scoring import Ranked, Scoring
+from zpd_ray.pipeline.select.scoring import Among, Ranked, Scoring
 from zpd_ray.pipeline.select.selected import (
     ITEMS_PER_FILE,
     Files,
@@ -63,7 +63,9 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
     replay_budget = replay_share(amount, run.config.select.replay)
     directory = StageFiles(fit.stage).selection(method if beside else None)
-    scoring = Scoring(run, fit, method, directory, amount.unit, replay_budget > 0)
+    only = not beside and run.only_measured(fit.stage, method)
+    among: Among = "measured" if only else "known"
+    scoring = Scoring(run, fit, method, directory, amount.unit, replay_budget > 0, among=among)
     for leftover in ("scored", "selected", "chosen"):  # of an attempt that was killed, with other values
         run.store.remove(f"{directory}/{leftover}")
     small = pool["items"] <= SORTABLE_ROWS
@@ -107,9 +109,14 @@ def _find(scoring: Scoring, reason: str, budget: int, small: bool) -> Found:
         none = np.zeros(0, dtype=np.int64)
         nothing = Top(NOTHING, 0, 0, np.zeros(DIGITS, dtype=np.int64))
         return Found(nothing, Starts(none.astype(np.uint64), none))
-    count, collect = (_in_memory if small else _over_parts)(scoring, reason)
-    top = find_top(budget, count, collect)
+    top, count = top_of(scoring, reason, budget, small)
     return Found(top, file_starts(top, ITEMS_PER_FILE, count))
+
+
+def top_of(scoring: Scoring, reason: str, budget: int, small: bool) -> tuple[Top, Histogram]:
+    """What a budget buys. small: whether the keys of all items may be brought to one place."""
+    count, collect = (_in_memory if small else _over_parts)(scoring, reason)
+    return find_top(budget, count, collect), count
 
 
 def _in_memory(scoring: Scoring, reason: str) -> tuple[Histogram, Collect]:

@@ -53,6 +53,8 @@ def _of_measuring(tally: Tally) -> Iterator[str]:
 
 
 def _of_the_fit(fit: Fit) -> Iterator[str]:
+    for part in fit.probed.drifted if fit.probed else ():
+        yield f"{part.told}"
     for flag in fit.told_flags:
         yield FLAGS.get(flag, flag)
     if fit.n_right in (0, fit.n_responses):

@@ -16,7 +16,7 @@ from zpd_ray.calibration import Fit
 from zpd_ray.difficulty import guess_floor
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run, judging
-from zpd_ray.rundir.judging import read_measured, selection_order
+from zpd_ray.rundir.judging import last_measured, selection_order
 from zpd_ray.rundir.layout import ANSWERS, POOL
 from zpd_ray.selection import METHODS
 from zpd_ray.selection.keys import Keys
@@ -32,12 +32,14 @@ class Judged:
 
     order: what breaks ties of scores. b, b_sd: difficulty given NLL and responses, logits, on the scale of
     the stage's fit. p: probability of a right answer at that b. expected: the same from the NLL alone, before
-    any response is seen. score: None where the method is the user's own. trained: by an earlier stage.
+    any response is seen. score: None where the method is the user's own. trained: by an earlier stage. now:
+    measured at this stage; the others are judged by what was last measured of them.
     """
 
     measured: pa.Table
     ids: Keys
     order: Keys
+    now: Flags
     failed: Flags
     trained: Flags
     guess: Floats
@@ -54,18 +56,20 @@ class Judged:
 
 def judge(run: Run, fit: Fit, part: str) -> Judged:
     """b, p and score of every item of a part at the stage of ``fit``, by the code that selects."""
-    measured = read_measured(run, fit.stage, ANSWERS, part)
+    last = last_measured(run, fit.stage, ANSWERS, part)
+    measured = last.answers
     ids, n = item_keys(measured["item_id"]), measured.num_rows
     guess, order = guess_floor(_options(run, part, n)), selection_order(run, fit.stage, ids)
     known = run.config.select.method in METHODS
     name = run.config.select.method if known else "random"  # which needs nothing and changes no b
-    told = judging.judge(run, fit, name, part, measured, order, guess)
+    told = judging.judge(run, fit, name, part, last, order, guess)
     b, b_sd, p, score = (told[column].to_numpy() for column in judging.JUDGED)
     nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)
     return Judged(
         measured=measured,
         ids=ids,
         order=order,
+        now=last.stage == fit.stage,
         failed=pc.is_null(measured["nll"]).to_numpy(),
         trained=run.trained_before(fit.stage, part, n),
         guess=guess,

@@ -62,9 +62,9 @@ class Tally:
             of += np.bincount(bins[rows], minlength=BINS)
         self.in_zone += int((measured & (judged.p >= zone[0]) & (judged.p <= zone[1])).sum())
         self.failed += int(judged.failed.sum())
-        self.responses += int(judged.integers("rollouts").sum())
-        self.unparsed += int(judged.integers("unparsed").sum())
-        fresh = measured & ~judged.trained
+        self.responses += int(judged.integers("rollouts")[judged.now].sum())
+        self.unparsed += int(judged.integers("unparsed")[judged.now].sum())
+        fresh = measured & judged.now & ~judged.trained
         self._add_outcomes(judged, fresh & (judged.integers("rollouts") > 0))
         self._add_answers(judged, fresh & np.isfinite(nll), group, nll)
 
