@@ -8,7 +8,7 @@ A word is spelt letter by letter and answered in phones, the vowels without thei
 
     p r o n o u n c e =   ->   P R AH N AW N S
 
-Taken are words of 3 to 14 letters a to z, each with the first pronunciation that the dictionary gives: 116,654. A
+Taken are words of 3 to 14 letters a to z, 116,654 in all, each with the first pronunciation that is given. A
 Llama of 0.87 million parameters is trained from scratch on 6,000 of them: it gets nearly half of other words
 right. The pool and the evaluation set hold other words. Of the pool a share (`--corrupted`) has the phones of
 another word, as a join that went wrong would leave them; the column `corrupted` says so, and no run reads it.
