@@ -141,5 +141,5 @@ def test_report_counts_the_pool_and_the_selection_in_time(run: Run, tmp_path: Pa
         items, zone, replay = (sum(int(row[column]) for row in rows) for column in (2, 3, 4))
         assert 0.99 * pool <= items <= pool  # few are beyond the axis
         assert 0.99 * selection.zone <= zone <= selection.zone
-        assert 0.98 * selection.replay - 2 <= replay <= selection.replay
+        assert 0.8 * selection.replay - 2 <= replay <= selection.replay  # the easiest are
     assert said("report", run.store.root, "--into", str(tmp_path / "said.html")).strip().endswith("said.html")
