@@ -99,9 +99,12 @@ class MeasureConfig(Section):
 
     grader: str = Field(
         "greedy_match",
-        description="greedy_match (no generation), numeric, exact, choice, or package.module:function",
+        description="greedy_match, likelihood (both without generation), numeric, exact, choice, or "
+        "package.module:function",
     )
-    rollouts: Count = Field(1, description="k responses per item; one is greedy, several are sampled")
+    rollouts: Count = Field(
+        1, description="k responses per item; one is greedy, several are sampled; of likelihood all are"
+    )
     temperature: Positive = Field(1.0, description="of sampled rollouts")
     max_new_tokens: Count = 256
     patience: Positive = Field(
@@ -111,6 +114,15 @@ class MeasureConfig(Section):
     max_unparsed_share: Share = Field(
         0.9, description="stop when the grader finds no answer in more than this share of the responses"
     )
+
+    @model_validator(mode="after")
+    def _likelihood_has_no_temperature(self) -> MeasureConfig:
+        if self.grader == "likelihood" and self.temperature != 1.0:
+            raise ValueError(
+                f"grader = 'likelihood' tells how likely a response is at temperature 1, got temperature = "
+                f"{self.temperature:g}; leave it out, or take grader = 'exact', which samples"
+            )
+        return self
 
 
 class AbilityConfig(Section):
