@@ -24,6 +24,7 @@ MIDDLE = {
     "training",
     "irt",
     "difficulty",
+    "grouping",
     "matching",
     "judging",
     "calibration",

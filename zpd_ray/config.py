@@ -74,6 +74,10 @@ class SimulatedConfig(Section):
 
     theta: float = Field(0.0, description="ability at stage 0, logits")
     gain: float = Field(0.3, description="what the ability gains with each stage, logits")
+    groups: dict[str, float] = Field(
+        default_factory=dict,
+        description="group = logits by which its items are answered better than their NLLs say",
+    )
 
 
 class VllmConfig(Section):
@@ -137,6 +141,20 @@ class AbilityConfig(Section):
     allow_extreme: bool = Field(
         False, description="go on where every response is right, or every one wrong, which leaves no zone"
     )
+    groups: bool = Field(
+        False,
+        description="an ability for each group of items (skill, domain; at most 100), shrunk to the common "
+        "one: an item's p and score are by that of its group",
+    )
+
+    @model_validator(mode="after")
+    def _groups_are_explanatory(self) -> AbilityConfig:
+        if self.groups and self.calibration == "feedback":
+            raise ValueError(
+                "groups = true needs calibration = 'explanatory', got 'feedback', which has no spread of "
+                "items that differences between groups could be told from; leave one of them out"
+            )
+        return self
 
 
 class Budget(Section):

@@ -78,12 +78,12 @@ class Broken(SimulatedEngine):
 
 def test_a_share_above_one_is_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path, measure={"grader": "likelihood"})
-    with pytest.raises(ZpdError, match="Likelihood gave .* share from 0 to 1"):
+    with pytest.raises(ZpdError, match=r"Likelihood gave .* share from 0 to 1"):
         Answers(config).measure(Broken(config, ModelRef("unused")), items(5), 0)
 
 
 def test_another_temperature_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ZpdError, match="temperature 1, got temperature = 0.7"):
+    with pytest.raises(ZpdError, match=r"temperature 1, got temperature = 0\.7"):
         config_of(tmp_path, measure={"grader": "likelihood", "temperature": 0.7})
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from zpd_ray.errors import ZpdError
-
-if TYPE_CHECKING:
-    from zpd_ray.engines.base import Scores
 
 
 class Verdict(NamedTuple):
@@ -71,6 +68,22 @@ class CompletionGrader:
         return np.zeros(len(choices), dtype=np.int64)
 
 
+class Scored(Protocol):
+    """What a pass over the references has told: the arrays of ``engines.Scores``, each (n,)."""
+
+    @property
+    def nll(self) -> np.ndarray:
+        """Mean over the response tokens, nats per token; NaN on error."""
+
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Response tokens, the end-of-text token among them."""
+
+    @property
+    def n_greedy(self) -> np.ndarray:
+        """How many of them were the first choice; -1 where that was not counted."""
+
+
 class ScoreGrader(CompletionGrader):
     """Grades the measurement of the reference itself: nothing is generated, and no gold answer is needed.
 
@@ -84,7 +97,7 @@ class ScoreGrader(CompletionGrader):
     samples = True
     needs_first_choices = True
 
-    def from_scores(self, scores: Scores) -> NDArray[np.float64]:
+    def from_scores(self, scores: Scored) -> NDArray[np.float64]:
         """Which share of a response is right, float64 (n,), 0 to 1; of an item with an error anything."""
         raise ZpdError(f"the grader {type(self).__name__} has no method from_scores(scores)")
 

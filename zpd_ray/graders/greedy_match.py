@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from zpd_ray.graders.base import ScoreGrader
-
-if TYPE_CHECKING:
-    from zpd_ray.engines.base import Scores
+from zpd_ray.graders.base import Scored, ScoreGrader
 
 
 class GreedyMatch(ScoreGrader):
@@ -18,7 +13,7 @@ class GreedyMatch(ScoreGrader):
 
     samples = False
 
-    def from_scores(self, scores: Scores) -> NDArray[np.float64]:
+    def from_scores(self, scores: Scored) -> NDArray[np.float64]:
         """1 where the greedy response is the reference, else 0."""
         return matches(scores.n_greedy, scores.n_tokens).astype(np.float64)
 

@@ -9,15 +9,10 @@ right that is expected of one sampled response an item, without the noise of sam
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from zpd_ray.graders.base import ScoreGrader
-
-if TYPE_CHECKING:
-    from zpd_ray.engines.base import Scores
+from zpd_ray.graders.base import Scored, ScoreGrader
 
 
 class Likelihood(ScoreGrader):
@@ -25,6 +20,6 @@ class Likelihood(ScoreGrader):
 
     needs_first_choices = False
 
-    def from_scores(self, scores: Scores) -> NDArray[np.float64]:
+    def from_scores(self, scores: Scored) -> NDArray[np.float64]:
         """exp(-n_tokens nll); NaN where there is no NLL."""
         return np.exp(-scores.n_tokens * scores.nll.astype(np.float64))

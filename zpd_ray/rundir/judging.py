@@ -14,6 +14,7 @@ from zpd_ray.calibration import Fit
 from zpd_ray.difficulty import guess_floor
 from zpd_ray.judging import Aim
 from zpd_ray.matching import probability
+from zpd_ray.rundir.groups import group_numbers
 from zpd_ray.rundir.layout import ANSWERS, StageFiles
 from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.run import Run
@@ -34,6 +35,13 @@ def read_measured(
 def selection_order(run: Run, stage: int, ids: Keys) -> Keys:
     """What breaks ties of a stage's scores, for items with these ``hashing.item_keys``: uint64 (n,)."""
     return shuffled(ids, run.config.seed, stage, "select")
+
+
+def group_ahead(run: Run, fit: Fit, part: str) -> NDArray[np.float64] | None:
+    """Logits by which ability on each item's group is above the fit's theta: (n,); None without groups."""
+    if fit.groups is None:
+        return None
+    return fit.groups.ahead(fit.ability.theta, group_numbers(run, part, fit.groups.names))
 
 
 def judge(
@@ -70,10 +78,11 @@ def _candidates(
     guess: NDArray[np.float64],
 ) -> Candidates:
     """What a fit and the measurements of its stage say of the items of a part."""
-    theta, select = fit.ability.theta, run.config.select
+    ahead, select = group_ahead(run, fit, part), run.config.select
+    theta = fit.ability.theta if ahead is None else fit.ability.theta + ahead
     successes, rollouts = (measured[column].to_numpy().astype(np.int64) for column in RESPONSES)
     nll = pc.fill_null(measured["nll"], 1.0).to_numpy().astype(np.float64)  # may not be chosen anyway
-    b, b_sd, zpd = fit.judge(nll, successes, rollouts, guess, Aim(select.target_p, select.criterion))
+    b, b_sd, zpd = fit.judge(nll, successes, rollouts, guess, Aim(select.target_p, select.criterion), ahead)
     p = probability(theta, b, guess)
     tables = {need: read_measured(run, fit.stage, need, part) for need in method.needs} | {ANSWERS: measured}
     median = math.exp(fit.calibration.location)
