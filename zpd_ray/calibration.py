@@ -314,7 +314,8 @@ def _by_group(
     """The same with an ability for each group; pooled, answers: the same items without and by group."""
     fit = _fit(pooled, _z_of(pooled, standard), standard, config)
     own, z = _normal(fit, standard), _z_of(answers, standard)
-    found = grouping.estimate(fit, answers, z, guess_floor(answers["options"]), n_groups)
+    guess, prior = guess_floor(answers["options"]), ability_prior(config)
+    found = grouping.estimate(fit, answers, z, guess, n_groups, prior)
     if found.tau == 0.0:
         return _shaped(own, pooled, _z_of(pooled, standard)), found
     own = own._replace(calibration=replace(own.calibration, gamma=found.gamma, sigma=found.sigma))

@@ -98,12 +98,19 @@ def without_groups(answers: irt.Counts) -> irt.Counts:
     return irt.Counts.merge([irt.Counts(columns, answers.freq)])
 
 
-def estimate(fit: ExplanatoryFit, answers: irt.Counts, z: Floats, guess: Floats, n_groups: int) -> Groups:
+def estimate(
+    fit: ExplanatoryFit,
+    answers: irt.Counts,
+    z: Floats,
+    guess: Floats,
+    n_groups: int,
+    prior: irt.Prior | None = None,
+) -> Groups:
     """Abilities of ``n_groups`` groups from a fit of all items together (irt.group_abilities).
 
     answers: cells by ``group`` (0 .. n_groups - 1), ``successes`` and ``trials``; z (the fit's covariate) and
-    guess: (n_cells,). Where the responses are of one kind, or tell no difference, all stand at the fit's
-    theta. A group that nobody answered does so, too.
+    guess: (n_cells,); prior: that of the fit. Where the responses are of one kind, or tell no difference, all
+    stand at the fit's theta. A group that nobody answered does so, too.
     """
     items = np.bincount(answers["group"], answers.freq, n_groups).astype(np.int64)
     theta, gamma, sigma = float(fit.theta[0]), float(fit.gamma[0]), float(fit.sigma)
@@ -120,6 +127,7 @@ def estimate(fit: ExplanatoryFit, answers: irt.Counts, z: Floats, guess: Floats,
         cells["group"],
         floor,
         freq=cells.freq,
+        prior=prior,
     )
     if found.flags:  # no differences
         return same
