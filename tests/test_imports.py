@@ -38,6 +38,7 @@ MIDDLE = {
     "starter",
 }
 BOTTOM = {
+    "at_work",
     "schema",
     "config",
     "config_file",
@@ -50,7 +51,16 @@ BOTTOM = {
     "uris",
     "user_code",
 }
-NO_RAY = ("rundir", "measures", "selection", "report", "report.items", "export", "export.exporting")
+NO_RAY = (
+    "rundir",
+    "measures",
+    "selection",
+    "report",
+    "report.items",
+    "report.live.watching",
+    "export",
+    "export.exporting",
+)
 HELP = """
 import sys
 sys.argv = ["zpd-ray", "--help"]

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.graders.base import UNPARSED, Grader, ScoreGrader, Verdict, grade_item
+from zpd_ray.graders.base import UNPARSED, CompletionGrader, Grader, ScoreGrader, Verdict, grade_item
 from zpd_ray.graders.python import PythonGrader
 from zpd_ray.registry import Registry
 
-__all__ = ["GRADERS", "UNPARSED", "Grader", "ScoreGrader", "Verdict", "grade_item", "load"]
+__all__ = [
+    "GRADERS",
+    "UNPARSED",
+    "CompletionGrader",
+    "Grader",
+    "ScoreGrader",
+    "Verdict",
+    "grade_item",
+    "load",
+]
 
 GRADERS = Registry(
     "grader",
