@@ -25,6 +25,7 @@ MIDDLE = {
     "irt",
     "difficulty",
     "drift",
+    "grouping",
     "matching",
     "judging",
     "calibration",

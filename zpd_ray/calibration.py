@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlog1py, xlogy
 
-from zpd_ray import irt
+from zpd_ray import grouping, irt
 from zpd_ray.ability import Ability, Standing, ability_prior, estimate
 from zpd_ray.config import AbilityConfig
 from zpd_ray.difficulty import (
@@ -32,6 +32,7 @@ from zpd_ray.difficulty import (
 )
 from zpd_ray.drift import Probed
 from zpd_ray.errors import ZpdError
+from zpd_ray.grouping import Groups, GroupStanding, Profile
 from zpd_ray.irt.pool.posterior import difficulty_posterior
 from zpd_ray.irt.pool.residual import STEP, Residual, fit_residual
 from zpd_ray.judging import Aim, Judged, judge_mixture, judge_normal
@@ -49,8 +50,9 @@ class Statistics:
     """What the fit of a stage sees, in integers that add over parts.
 
     answers: items never trained on, counted by ``nll_bin``, ``options`` (0 where answers cannot be guessed),
-    ``successes`` and ``trials`` of this stage. history: all items of some parts by what they answered at
-    every stage (``ability.count_history``); None of the other parts.
+    ``successes`` and ``trials`` of this stage, and by ``group`` where ability is told by group. history: all
+    items of some parts by what they answered at every stage (``ability.count_history``); None of the other
+    parts.
     """
 
     answers: irt.Counts
@@ -63,9 +65,13 @@ class Statistics:
         successes: Integers,
         rollouts: Integers,
         history: irt.Counts | None = None,
+        group: Integers | None = None,
     ) -> Statistics:
-        """Count items: arrays of shape (n,), ``nll`` in nats per token."""
-        answers = irt.Counts.of(nll_bin=bin_of(nll), options=options, successes=successes, trials=rollouts)
+        """Count items: arrays of shape (n,), ``nll`` in nats per token; group: its number."""
+        told = {} if group is None else {"group": group}
+        answers = irt.Counts.of(
+            nll_bin=bin_of(nll), options=options, successes=successes, trials=rollouts, **told
+        )
         return Statistics(answers, history)
 
     @staticmethod
@@ -115,8 +121,11 @@ class Calibration:
         rollouts: Integers,
         guess: Floats,
         aim: Aim = AIM,
+        ahead: Floats | None = None,
     ) -> Judged:
         """What an item's own NLL and responses say of it; arguments and results of shape (n,).
+
+        ahead: logits by which the model's ability on the item's group is above ``theta``.
 
         explanatory: by the posterior of b for a model of ability ``theta``; an item that was never answered
         keeps gamma (z - origin) and the residual. feedback: b = z + lambda (1 - 2 s/k), taken as known
@@ -127,17 +136,23 @@ class Calibration:
             b = feedback_difficulty(z, successes, rollouts, self.feedback_strength) + self.shift
             return Judged(b, np.zeros_like(b), zpd_score(theta, b, 0.0, guess, *aim))
         prior_mean = self.gamma * z + self.shift
+        if ahead is not None:  # only theta + ahead - b matters
+            prior_mean = prior_mean - ahead
         if not self.residual_nodes:
-            return judge_normal(theta, prior_mean, self.sigma, successes, rollouts, guess, aim)
-        residual = Residual(np.array(self.residual_nodes), np.array(self.residual_weights))
-        return judge_mixture(theta, prior_mean, residual, successes, rollouts, guess, aim)
+            judged = judge_normal(theta, prior_mean, self.sigma, successes, rollouts, guess, aim)
+        else:
+            residual = Residual(np.array(self.residual_nodes), np.array(self.residual_weights))
+            judged = judge_mixture(theta, prior_mean, residual, successes, rollouts, guess, aim)
+        return judged if ahead is None else judged._replace(b=judged.b + ahead)
 
-    def expected(self, theta: float, nll: Floats, guess: Floats) -> Floats:
+    def expected(self, theta: float, nll: Floats, guess: Floats, ahead: Floats | None = None) -> Floats:
         """P(right) by the NLL alone, before a response of the item is seen: all arrays of shape (n,).
 
-        The residual is integrated out (feedback: there is none).
+        The residual is integrated out (feedback: there is none). ahead: as of ``judge``.
         """
         prior_mean = self.gamma * (self.z(nll) - self.origin) + self.shift
+        if ahead is not None:
+            prior_mean = prior_mean - ahead
         if not self.residual_nodes:
             return expected_probability(theta, prior_mean, self.sigma, guess)
         nodes, weights = np.array(self.residual_nodes), np.array(self.residual_weights)
@@ -154,7 +169,9 @@ class Fit:
     to; flags: warnings about it (irt.flags); convention: what the scale is.
 
     ``staleness``: stages of training between the model that was measured and the one that trains on what is
-    selected. ``probed``: what probes say of items that were not measured; None where all were.
+    selected. ``probed``: what probes say of items that were not measured; None where all were. ``groups``:
+    ability by group of items; None where it is not asked for. gamma and sigma of the calibration are then
+    those beside the groups; loglik, grad_norm and standard errors are without them.
     """
 
     stage: int
@@ -169,20 +186,32 @@ class Fit:
     convention: str = CONVENTION
     staleness: int = 0
     probed: Probed | None = None
+    groups: Profile | None = None
 
     def judge(
-        self, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats, aim: Aim = AIM
+        self,
+        nll: Floats,
+        successes: Integers,
+        rollouts: Integers,
+        guess: Floats,
+        aim: Aim = AIM,
+        ahead: Floats | None = None,
     ) -> Judged:
-        """``Calibration.judge`` for the model of this stage."""
-        return self.calibration.judge(self.ability.theta, nll, successes, rollouts, guess, aim)
+        """``Calibration.judge`` for the model of this stage; ahead: of each item's group (``Profile``)."""
+        return self.calibration.judge(self.ability.theta, nll, successes, rollouts, guess, aim, ahead)
 
     def difficulty(
-        self, nll: Floats, successes: Integers, rollouts: Integers, guess: Floats
+        self,
+        nll: Floats,
+        successes: Integers,
+        rollouts: Integers,
+        guess: Floats,
+        ahead: Floats | None = None,
     ) -> tuple[Floats, Floats]:
         """Posterior mean and sd of b (``judge``), without the cost of a score."""
         of, theta = self.calibration, self.ability.theta
-        if of.kind == "feedback" or of.residual_nodes:
-            judged = self.judge(nll, successes, rollouts, guess)
+        if of.kind == "feedback" or of.residual_nodes or ahead is not None:
+            judged = self.judge(nll, successes, rollouts, guess, ahead=ahead)
             return judged.b, judged.b_sd
         prior_mean = of.gamma * (of.z(nll) - of.origin) + of.shift
         return difficulty_posterior(theta, prior_mean, of.sigma, successes, rollouts, guess)
@@ -199,26 +228,36 @@ class Fit:
     def to_json(self) -> dict[str, Any]:
         """Plain values, no NaN."""
         values = asdict(self)
-        return values if self.probed is not None else {k: v for k, v in values.items() if k != "probed"}
+        return {k: v for k, v in values.items() if v is not None or k not in ("probed", "groups")}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Fit:
         """The inverse of ``to_json``."""
         stages = [Standing(**standing) for standing in values["ability"]["stages"]]
-        parts = {
+        parts: dict[str, Any] = {
             "ability": Ability(**(values["ability"] | {"stages": stages})),
             "calibration": Calibration(**values["calibration"]),
             "probed": Probed.from_json(values["probed"]) if "probed" in values else None,
         }
+        if "groups" in values:
+            standings = [GroupStanding(**standing) for standing in values["groups"]["standings"]]
+            parts["groups"] = Profile(values["groups"]["tau"], standings)
         return Fit(**(values | parts))
 
 
-def fit_stage(statistics: Statistics, config: AbilityConfig, stage: int, previous: Fit | None) -> Fit:
+def fit_stage(
+    statistics: Statistics,
+    config: AbilityConfig,
+    stage: int,
+    previous: Fit | None,
+    groups: list[str] | None = None,
+) -> Fit:
     """Fit a stage from its counts; ``previous`` gives the standardisation of log NLL.
 
-    Raises ZpdError when there are no items that were never trained on.
+    groups: names of the groups that answers are counted by, all other items coming last. Raises ZpdError when
+    there are no items that were never trained on.
     """
-    answers, history = statistics.answers, statistics.history
+    answers, history = grouping.without_groups(statistics.answers), statistics.history
     if answers.n_items == 0 or history is None or not _answered(history):
         raise ZpdError(
             f"stage {stage} has no measured item that was not trained on, so ability has nothing to stand "
@@ -228,8 +267,14 @@ def fit_stage(statistics: Statistics, config: AbilityConfig, stage: int, previou
     ability = estimate(history, scale, config)
     z = standardise(log_nll_of_bin(answers["nll_bin"]), scale)
     origin = float(answers.freq @ z / answers.freq.sum())
-    fit_kind = _feedback if config.calibration == "feedback" else _explanatory
-    own = fit_kind(answers, z, Standard(stage, scale, origin), config)
+    standard, told = Standard(stage, scale, origin), None
+    if config.calibration == "feedback":
+        own = _feedback(answers, z, standard, config)
+    elif groups is None:
+        own = _explanatory(answers, z, standard, config)
+    else:
+        own, found = _by_group(answers, statistics.answers, standard, config, len(groups) + 1)
+        told = found.profile(ability.theta, groups)
     return Fit(
         stage=stage,
         ability=ability,
@@ -240,6 +285,7 @@ def fit_stage(statistics: Statistics, config: AbilityConfig, stage: int, previou
         n_responses=int(answers.freq @ answers["trials"]),
         n_right=int(answers.freq @ answers["successes"]),
         flags=own.flags,
+        groups=told,
     )
 
 
@@ -281,7 +327,29 @@ def _scale(answers: irt.Counts, previous: Fit | None) -> Scale:
 
 def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> Own:
     """theta, gamma and sigma by marginal MAP, b integrated out (irt.fit_explanatory); then the shape."""
-    fit = irt.fit_explanatory(
+    return _shaped(_normal(_fit(answers, z, standard, config), standard), answers, z)
+
+
+def _by_group(
+    pooled: irt.Counts, answers: irt.Counts, standard: Standard, config: AbilityConfig, n_groups: int
+) -> tuple[Own, Groups]:
+    """The same with an ability for each group; pooled, answers: the same items without and by group."""
+    fit = _fit(pooled, _z_of(pooled, standard), standard, config)
+    own, z = _normal(fit, standard), _z_of(answers, standard)
+    guess, prior = guess_floor(answers["options"]), ability_prior(config)
+    found = grouping.estimate(fit, answers, z, guess, n_groups, prior)
+    if found.tau == 0.0:
+        return _shaped(own, pooled, _z_of(pooled, standard)), found
+    own = own._replace(calibration=replace(own.calibration, gamma=found.gamma, sigma=found.sigma))
+    return _shaped(own, answers, z, found.ahead[answers["group"]]), found
+
+
+def _z_of(answers: irt.Counts, standard: Standard) -> Floats:
+    return standardise(log_nll_of_bin(answers["nll_bin"]), standard.scale)
+
+
+def _fit(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> irt.ExplanatoryFit:
+    return irt.fit_explanatory(
         answers["successes"][None, :],
         answers["trials"][None, :],
         z[:, None],
@@ -290,6 +358,10 @@ def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: Abi
         origin=np.array([standard.origin]),
         prior=ability_prior(config),
     )
+
+
+def _normal(fit: irt.ExplanatoryFit, standard: Standard) -> Own:
+    """The calibration that a fit says, with a normal residual."""
     slope = ["slope_not_positive"] if fit.gamma[0] <= 0 else []
     calibration = standard.calibration(
         "explanatory",
@@ -299,17 +371,20 @@ def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: Abi
         sigma_se=_finite(fit.sigma_se),
     )
     flags = [*fit.flags, *slope]
-    own = Own(float(fit.theta[0]), calibration, float(fit.loglik), float(fit.grad_norm), flags)
-    # A flagged fit says that sigma, or theta, is not to be told from the responses: much less the shape.
-    return own if fit.flags or fit.sigma < STEP else _with_residual(own, answers, z)
+    return Own(float(fit.theta[0]), calibration, float(fit.loglik), float(fit.grad_norm), flags)
 
 
-def _with_residual(own: Own, answers: irt.Counts, z: Floats) -> Own:
-    """The same with the residual's distribution by the data; its mean goes to theta and leaves it 0."""
+def _shaped(own: Own, answers: irt.Counts, z: Floats, ahead: Floats | None = None) -> Own:
+    """The same with the residual's distribution by the data, where they tell it; its mean goes to theta and
+    leaves it 0. ahead: of the group of each cell."""
     calibration = own.calibration
+    # A flagged fit says that sigma, or theta, is not to be told from the responses: much less the shape.
+    if set(own.flags) - {"slope_not_positive"} or calibration.sigma < STEP:
+        return own
+    prior_mean = calibration.gamma * (z - calibration.origin)
     residual = fit_residual(
         own.theta,
-        calibration.gamma * (z - calibration.origin),
+        prior_mean if ahead is None else prior_mean - ahead,
         calibration.sigma,
         answers["successes"],
         answers["trials"],

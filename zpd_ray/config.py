@@ -89,6 +89,10 @@ class SimulatedConfig(Section):
         default_factory=dict,
         description="group = logits by which its items are harder from stage 1 on",
     )
+    groups: dict[str, float] = Field(
+        default_factory=dict,
+        description="group = logits by which its items are answered better than their NLLs say",
+    )
 
 
 class VllmConfig(Section):
@@ -114,9 +118,12 @@ class MeasureConfig(Section):
 
     grader: str = Field(
         "greedy_match",
-        description="greedy_match (no generation), numeric, exact, choice, or package.module:function",
+        description="greedy_match, likelihood (both without generation), numeric, exact, choice, or "
+        "package.module:function",
     )
-    rollouts: Count = Field(1, description="k responses per item; one is greedy, several are sampled")
+    rollouts: Count = Field(
+        1, description="k responses per item; one is greedy, several are sampled; of likelihood all are"
+    )
     temperature: Positive = Field(1.0, description="of sampled rollouts")
     max_new_tokens: Count = Field(256, description="tokens of a response at most")
     patience: Positive = Field(
@@ -139,6 +146,15 @@ class MeasureConfig(Section):
         description="in scope zone: items measured per item of the budget (per token, if of tokens)",
     )
 
+    @model_validator(mode="after")
+    def _likelihood_has_no_temperature(self) -> MeasureConfig:
+        if self.grader == "likelihood" and self.temperature != 1.0:
+            raise ValueError(
+                f"grader = 'likelihood' tells how likely a response is at temperature 1, got temperature = "
+                f"{self.temperature:g}; leave it out, or take grader = 'exact', which samples"
+            )
+        return self
+
 
 class AbilityConfig(Section):
     """Calibration of difficulty and estimation of ability (docs/decisions.md, "The method")."""
@@ -154,6 +170,20 @@ class AbilityConfig(Section):
     allow_extreme: bool = Field(
         False, description="go on where every response is right, or every one wrong, which leaves no zone"
     )
+    groups: bool = Field(
+        False,
+        description="an ability for each group of items (skill, domain; at most 100), shrunk to the common "
+        "one: an item's p and score are by that of its group",
+    )
+
+    @model_validator(mode="after")
+    def _groups_are_explanatory(self) -> AbilityConfig:
+        if self.groups and self.calibration == "feedback":
+            raise ValueError(
+                "groups = true needs calibration = 'explanatory', got 'feedback', which has no spread of "
+                "items that differences between groups could be told from; leave one of them out"
+            )
+        return self
 
 
 class Budget(Section):

@@ -20,10 +20,10 @@ ZONE_LOGITS = float(logit(0.9))
 CHUNK = 8192  # items: their numbers stay in the processor's cache from node to node
 
 
-def probability(theta: float, b: ArrayLike, guess: ArrayLike = 0.0) -> Floats:
+def probability(theta: float | Floats, b: ArrayLike, guess: ArrayLike = 0.0) -> Floats:
     """P(right) = c + (1 - c) sigmoid(theta - b): Rasch (1960), with Birnbaum's (1968) floor c = ``guess``."""
     c = np.asarray(guess, dtype=np.float64)
-    return c + (1.0 - c) * expit(theta - np.asarray(b, dtype=np.float64))
+    return np.asarray(c + (1.0 - c) * expit(theta - np.asarray(b, dtype=np.float64)))
 
 
 def expected_probability(theta: float, b: Floats, b_sd: float, guess: ArrayLike) -> Floats:

@@ -27,8 +27,8 @@ path = {path_json}
 path = {model}        # a directory with the model, or a hub id
 
 [measure]
-# Right or wrong: "greedy_match" needs no generation and no answers; "numeric", "exact" and "choice" compare
-# the model's own response with the gold answer; "package.module:function" is yours.
+# Right or wrong: "greedy_match" and "likelihood" need no generation and no answers; "numeric", "exact" and
+# "choice" compare the model's own response with the gold answer; "package.module:function" is yours.
 grader = "greedy_match"
 
 [select]

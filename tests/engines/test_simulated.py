@@ -47,6 +47,23 @@ def engine_at(make_config: Callable[..., Config]) -> Callable[..., SimulatedEngi
     return make
 
 
+def test_a_group_is_answered_better_than_its_nlls_say(make_config: Callable[..., Config]) -> None:
+    group = pa.array(np.resize(["hard", "plain", "easy"], N))
+    table = items().append_column("group", group)
+    engines = [
+        load(make_config(engine={"name": "simulated", "simulated": {"groups": ahead}}), ModelRef("unused"))
+        for ahead in ({}, {"hard": -1.0, "easy": 1.0})
+    ]
+    np.testing.assert_array_equal(*(engine.score(table).nll for engine in engines))
+    b, ahead = true_difficulty(table["item_id"]), np.resize([-1.0, 0.0, 1.0], N)
+    for engine, added in zip(engines, (0.0, ahead), strict=True):
+        right = np.array([text == "42" for (text,) in engine.generate(table, 1, 0).texts])
+        p = expit(added - b)
+        for of in (-1.0, 0.0, 1.0):
+            rows = ahead == of
+            assert abs((right - p)[rows].mean()) < 4 * np.sqrt(np.mean(p * (1 - p)) / rows.sum())
+
+
 def test_difficulties_are_standard_normal_and_uniforms_uniform() -> None:
     ids = items()["item_id"]
     assert kstest(true_difficulty(ids), "norm").pvalue > 1e-3

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zpd_ray.engines import Scores
 from zpd_ray.errors import ZpdError
 from zpd_ray.graders import GRADERS, grade_item, load
 from zpd_ray.graders.greedy_match import matches
@@ -34,11 +35,14 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
+OF_SCORES = ("greedy_match", "likelihood")
+
+
 @pytest.mark.parametrize("name", sorted(GRADERS))
 def test_every_known_name_loads(name: str) -> None:
     grader = load(name)
-    assert grader.needs_completion is (name != "greedy_match")
-    assert grader.needs_answer is (name != "greedy_match")
+    assert grader.needs_completion is (name not in OF_SCORES)
+    assert grader.needs_answer is (name not in OF_SCORES)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +103,27 @@ def test_a_name_that_leads_nowhere_says_what_to_do(functions: str, name: str, pr
 def test_greedy_match_needs_every_token() -> None:
     n_greedy, n_tokens = np.array([3, 2, 0, 5], np.int32), np.array([3, 3, 0, 5], np.int32)
     assert matches(n_greedy, n_tokens).tolist() == [True, False, False, True]
+    scores = Scores(np.zeros(4, np.float32), n_tokens, n_greedy, [None] * 4)
+    assert load("greedy_match").from_scores(scores).tolist() == [1, 0, 0, 1]
     with pytest.raises(ZpdError, match="measurements"):
         load("greedy_match").grade("a", "a", None)
+
+
+def test_likelihood_is_the_product_of_the_probabilities_of_the_tokens() -> None:
+    probabilities = [[0.5, 0.25], [1.0, 1.0, 1.0], [1e-300], [0.9]]
+    nll = np.array([-np.log(row).mean() for row in probabilities], np.float32)
+    n_tokens = np.array([len(row) for row in probabilities], np.int32)
+    nll[3] = np.nan
+    share = load("likelihood").from_scores(Scores(nll, n_tokens, -n_tokens, [None] * 3 + ["failed"]))
+    np.testing.assert_allclose(share[:3], [0.125, 1.0, 1e-300], rtol=1e-4)
+    assert np.isnan(share[3])
+
+
+def test_a_class_without_completions_must_grade_scores(functions: str, tmp_path: Path) -> None:
+    facts = "needs_answer = needs_completion = guessable = False\n    accepts = options = grade = None\n"
+    (tmp_path / f"{functions}_class.py").write_text(f"class Bare:\n    {facts}")
+    with pytest.raises(ZpdError, match="from_scores"):
+        load(f"{functions}_class:Bare")
 
 
 def test_graders_and_readers_import_neither_ray_nor_torch() -> None:

@@ -1,7 +1,8 @@
 """A model with known ability over items with known difficulty: for tests and for runs at scale.
 
 Its truth is the one-parameter logistic model (Rasch 1960): P(right) = sigmoid(theta - b), with b ~ N(0, 1) a
-function of the item's id alone; from stage 1 on ``engine.simulated.drift`` adds to it by group.
+function of the item's id alone. From stage 1 on ``engine.simulated.drift`` adds to it by group;
+``engine.simulated.groups`` adds to theta by group, which NLLs do not know.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class SimulatedEngine:
         prompted = pc.fill_null(pc.list_value_length(items["messages"]), 0).to_numpy() > 0
         nll = np.exp(np.where(prompted, -0.5 + 0.5 * (b - self.theta), 0.0) + 0.25 * e).astype(np.float32)
         n_tokens = pc.fill_null(items["response_tokens"], 0).to_numpy().astype(np.int32)
-        right = self._right(keys, b, self.stage, rollout=0)
+        right = self._right(keys, b - self._ahead(items), self.stage, rollout=0)
         share = uniforms(streams(keys, self.seed, self.stage, 0), draw=1)
         n_greedy = np.where(right, n_tokens, (share * n_tokens).astype(np.int32)).astype(np.int32)
         error: list[str | None] = [None] * len(keys)
@@ -86,7 +87,7 @@ class SimulatedEngine:
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
         """The gold answer (the reference where there is none) when right, a wrong one otherwise."""
         keys = item_keys(items["item_id"])
-        b = self._difficulty(items, keys, stage)
+        b = self._difficulty(items, keys, stage) - self._ahead(items)
         right = np.stack([self._right(keys, b, stage, r) for r in range(rollouts)], axis=1)
         gold = pc.coalesce(items["answer"], items["response"]).to_pylist()
         choices = items["choices"].to_pylist()
@@ -102,6 +103,13 @@ class SimulatedEngine:
             return b
         moved = [self.simulated.drift.get(group, 0.0) for group in items["group"].to_pylist()]
         return b + np.array(moved, dtype=np.float64)
+
+    def _ahead(self, items: pa.Table) -> np.ndarray:
+        """Logits by which the model is better at the group of each item than its theta says: (n,)."""
+        if not self.simulated.groups:
+            return np.zeros(items.num_rows)
+        told = [self.simulated.groups.get(group, 0.0) for group in items["group"].to_pylist()]
+        return np.array(told, dtype=np.float64)
 
     def _right(self, keys: np.ndarray, b: np.ndarray, stage: int, rollout: int) -> np.ndarray:
         return uniforms(streams(keys, self.seed, stage, rollout)) < expit(self.theta - b)

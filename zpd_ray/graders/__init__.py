@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from zpd_ray.graders.base import UNPARSED, CompletionGrader, Grader, Verdict, grade_item
+from zpd_ray.errors import ZpdError
+from zpd_ray.graders.base import UNPARSED, CompletionGrader, Grader, ScoreGrader, Verdict, grade_item
 from zpd_ray.graders.python import PythonGrader
 from zpd_ray.registry import Registry
 
-__all__ = ["GRADERS", "UNPARSED", "CompletionGrader", "Grader", "Verdict", "grade_item", "load"]
+__all__ = [
+    "GRADERS",
+    "UNPARSED",
+    "CompletionGrader",
+    "Grader",
+    "ScoreGrader",
+    "Verdict",
+    "grade_item",
+    "load",
+]
 
 GRADERS = Registry(
     "grader",
     "a function(completion, answer) -> bool or share, or a class with the methods of zpd_ray.graders.Grader",
     {
         "greedy_match": "zpd_ray.graders.greedy_match:GreedyMatch",
+        "likelihood": "zpd_ray.graders.likelihood:Likelihood",
         "numeric": "zpd_ray.graders.numeric:Numeric",
         "exact": "zpd_ray.graders.exact:Exact",
         "choice": "zpd_ray.graders.choice:Choice",
@@ -24,8 +35,14 @@ GRADERS = Registry(
 def load(name: str) -> Grader:
     """The grader of a name, or what ``package.module:function`` (or a class) names.
 
-    Raises ZpdError for an unknown name (with the nearest), or one that cannot be imported.
+    Raises ZpdError for an unknown name (with the nearest), one that cannot be imported, or a class that needs
+    no completion and cannot grade scores.
     """
     found = GRADERS.load(name)
     grader: Grader = found() if isinstance(found, type) else PythonGrader(name, found)
+    if not grader.needs_completion and not isinstance(grader, ScoreGrader):
+        raise ZpdError(
+            f"the grader {name!r} needs no completion and is no zpd_ray.graders.ScoreGrader; expected a "
+            "subclass of it, whose method from_scores(scores) gives a share from 0 to 1 for each item"
+        )
     return grader

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
+from zpd_ray.errors import ZpdError
 
 
 class Verdict(NamedTuple):
@@ -28,7 +31,7 @@ class Grader(Protocol):
 
     @property
     def needs_completion(self) -> bool:
-        """Whether the model has to generate; if not, the measurement is graded (``greedy_match``)."""
+        """Whether the model has to generate; one that needs none is a ``ScoreGrader``."""
 
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         """None, or the reason why this gold answer cannot be graded."""
@@ -63,3 +66,48 @@ class CompletionGrader:
     def options(self, choices: pa.ChunkedArray) -> np.ndarray:
         """0 for every item."""
         return np.zeros(len(choices), dtype=np.int64)
+
+
+class Scored(Protocol):
+    """What a pass over the references has told: the arrays of ``engines.Scores``, each (n,)."""
+
+    @property
+    def nll(self) -> np.ndarray:
+        """Mean over the response tokens, nats per token; NaN on error."""
+
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Response tokens, the end-of-text token among them."""
+
+    @property
+    def n_greedy(self) -> np.ndarray:
+        """How many of them were the first choice; -1 where that was not counted."""
+
+
+class ScoreGrader(CompletionGrader):
+    """Grades the measurement of the reference itself: nothing is generated, and no gold answer is needed.
+
+    samples: whether ``measure.rollouts`` responses are drawn, each right with the share that ``from_scores``
+    tells; else there is one. needs_first_choices: whether ``Scores.n_greedy`` is looked at, which an engine
+    may leave uncounted.
+    """
+
+    needs_answer = False
+    needs_completion = False
+    samples = True
+    needs_first_choices = True
+
+    def from_scores(self, scores: Scored) -> NDArray[np.float64]:
+        """Which share of a response is right, float64 (n,), 0 to 1; of an item with an error anything."""
+        raise ZpdError(f"the grader {type(self).__name__} has no method from_scores(scores)")
+
+    def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
+        """Every item: the reference itself is what is compared."""
+        return None
+
+    def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
+        """Raises ZpdError, since there is nothing to compare a completion with."""
+        raise ZpdError(
+            f"the grader {type(self).__name__} grades measurements of references (from_scores); got a "
+            "completion; take a grader that compares completions, as exact does"
+        )

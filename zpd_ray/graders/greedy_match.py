@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from zpd_ray.errors import ZpdError
-from zpd_ray.graders.base import CompletionGrader, Verdict
+from zpd_ray.graders.base import Scored, ScoreGrader
 
 
-class GreedyMatch(CompletionGrader):
-    """Right when every reference token was the model's first choice."""
+class GreedyMatch(ScoreGrader):
+    """Right when every reference token was the model's first choice: one response, all or nothing."""
 
-    needs_answer = False
-    needs_completion = False
+    samples = False
 
-    def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
-        """Every item: the reference itself is what is compared."""
-        return None
-
-    def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
-        """Raises ZpdError, since there is nothing to compare a completion with."""
-        raise ZpdError("greedy_match grades measurements, not completions; got a completion; use matches()")
+    def from_scores(self, scores: Scored) -> NDArray[np.float64]:
+        """1 where the greedy response is the reference, else 0."""
+        return matches(scores.n_greedy, scores.n_tokens).astype(np.float64)
 
 
 def matches(n_greedy: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:

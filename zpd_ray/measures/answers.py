@@ -10,9 +10,9 @@ import pyarrow as pa
 from zpd_ray import graders, schema
 from zpd_ray.config import Config
 from zpd_ray.engines.base import Engine, Scores
-from zpd_ray.graders import Verdict
+from zpd_ray.errors import ZpdError
+from zpd_ray.graders import ScoreGrader, Verdict
 from zpd_ray.graders.apart import Apart
-from zpd_ray.graders.greedy_match import matches
 from zpd_ray.hashing import item_keys, streams, uniforms
 from zpd_ray.measures.base import Measure
 
@@ -31,23 +31,26 @@ class Answers(Measure):
         name = config.measure.grader
         self._grader = graders.load(name)
         self.passes = 2 if self._grader.needs_completion else 1
-        self._apart = Apart(name, config.measure.patience, self.beat) if ":" in name else None
+        self._apart: Apart | None = None
+        if ":" in name and self._grader.needs_completion:
+            self._apart = Apart(name, config.measure.patience, self.beat)
 
     def measure(self, engine: Engine, items: pa.Table, stage: int) -> pa.Table:
         """MEASUREMENT rows of ``items`` in the same order."""
         scores = engine.score(items)
         failed = np.array([error is not None for error in scores.error], dtype=bool)
         samples: list[str | None] = [None] * items.num_rows
-        if self._grader.needs_completion:
+        if isinstance(self._grader, ScoreGrader):
+            share = _shares(self._grader, scores, failed)
+            responses = self.config.measure.rollouts if self._grader.samples else 1
+            counts = self._drawn(np.repeat(share[:, None], responses, axis=1), items, stage)
+            counts |= {name: np.full(len(share), n) for name, n in (("rollouts", responses), ("unparsed", 0))}
+        else:
             completions = engine.generate(items, self.config.measure.rollouts, stage)
             counts = self._counts(self._verdicts(completions.texts, items), items, stage)
             samples = _samples(completions.texts, counts["unparsed"])
             for i in np.flatnonzero(~failed & (counts["rollouts"] == 0)):
                 failed[i], scores.error[i] = True, f"prompt refused: {completions.error[i]}"
-        else:
-            right = matches(scores.n_greedy, scores.n_tokens).astype(np.int32)
-            counts = {"successes": right, "credit": right}
-            counts |= {"rollouts": np.ones_like(right), "unparsed": np.zeros_like(right)}
         return _measurement(items, scores, failed, counts, samples)
 
     def _verdicts(self, completions: list[list[str]], items: pa.Table) -> list[list[Verdict]]:
@@ -60,23 +63,37 @@ class Answers(Measure):
         ]
 
     def _counts(self, verdicts: list[list[Verdict]], items: pa.Table, stage: int) -> dict[str, Any]:
-        """successes, credit, rollouts, unparsed: (n,) each, over an item's responses.
+        """successes, credit, rollouts, unparsed: (n,) each, over an item's responses."""
+        most = max((len(row) for row in verdicts), default=0)
+        share = np.array([[v.right for v in row] + [0.0] * (most - len(row)) for row in verdicts])
+        return self._drawn(share.reshape(len(verdicts), most), items, stage) | {
+            "rollouts": np.array([len(row) for row in verdicts]),
+            "unparsed": np.array([sum(not v.parsed for v in row) for row in verdicts]),
+        }
+
+    def _drawn(self, share: np.ndarray, items: pa.Table, stage: int) -> dict[str, Any]:
+        """successes and credit, (n,) each, of the shares of responses that are right, (n, rollouts).
 
         Rasch's model knows right and wrong. A share is right with that probability, by a draw that belongs to
         (seed, stage, item, rollout): the expected number of right responses is the sum of the shares.
         """
         keys = item_keys(items["item_id"])
-        most = max((len(row) for row in verdicts), default=0)
-        share = np.array([[v.right for v in row] + [0.0] * (most - len(row)) for row in verdicts])
-        share = share.reshape(len(verdicts), most)
-        draws = [uniforms(streams(keys, self.config.seed, stage, GRADED, r)) for r in range(most)]
-        right = share > np.stack(draws, axis=1) if most else share > 0
-        return {
-            "successes": right.sum(axis=1),
-            "credit": share.sum(axis=1),
-            "rollouts": np.array([len(row) for row in verdicts]),
-            "unparsed": np.array([sum(not v.parsed for v in row) for row in verdicts]),
-        }
+        draws = [uniforms(streams(keys, self.config.seed, stage, GRADED, r)) for r in range(share.shape[1])]
+        right = share > np.stack(draws, axis=1) if draws else share > 0
+        return {"successes": right.sum(axis=1), "credit": share.sum(axis=1)}
+
+
+def _shares(grader: ScoreGrader, scores: Scores, failed: np.ndarray) -> np.ndarray:
+    """What the grader tells, float64 (n,), 0 of items that failed. Raises ZpdError for what is no share."""
+    told = np.asarray(grader.from_scores(scores), dtype=np.float64)
+    if told.shape == failed.shape:
+        told = np.where(failed, 0.0, told)
+        if ((told >= 0) & (told <= 1)).all():
+            return told
+    raise ZpdError(
+        f"the grader {type(grader).__name__} gave {np.array2string(told, threshold=10)} for {len(failed)} "
+        "items; expected a share from 0 to 1 for each"
+    )
 
 
 def _samples(completions: list[list[str]], unparsed: np.ndarray) -> list[str | None]:

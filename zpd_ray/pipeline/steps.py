@@ -12,7 +12,7 @@ from typing import Any
 from zpd_ray.at_work import at_work
 from zpd_ray.irt.flags import FLAGS
 from zpd_ray.pipeline.cluster.session import Session
-from zpd_ray.pipeline.fit.ability import fit_ability
+from zpd_ray.pipeline.fit.ability import fit_ability, followed_parts
 from zpd_ray.pipeline.ingest.ingest import ingest
 from zpd_ray.pipeline.measure.evaluate import evaluate_model
 from zpd_ray.pipeline.measure.measure import measure_pool
@@ -22,6 +22,7 @@ from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.pipeline.train import adopt as adopting
 from zpd_ray.pipeline.train import train as training
 from zpd_ray.rundir.begin import record
+from zpd_ray.rundir.groups import group_table
 from zpd_ray.rundir.layout import (
     BASE,
     CONFIG,
@@ -53,6 +54,8 @@ def fit(session: Session, stage: int) -> Details:
     ability, last = fit.ability, fit.ability.stages[-1]
     gain = f", {last.gain:+.2f} +- {last.gain_se:.2f} since stage 0" if len(ability.stages) > 1 else ""
     say(f"stage {stage}: theta = {ability.theta:.2f} +- {ability.se:.2f} logits{gain}")
+    if fit.groups is not None:
+        say(f"stage {stage}: {fit.groups}")
     for flag in fit.told_flags:
         if flag.startswith("sigma_"):
             say(f"  note: {FLAGS.get(flag, flag)}")
@@ -137,6 +140,8 @@ def ingest_pool(session: Session) -> None:
         # What a refused or killed attempt has read may come from another config: it is read again.
         with timed(session, "ingest"):
             ingest(run)
+        if run.config.ability.groups:  # groups that there are not are refused before anything is measured
+            group_table(run, run.store.names(POOL)[: followed_parts(run)])
     pool = run.store.read_json(f"{POOL}.json")
     # A budget that the pool cannot pay is refused before anything is measured.
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from zpd_ray.ability import Standing
 from zpd_ray.drift import Probed
@@ -27,6 +28,7 @@ COLUMNS = (
     *("accuracy", "selecting", "training"),
 )
 GROUPS = 3  # named in the table
+PROFILE = 8  # groups whose abilities are shown, the largest
 WIDE = 110  # characters of a terminal from which they are
 
 
@@ -40,7 +42,8 @@ class StageRow:
     mean_p: over the zone's share. groups: selected items by group. accuracy, evaluation_nll (nats per token):
     of the model that it left, None without an evaluation set. adopted: trained elsewhere. result: path
     of what was trained, None where nothing is. probed: what the stage learnt of its probes, None where it
-    measured everything.
+    measured everything. group_thetas: ability by group, the largest first, on the scale of the last fit;
+    empty where it is not told by group.
     """
 
     stage: int
@@ -60,6 +63,7 @@ class StageRow:
     adopted: bool
     result: str | None
     probed: Probed | None = None
+    group_thetas: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def summary(run: Run) -> Summary:
 def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> StageRow:
     fit = load_fit(run.store, stage)
     moved = standing.theta - fit.ability.theta  # to the scale of the last fit
+    profile = fit.groups.standings if fit.groups is not None else []
     files = StageFiles(stage)
     chosen, metrics = load_selection(run.store, files.selection()), load_metrics(run.store, stage)
     return StageRow(
@@ -121,6 +126,7 @@ def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> StageRow:
         adopted=run.adopted(stage),
         result=run.store.path(f"{files.directory}/{run.config.train.result}") if run.trains else None,
         probed=fit.probed,
+        group_thetas={at.group: at.theta + moved for at in profile if at.group is not None},
     )
 
 
@@ -135,6 +141,8 @@ def draw(summary: Summary) -> None:
     for cells in [_base(summary), *map(_cells, summary.stages)]:
         table.add_row(*(cell for name, cell in cells.items() if wide or name != "from"))
     results.print(table)
+    if summary.stages[-1].group_thetas:
+        _draw_profile(summary.stages)
     for row in summary.stages:
         for part in row.probed.drifted if row.probed else ():
             results.print(f"stage {row.stage}: {part.told}", highlight=False, markup=False, soft_wrap=True)
@@ -144,6 +152,19 @@ def draw(summary: Summary) -> None:
         results.print(told, highlight=False)
     if summary.result is not None:
         results.print(f"tuned {summary.kind}: {summary.result}", highlight=False, soft_wrap=True)
+
+
+def _draw_profile(stages: list[StageRow]) -> None:
+    """theta by group and stage."""
+    names = list(stages[-1].group_thetas)
+    table = Table(title="theta by group", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("group", *(f"stage {row.stage}" for row in stages)):
+        table.add_column(column, overflow="fold")
+    for name in names[:PROFILE]:
+        table.add_row(Text(name), *(f"{row.group_thetas[name]:.2f}" for row in stages))
+    results.print(table)
+    if len(names) > PROFILE:
+        results.print(f"and {len(names) - PROFILE} smaller groups: fit.json", highlight=False)
 
 
 def _base(summary: Summary) -> dict[str, str]:

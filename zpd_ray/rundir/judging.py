@@ -15,6 +15,7 @@ from zpd_ray.calibration import AIM, Fit
 from zpd_ray.difficulty import guess_floor
 from zpd_ray.judging import Aim, Judged
 from zpd_ray.matching import probability, zpd_score
+from zpd_ray.rundir.groups import group_numbers
 from zpd_ray.rundir.layout import ANSWERS, StageFiles
 from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.run import Run
@@ -27,14 +28,19 @@ JUDGED = ["b", "b_sd", "p", "score"]
 
 
 class Known(NamedTuple):
-    """Of each item of a part what was found when it was last measured, and at which stage: rows, (n,)."""
+    """What was found of n items of a part when each was last measured.
+
+    answers: a row for each; stage: at which it was; row: its place in the part. Arrays (n,).
+    """
 
     answers: pa.Table
     stage: NDArray[np.int64]
+    part: str
+    row: NDArray[np.int64]
 
     def take(self, rows: NDArray[np.int64]) -> Known:
         """Some of the items."""
-        return Known(self.answers.take(rows), self.stage[rows])
+        return Known(self.answers.take(rows), self.stage[rows], self.part, self.row[rows])
 
 
 def read_measured(
@@ -78,8 +84,8 @@ def last_measured(run: Run, stage: int, measure: str, part: str, columns: list[s
         at[rows] = later
         tables.append(some.drop_columns("row"))
     if len(tables) == 1:
-        return Known(tables[0], at)
-    return Known(pa.concat_tables(tables).take(place), at)
+        return Known(tables[0], at, part, np.arange(n))
+    return Known(pa.concat_tables(tables).take(place), at, part, np.arange(n))
 
 
 def _some_rows(run: Run, stage: int, measure: str, part: str, columns: list[str] | None) -> pa.Table:
@@ -94,6 +100,13 @@ def _some_rows(run: Run, stage: int, measure: str, part: str, columns: list[str]
 def selection_order(run: Run, stage: int, ids: Keys) -> Keys:
     """What breaks ties of a stage's scores, for items with these ``hashing.item_keys``: uint64 (n,)."""
     return shuffled(ids, run.config.seed, stage, "select")
+
+
+def group_ahead(run: Run, fit: Fit, part: str) -> NDArray[np.float64] | None:
+    """Logits by which ability on each item's group is above the fit's theta: (n,); None without groups."""
+    if fit.groups is None:
+        return None
+    return fit.groups.ahead(fit.ability.theta, group_numbers(run, part, fit.groups.names))
 
 
 def judge(
@@ -130,7 +143,8 @@ def _candidates(
     guess: NDArray[np.float64],
 ) -> Candidates:
     """What a fit and the measurements of its stage, or the last before it, say of the items of a part."""
-    theta, select = fit.ability.theta, run.config.select
+    ahead, select = group_ahead(run, fit, part), run.config.select
+    theta = fit.ability.theta if ahead is None else fit.ability.theta + ahead
     b, b_sd, zpd = difficulties(run, fit, known, guess, Aim(select.target_p, select.criterion))
     p = probability(theta, b, guess)
     tables = {need: last_measured(run, fit.stage, need, part).answers for need in method.needs}
@@ -147,12 +161,12 @@ def difficulties(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], a
     since (``Probed.moved``).
     """
     if (known.stage == fit.stage).all():
-        return fit.judge(*_seen(known), guess, aim)
+        return _judged(run, fit, known, guess, aim)
     found = Judged(*np.empty((3, len(known.stage))))
     for stage in np.unique(known.stage).tolist():
         rows = np.flatnonzero(known.stage == stage)
         if stage == fit.stage:
-            now = fit.judge(*_seen(known.take(rows)), guess[rows], aim)
+            now = _judged(run, fit, known.take(rows), guess[rows], aim)
         else:
             now = _predicted(run, fit, stage, known.take(rows), guess[rows], aim)
         for values, of_rows in zip(found, now, strict=True):
@@ -167,15 +181,26 @@ def _seen(known: Known) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray
     return nll, successes, rollouts
 
 
+def _judged(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], aim: Aim) -> Judged:
+    """Of items that the fit's stage has measured."""
+    return fit.judge(*_seen(known), guess, aim, _ahead(run, fit, known))
+
+
+def _ahead(run: Run, fit: Fit, known: Known) -> NDArray[np.float64] | None:
+    ahead = group_ahead(run, fit, known.part)
+    return None if ahead is None else ahead[known.row]
+
+
 def _predicted(run: Run, fit: Fit, stage: int, known: Known, guess: NDArray[np.float64], aim: Aim) -> Judged:
     """Of items that were last measured at an earlier ``stage``; b taken as normal."""
     before, theta = load_fit(run.store, stage), fit.ability.theta
-    then, then_sd = before.difficulty(*_seen(known), guess)
+    then, then_sd = before.difficulty(*_seen(known), guess, _ahead(run, before, known))
     # The later fit has another estimate of the earlier theta; what p was then does not change by that.
     b = then + (fit.ability.at(stage).theta - before.ability.theta)
     moved = sum(_moved(run, fit, later) ** 2 for later in range(stage + 1, fit.stage + 1))
     b_sd = np.sqrt(then_sd**2 + moved)
-    return Judged(b, b_sd, zpd_score(theta, b, b_sd, guess, *aim))
+    ahead = _ahead(run, fit, known)
+    return Judged(b, b_sd, zpd_score(theta, b if ahead is None else b - ahead, b_sd, guess, *aim))
 
 
 def _moved(run: Run, fit: Fit, stage: int) -> float:

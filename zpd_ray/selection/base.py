@@ -21,16 +21,16 @@ Floats = NDArray[np.float64]
 class Candidates:
     """Some items of the pool. Arrays of shape (n,), tables of n rows in the same order.
 
-    theta: ability of the model, logits. item_hash: uint64, seeded, another one for each run seed and stage.
-    b, b_sd: mean and sd of the difficulty given the item's responses, logits. p: probability of a right
-    answer. guess: the part of it that guessing gives. zpd: ZPDScore by ``select.criterion`` and
-    ``select.target_p``, expected over what is known of the difficulty. measured: by name of the measure, its
-    columns (as ``Method.needs`` asked for them); rows without an NLL hold nulls in
-    ``answers``, and are never selected. median_nll: of the pool at stage 0, nats per token, as the fit's
-    scale has it (in bins of 1.6 %).
+    theta: ability of the model, logits; with ``ability.groups`` that on the item's group, (n,). item_hash:
+    uint64, seeded, another one for each run seed and stage. b, b_sd: mean and sd of the difficulty given the
+    item's responses, logits. p: probability of a right answer. guess: the part of it that guessing gives.
+    zpd: ZPDScore by ``select.criterion`` and ``select.target_p``, expected over what is known of the
+    difficulty. measured: by name of the measure, its columns (as ``Method.needs`` asked for them); rows
+    without an NLL hold nulls in ``answers``, and are never selected. median_nll: of the pool at stage 0, nats
+    per token, as the fit's scale has it (in bins of 1.6 %).
     """
 
-    theta: float
+    theta: float | Floats
     item_hash: NDArray[np.uint64]
     b: Floats
     b_sd: Floats

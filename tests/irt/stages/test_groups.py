@@ -51,3 +51,13 @@ def test_wrong_shapes_are_refused():
     truth, _, fit = fitted(0.3, 0)
     with pytest.raises(ValueError, match="groups"):
         irt.group_abilities(fit, truth.successes, truth.trials, truth.covariates, truth.groups[:5])
+
+
+def test_three_items_do_not_send_slope_and_spread_to_infinity():
+    prior = irt.Prior(theta_sd=5.0, gamma_mean=1.0, gamma_sd=3.0, sigma_log_sd=1.0)
+    s, k, x = np.array([[2, 0, 2]]), np.full((1, 3), 2), np.array([[-1.0], [0.2], [0.8]])
+    fit = irt.fit_explanatory(s, k, x, prior=prior)
+    found = irt.group_abilities(fit, s, k, x, np.arange(3), prior=prior)
+    assert np.isfinite(found.theta).all()
+    assert abs(found.gamma[0] - fit.gamma[0]) < 3
+    assert 0.1 <= found.sigma < 5

@@ -69,7 +69,8 @@ class VllmEngine:
         self.llm, self.arguments = self.thread.submit(start, config, model.base, length).result()
         v2 = self.llm.llm_engine.vllm_config.use_v2_model_runner
         # Version 2 of the runner can leave the prompt's logits out, but does not say which token comes first.
-        self.response_only = v2 and graders.load(config.measure.grader).needs_completion
+        grader = graders.load(config.measure.grader)
+        self.response_only = v2 and not getattr(grader, "needs_first_choices", False)
         self.swaps, self.failed = 0, ""
         self.counted = self._counters()
         self.follow(model)

@@ -12,11 +12,13 @@ from zpd_ray.irt import checks
 from zpd_ray.irt.newton import maximise
 from zpd_ray.irt.pool import marginal
 from zpd_ray.irt.pool.design import Design, build
-from zpd_ray.irt.pool.explanatory import SIGMA_MIN, ExplanatoryFit
+from zpd_ray.irt.pool.explanatory import SIGMA_MAX, ExplanatoryFit
+from zpd_ray.irt.prior import Prior, prior_arrays
 
 Array = NDArray[np.float64]
 
 TAU_MIN, TAU_MAX = 1e-3, 5.0  # logits; below TAU_MIN the groups are one
+SIGMA_LEAST = 0.1  # logits; a smaller residual moves no ability, and takes a fine grid to integrate over
 ROUNDS = 25
 SETTLED = 1e-4  # logits
 
@@ -51,12 +53,14 @@ def group_abilities(
     *,
     freq: ArrayLike | None = None,
     tau: float | None = None,
+    prior: Prior | None = None,
 ) -> GroupAbility:
     """Abilities theta_jg ~ N(theta_j, tau^2) of respondent j on the items of group g, starting from a fit.
 
     Data arguments as in `fit_explanatory`; groups: (n_items,) labels. Difficulties are integrated out. In
     turns until they settle: the groups' posterior modes; gamma and sigma (unless the fit held sigma),
-    which would be too wide were the groups one; theta_j and tau by maximum likelihood, each group's
+    which would be too wide were the groups one, with their part of `prior` where it is given, sigma between
+    0.1 and 10; theta_j and tau by maximum likelihood, each group's
     likelihood taken as normal at its mode (empirical Bayes; Efron & Morris 1975, JASA 70, 311-319), or tau
     as given. se is the posterior sd given theta_j and tau. A group without responses cannot be told from
     theta_j and gets sd tau.
@@ -76,20 +80,25 @@ def group_abilities(
         raise ValueError(f"tau must be finite and > 0, got {tau}; None estimates it.")
     c, weights = checks.floor(guess, s.shape[1]), checks.frequencies(freq, s.shape[1])
     names, member = np.unique(labels, return_inverse=True)
+    mean, precision = prior_arrays(prior or Prior(), fit.theta.size, fit.gamma.size)
     designs = []
     for g in range(names.size):
         part = np.flatnonzero(member == g)
         designs.append(build(s[:, part], k[:, part], x[part] - fit.origin, c[part], weights[part]))
+    free = bool(np.isfinite(fit.sigma_se))
+    sigma = min(max(fit.sigma, SIGMA_LEAST), SIGMA_MAX) if free else fit.sigma
     state = _State(
         np.repeat(fit.theta[:, None], names.size, axis=1),
         np.ones((fit.theta.size, names.size)),
         fit.theta,
-        np.append(fit.gamma, np.log(fit.sigma)),
+        np.append(fit.gamma, np.log(sigma)),
         0.5 if tau is None else float(tau),
     )
     for _ in range(ROUNDS):
         before = state
-        state = _round(state, designs, tau is None, np.isfinite(fit.sigma_se))
+        state = _round(
+            state, designs, tau is None, free, (mean[fit.theta.size :], precision[fit.theta.size :])
+        )
         if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
             break
     flags = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
@@ -114,10 +123,12 @@ def _error(state: _State) -> Array:
     return 1.0 / np.maximum(state.precision - state.tau**-2, 1e-9)
 
 
-def _round(state: _State, designs: list[Design], free_tau: bool, free_sigma: bool) -> _State:
+def _round(
+    state: _State, designs: list[Design], free_tau: bool, free_sigma: bool, prior: tuple[Array, Array]
+) -> _State:
     theta, precision = _modes(state, designs)
     state = state._replace(theta=theta, precision=precision)
-    state = state._replace(rest=_rest(state, designs, free_sigma))
+    state = state._replace(rest=_rest(state, designs, free_sigma, prior))
     error = _error(state)
     estimate = state.common[:, None] + (theta - state.common[:, None]) * precision * error
     if free_tau:
@@ -145,16 +156,18 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
     return theta, precision
 
 
-def _rest(state: _State, designs: list[Design], free_sigma: bool) -> Array:
-    """gamma and log sigma by maximum likelihood given the abilities."""
+def _rest(state: _State, designs: list[Design], free_sigma: bool, prior: tuple[Array, Array]) -> Array:
+    """gamma and log sigma given the abilities; prior: their means and precisions (0: none)."""
     n = state.common.size
     size = state.rest.size if free_sigma else state.rest.size - 1
 
     def objective(at: Array, deep: bool) -> tuple[float, Array, Array | None]:
         full = np.append(at, state.rest[size:])
-        if full[-1] < np.log(SIGMA_MIN):
+        if free_sigma and not np.log(SIGMA_LEAST) <= full[-1] <= np.log(SIGMA_MAX):
             return -np.inf, np.zeros(size), None
-        value, gradient, hessian = 0.0, np.zeros(size), np.zeros((size, size)) if deep else None
+        away, precision = at - prior[0][:size], prior[1][:size]
+        value, gradient = -0.5 * float(precision @ away**2), -precision * away
+        hessian = -np.diag(precision) if deep else None
         for g, design in enumerate(designs):
             own = marginal.objective(design, np.append(state.theta[:, g], full), deep)
             value += own[0]

@@ -21,6 +21,7 @@ from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.ray_folder import ray_logs
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.groups import group_numbers, group_table
 from zpd_ray.rundir.judging import read_measured
 from zpd_ray.rundir.layout import ANSWERS, MEASURE, POOL, StageFiles
 from zpd_ray.rundir.records import load_closing, load_fit, load_round_fit, save_fit
@@ -62,17 +63,26 @@ def fit_parts(session: Session, stage: int, names: list[str], what: str = "all")
     run, actor = session.run, session.ability_actor()
     previous = load_fit(run.store, stage - 1) if stage else None
     followed = run.store.names(POOL)[: followed_parts(run)]
+    groups = _groups(run, followed, previous)
     for attempt in range(ATTEMPTS):
         fit_name = f"{run.store.root}/{stage}/{what}/{attempt}"
         ray.get(actor.begin.remote(fit_name))
-        send = partial(_send_statistics, run, stage, actor, fit_name, followed)
+        send = partial(_send_statistics, run, stage, actor, fit_name, followed, groups)
         sent = sum(1 for _row in parts.sums(names, send))
         if _all_arrived(actor, sent):
             break
     else:
         raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see {ray_logs()}")
-    fit: Fit = ray.get(actor.fit.remote(run.config.ability, stage, previous))
+    fit: Fit = ray.get(actor.fit.remote(run.config.ability, stage, previous, groups))
     return fit
+
+
+def _groups(run: Run, followed: list[str], previous: Fit | None) -> list[str] | None:
+    """The groups that are told apart, the same at all stages; None where they are not asked for."""
+    if not run.config.ability.groups:
+        return None
+    told = None if previous is None else previous.groups
+    return group_table(run, followed) if told is None else told.names
 
 
 def _check_extreme(fit: Fit, run: Run) -> None:
@@ -101,13 +111,21 @@ def _all_arrived(actor: Any, sent: int) -> bool:
 
 
 def _send_statistics(
-    run: Run, stage: int, actor: Any, fit_name: str, followed: list[str], names: list[str]
+    run: Run,
+    stage: int,
+    actor: Any,
+    fit_name: str,
+    followed: list[str],
+    groups: list[str] | None,
+    names: list[str],
 ) -> dict[str, Any]:
     """Send the statistics of a task's parts to the actor, not to the driver.
 
     Without waiting for it: a task that waits gives up its CPU, and Ray starts more workers in its place.
     """
-    statistics = Statistics.merge([part_statistics(run, stage, name, name in followed) for name in names])
+    statistics = Statistics.merge(
+        [part_statistics(run, stage, name, name in followed, groups) for name in names]
+    )
     actor.observe.remote(fit_name, names[0], statistics)
     return {"items": statistics.answers.n_items}
 
@@ -117,14 +135,17 @@ def followed_parts(run: Run) -> int:
     return -(-HISTORY_ITEMS // run.config.pool.items_per_part)
 
 
-def part_statistics(run: Run, stage: int, name: str, followed: bool) -> Statistics:
+def part_statistics(
+    run: Run, stage: int, name: str, followed: bool, groups: list[str] | None = None
+) -> Statistics:
     """Counts over a part: answers of items never trained on and, if ``followed``, all items' histories."""
     now = read_measured(run, stage, ANSWERS, name, ["nll", "successes", "rollouts"])
     usable = pc.is_valid(now["nll"]).to_numpy() & ~run.trained_before(stage, name, now.num_rows)
     nll, successes, rollouts = (now[column].to_numpy()[usable] for column in now.column_names)
     options = run.options(name, now.num_rows)
     history = _history(run, stage, name, options) if followed else None
-    return Statistics.of(nll, options[usable], successes, rollouts, history)
+    group = None if groups is None else group_numbers(run, name, groups)[usable]
+    return Statistics.of(nll, options[usable], successes, rollouts, history, group)
 
 
 def _history(run: Run, stage: int, name: str, options: NDArray[np.int64]) -> irt.Counts:

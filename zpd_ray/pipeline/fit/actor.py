@@ -33,6 +33,8 @@ class AbilityActor:
         """How many tasks have reported."""
         return len(self._seen)
 
-    def fit(self, config: AbilityConfig, stage: int, previous: Fit | None) -> Fit:
+    def fit(
+        self, config: AbilityConfig, stage: int, previous: Fit | None, groups: list[str] | None = None
+    ) -> Fit:
         """The fit of the stage from all observed parts."""
-        return fit_stage(Statistics.merge(self._parts), config, stage, previous)
+        return fit_stage(Statistics.merge(self._parts), config, stage, previous, groups)

@@ -14,7 +14,7 @@ from zpd_ray.matching import zpd_score
 from zpd_ray.pipeline.fit.ability import followed_parts
 from zpd_ray.pipeline.select.scoring import groups_of
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.judging import RESPONSES, difficulties, last_measured, read_measured
+from zpd_ray.rundir.judging import RESPONSES, difficulties, group_ahead, last_measured, read_measured
 from zpd_ray.rundir.layout import ANSWERS, POOL, PROBES
 from zpd_ray.selection.probes import most_probes, probe_order
 
@@ -65,6 +65,8 @@ def asked(run: Run, fit: Fit, first: int) -> Asked:
         before = last_measured(run, fit.stage - 1, ANSWERS, name)
         guess = guess_floor(run.options(name, len(before.stage)))[rows]
         b, b_sd, _ = difficulties(run, fit, before.take(rows), guess)
+        if (ahead := group_ahead(run, fit, name)) is not None:
+            b = b - ahead[rows]  # what the group's own ability explains has not drifted
         s, k = (now[column].to_numpy().astype(np.int64) for column in RESPONSES)
         found.append(Asked(s, k, guess, b, b_sd, groups_of(run, name)[rows]))
     return Asked(*(np.concatenate(values) for values in zip(*found, strict=True)))

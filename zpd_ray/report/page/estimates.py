@@ -91,6 +91,23 @@ def group_thetas(answers: irt.Counts, last: Fit, first: Fit, theta: float) -> di
     return found
 
 
+def told_by_fit(
+    own: dict[int, GroupTheta], names: list[str], fit: Fit, theta: float
+) -> dict[int, GroupTheta]:
+    """The same with theta and se of the stage's ``fit`` where it tells groups apart: p and score go by them.
+
+    theta: the common one. Groups that are not among ``names`` are no group of the fit, and stay.
+    """
+    told = {} if fit.groups is None else {at.group or "": at for at in fit.groups.standings}
+    found = dict(own)
+    for number, name in enumerate(names):
+        at = told.get(name, told.get(""))
+        if number in own and at is not None and at.se is not None:
+            moved = theta - fit.ability.theta  # to the scale of the last fit
+            found[number] = own[number]._replace(theta=at.theta + moved, se=at.se)
+    return found
+
+
 def _logliks(answers: irt.Counts, b: Floats, sigma: float, theta: float) -> Floats:
     """Log-likelihood of each cell at theta + ``THETAS``: (cells, len(THETAS))."""
     guess = guess_floor(answers["options"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from zpd_ray.report.cost import Cost, costs
 from zpd_ray.report.page import charts, tables
-from zpd_ray.report.page.estimates import GroupTheta, calibration, group_thetas
+from zpd_ray.report.page.estimates import GroupTheta, calibration, group_thetas, told_by_fit
 from zpd_ray.report.page.tables import Table
 from zpd_ray.report.page.tally import Tally
 from zpd_ray.rundir import Run
@@ -110,12 +110,13 @@ def _of_models(
         tables.accuracy_table(accurate),
     )
     if len(groups) > 1:
-        grouped = tables.group_rows(_thetas(tallies, behind), groups)
+        grouped = tables.group_rows(_thetas(tallies, behind, groups), groups)
         yield Figure(
             MODELS,
             "Ability by group",
             "theta on the items of a group that were never trained on, with its 95 % band: the common theta "
-            "and how far the group's responses lie from what its NLLs at stage 0 say. The largest groups.",
+            "and how far the group's responses lie from what its NLLs at stage 0 say (with ability.groups: "
+            "its NLLs at the stage, as the stage's fit has it). The largest groups.",
             partial(charts.lines, grouped, models, title="ability theta, logits"),
             tables.group_table(grouped, accurate),
         )
@@ -130,14 +131,17 @@ def _of_models(
     )
 
 
-def _thetas(tallies: list[Tally], behind: dict[int, int]) -> dict[int, dict[int, GroupTheta]]:
+def _thetas(
+    tallies: list[Tally], behind: dict[int, int], groups: list[str]
+) -> dict[int, dict[int, GroupTheta]]:
     first, last = tallies[0].fit, tallies[-1].fit
     found = {}
     for tally in tallies:
         stage = tally.fit.stage
         if stage in behind and tally.answers is not None:
             theta = last.ability.at(stage).theta
-            found[behind[stage]] = group_thetas(tally.answers, last, first, theta)
+            own = group_thetas(tally.answers, last, first, theta)
+            found[behind[stage]] = told_by_fit(own, groups, tally.fit, theta)
     return found
 
 

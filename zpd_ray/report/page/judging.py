@@ -76,7 +76,7 @@ def judge(run: Run, fit: Fit, part: str) -> Judged:
         b=b,
         b_sd=b_sd,
         p=p,
-        expected=fit.calibration.expected(fit.ability.theta, nll, guess),
+        expected=fit.calibration.expected(fit.ability.theta, nll, guess, judging.group_ahead(run, fit, part)),
         score=score if known else None,
     )
 

@@ -1,0 +1,51 @@
+"""A run whose model is better at some groups of items than at others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.pipeline.conftest import Simulate, table_of
+from zpd_ray.report.find import find_items
+from zpd_ray.report.summary import summary
+from zpd_ray.report.why import standing
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.records import load_fit
+
+AHEAD = {"g0": -1.5, "g2": 1.5}  # and g1 as the common theta has it
+GROUPED: dict[str, Any] = {
+    "engine": {"simulated": {"groups": AHEAD}},
+    "ability": {"groups": True},
+    "n": 1500,
+}
+
+
+def test_group_thetas_are_told_and_used_and_hang_on_no_part_or_actor(simulate: Simulate) -> None:
+    config, store = simulate(**GROUPED)
+    run = Run(config, store)
+    for stage in range(2):
+        fit = load_fit(store, stage)
+        assert fit.groups is not None
+        assert fit.groups.names == ["g0", "g1", "g2"]
+        thetas = [at.theta for at in fit.groups.standings[:3]]
+        np.testing.assert_allclose(np.diff(thetas), [1.5, 1.5], atol=0.5)
+        chosen = table_of(store, f"stages/0{stage}/selected")
+        own = np.array(thetas)[[int(group[1]) for group in chosen["group"].to_pylist()]]
+        p = 1 / (1 + np.exp(chosen["b"].to_numpy() - own))
+        np.testing.assert_allclose(chosen["p"].to_numpy(), p, atol=1e-9)
+    assert np.abs(p - 0.5).max() < 0.4
+
+    some = chosen.slice(0, 1).to_pylist()[0]
+    at = standing(run, find_items(run, [some["item_id"]])[some["item_id"]], 1, "zpd")
+    assert at.judged is not None
+    assert at.judged["p"] == some["p"]
+    rows = summary(run).stages
+    assert list(rows[1].group_thetas) == ["g0", "g1", "g2"]
+    assert rows[1].group_thetas["g0"] == pytest.approx(thetas[0])
+
+    parts = simulate(output="parts", pool={"items_per_part": 150}, cluster={"actors": 2}, **GROUPED)[1]
+    for name in ("stages/00/fit.json", "stages/01/fit.json"):
+        assert parts.read_bytes(name) == store.read_bytes(name)
+    assert table_of(parts, "stages/01/selected").equals(table_of(store, "stages/01/selected"))

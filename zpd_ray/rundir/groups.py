@@ -1,0 +1,44 @@
+"""Which group of items each item of a part belongs to, for ability by group (``ability.groups``)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from zpd_ray.errors import ZpdError
+from zpd_ray.grouping import FEWEST, frequent
+from zpd_ray.rundir.layout import POOL
+from zpd_ray.rundir.run import Run
+
+
+def group_table(run: Run, parts: list[str]) -> list[str]:
+    """Names of the groups that are told apart, by how often they are in some parts of the pool.
+
+    Items come to parts by a hash of their id: a few parts are a sample. Raises ZpdError where there is none.
+    """
+    counts: Counter[str] = Counter()
+    for part in parts:
+        told = pc.value_counts(_column(run, part).drop_null())
+        counts.update(
+            dict(zip(told.field("values").to_pylist(), told.field("counts").to_pylist(), strict=True))
+        )
+    if names := frequent(counts):
+        return names
+    raise ZpdError(
+        f"ability.groups = true, and no group of the pool has {FEWEST} items; expected groups, as skills or "
+        'domains are: map the column that holds them (pool.columns = { group = "topic" }), or leave it out'
+    )
+
+
+def group_numbers(run: Run, part: str, names: list[str]) -> NDArray[np.int64]:
+    """The place in ``names`` of each item's group, len(names) where it is not there: (n,)."""
+    at = pc.index_in(_column(run, part), pa.array(names, pa.string()))
+    return np.asarray(pc.fill_null(at, len(names)).to_numpy(), dtype=np.int64)
+
+
+def _column(run: Run, part: str) -> pa.ChunkedArray:
+    return run.store.read_table(f"{POOL}/{part}", ["group"])["group"]
