@@ -28,6 +28,7 @@ COLUMNS = 1024  # of the factors of the Hessian, kept until they are multiplied
 NEIGHBOURS = 0.6  # of the reach: scores that may share a tilt
 LIKELY = 1e-5  # probability under the tilt of a score that shares it: the digits lost are those of it
 
+
 @dataclass(frozen=True)
 class ScoreGroups:
     """Respondents who answered the same items: columns, counts by raw score 1..n-1, successes by item."""

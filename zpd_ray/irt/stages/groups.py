@@ -12,7 +12,7 @@ from zpd_ray.irt import checks
 from zpd_ray.irt.newton import maximise
 from zpd_ray.irt.pool import marginal
 from zpd_ray.irt.pool.design import Design, build
-from zpd_ray.irt.pool.explanatory import SIGMA_MIN, ExplanatoryFit
+from zpd_ray.irt.pool.explanatory import SIGMA_MIN, ExplanatoryFit, within_reach
 
 Array = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def group_abilities(
     theta_j and gets sd tau.
     """
     s, k = checks.counts(successes, trials)
-    x, labels = np.asarray(covariates, np.float64), np.asarray(groups)
+    x, labels = checks.covariates(covariates, s.shape[1]), np.asarray(groups)
     if x.shape != (s.shape[1], fit.gamma.size) or labels.shape != (s.shape[1],):
         raise ValueError(
             f"covariates must have shape ({s.shape[1]}, {fit.gamma.size}) and groups ({s.shape[1]},), got "
@@ -74,6 +74,7 @@ def group_abilities(
         )
     if tau is not None and not 0.0 < tau < np.inf:
         raise ValueError(f"tau must be finite and > 0, got {tau}; None estimates it.")
+    within_reach(x - fit.origin, fit.gamma)
     c, weights = checks.floor(guess, s.shape[1]), checks.frequencies(freq, s.shape[1])
     names, member = np.unique(labels, return_inverse=True)
     designs = []
@@ -141,7 +142,10 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
 
         top = maximise(objective, theta[:, g])
         theta[:, g] = top.x
-        precision[:, g] = 1.0 / np.diag(top.covariance())
+        spread = np.diag(top.covariance())
+        # Responses at chance can leave a mode whose Hessian is not definite: each ability's own curvature then.
+        alone = np.maximum(-np.diag(top.hessian), state.tau**-2)
+        precision[:, g] = np.where(spread > 0.0, 1.0 / np.where(spread > 0.0, spread, 1.0), alone)
     return theta, precision
 
 
