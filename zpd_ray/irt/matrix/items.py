@@ -153,9 +153,9 @@ def _marginal(
 def _affordable(name: str, n_items: int, size: int, most: int) -> None:
     if size > most:
         raise ValueError(
-            f"model {name!r} with {n_items} items has {size} parameters, more than max_parameters = {most}; fit "
-            "a part of the items, use model='rasch' with complete single responses, or fit_explanatory (random "
-            "items); or raise max_parameters: time grows with its cube."
+            f"model {name!r} with {n_items} items has {size} parameters, more than max_parameters = {most}; "
+            "fit a part of the items, use model='rasch' with complete single responses, or fit_explanatory "
+            "(random items); or raise max_parameters: time grows with its cube."
         )
 
 

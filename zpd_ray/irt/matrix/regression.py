@@ -60,8 +60,8 @@ def fit_lltm(
     checks.answered(k[weights > 0] > 0)
     if s.shape[1] > MAX_PARAMETERS:
         raise ValueError(
-            f"fit_lltm takes {MAX_PARAMETERS} items at most, got {s.shape[1]}; use fit_explanatory, whose items "
-            "moreover have a residual, or fit a sample of the items."
+            f"fit_lltm takes {MAX_PARAMETERS} items at most, got {s.shape[1]}; use fit_explanatory, whose "
+            "items moreover have a residual, or fit a sample of the items."
         )
     x = checks.covariates(covariates, s.shape[1])
     centre = x.mean(axis=0) if origin is None else checks.vector("origin", origin, x.shape[1])

@@ -76,7 +76,7 @@ class Sums:
 
 
 def blocks(design: Design, latent: Latent, step: float) -> Iterator[Block]:
-    """Cut a design into blocks of one guessing floor, at most BLOCK items, and prior means near one another."""
+    """Cut a design into blocks of one guessing floor, BLOCK items at most, and prior means close together."""
     size = int(np.clip(CELLS * step / (14.0 * latent.sigma), 16, BLOCK))
     for c, columns in design.floors:
         count = design.n_items if isinstance(columns, slice) else columns.size

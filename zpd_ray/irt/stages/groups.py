@@ -18,6 +18,9 @@ Array = NDArray[np.float64]
 
 TAU_MIN, TAU_MAX = 1e-3, 5.0  # logits; below TAU_MIN the groups are one
 ROUNDS = 25
+# A round costs respondents x (items + 500 a group); the rounds end where they would take more than this.
+WORK, GROUP_COST = 1e7, 500
+MAX_ABILITIES = 5000  # respondents x groups
 SETTLED = 1e-4  # logits
 
 
@@ -27,7 +30,7 @@ class GroupAbility:
     (n_respondents,) the mean they are shrunk to; tau the sd between groups; gamma, sigma refitted beside
     them.
 
-    flags: "no_group_differences" where tau is at its lower bound.
+    flags: "no_group_differences" where tau is at its lower bound; "not_converged" where rounds ran out.
     """
 
     groups: NDArray[Any]
@@ -77,6 +80,11 @@ def group_abilities(
     within_reach(x - fit.origin, fit.gamma)
     c, weights = checks.floor(guess, s.shape[1]), checks.frequencies(freq, s.shape[1])
     names, member = np.unique(labels, return_inverse=True)
+    if names.size * s.shape[0] > MAX_ABILITIES:
+        raise ValueError(
+            f"group_abilities estimates {s.shape[0]} x {names.size} abilities, respondents x groups, "
+            f"{MAX_ABILITIES} at most; pool rare groups, or pass some of the respondents."
+        )
     designs = []
     for g in range(names.size):
         part = np.flatnonzero(member == g)
@@ -88,12 +96,16 @@ def group_abilities(
         np.append(fit.gamma, np.log(fit.sigma)),
         0.5 if tau is None else float(tau),
     )
-    for _ in range(ROUNDS):
+    settled = False
+    work = s.shape[0] * (s.shape[1] + GROUP_COST * names.size)
+    for _ in range(int(np.clip(WORK / work, 3, ROUNDS))):
         before = state
         state = _round(state, designs, tau is None, np.isfinite(fit.sigma_se))
         if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
+            settled = True
             break
-    flags = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
+    flags: tuple[str, ...] = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
+    flags += () if settled else ("not_converged",)
     spread = 1.0 / np.sqrt(state.precision)
     common_se = 1.0 / np.sqrt((1.0 / (state.tau**2 + _error(state))).sum(axis=1))
     gamma, sigma = state.rest[:-1], float(np.exp(state.rest[-1]))
@@ -143,7 +155,7 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
         top = maximise(objective, theta[:, g])
         theta[:, g] = top.x
         spread = np.diag(top.covariance())
-        # Responses at chance can leave a mode whose Hessian is not definite: each ability's own curvature then.
+        # At chance level the Hessian need not be definite: then each ability's own curvature.
         alone = np.maximum(-np.diag(top.hessian), state.tau**-2)
         precision[:, g] = np.where(spread > 0.0, 1.0 / np.where(spread > 0.0, spread, 1.0), alone)
     return theta, precision
