@@ -81,10 +81,10 @@ def fit_explanatory(
     """Fit the explanatory Rasch model by marginal maximum likelihood (or MAP, with a prior).
 
     successes, trials: (n_respondents, n_items) whole numbers, trials = 0 where missing. covariates: (n_items,
-    n_covariates), zero columns allowed. guess: floor c, None, scalar or (n_items,); over 64 distinct
-    ones are put into 64 classes with their means. freq: (n_items,) whole numbers, column j standing for freq[j] items with the same covariates and responses. origin:
-    (n_covariates,) values at which the prior mean difficulty is 0; default the freq-weighted mean, so that
-    the mean difficulty over the items is 0.
+    n_covariates), zero columns allowed. guess: floor c, None, scalar or (n_items,); over 64 distinct ones are
+    put into 64 classes with their means. freq: (n_items,) whole numbers, column j standing for freq[j] items
+    with the same covariates and responses. origin: (n_covariates,) values at which the prior mean difficulty
+    is 0; default the freq-weighted mean, so that the mean difficulty over the items is 0.
 
     Where no item has more than one trial in all, sigma is not identified: it stays at prior.sigma_median,
     sigma_se is NaN and the flag "sigma_not_identified" is set. A respondent all right (or wrong) without a
