@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats  # noqa: F401  its import takes a second or two, which is no function's time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

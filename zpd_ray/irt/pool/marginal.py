@@ -108,7 +108,7 @@ def posterior(block: Block, latent: Latent, step: float) -> Posterior:
     margin = 7.0
     while True:
         low, high = block.mean.min() - margin * sigma, block.mean.max() + margin * sigma
-        most = MAX_CELLS // (block.mean.size + latent.theta.size)
+        most = MAX_CELLS // (min(block.mean.size, BLOCK) + latent.theta.size)
         step = max(step, float(high - low) / most)
         nodes = uniform_grid(low, high, step)
         t = terms(latent.theta[:, None] - nodes, block.c)
