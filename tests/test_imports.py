@@ -37,6 +37,7 @@ MIDDLE = {
     "starter",
 }
 BOTTOM = {
+    "at_work",
     "schema",
     "config",
     "config_file",
@@ -49,7 +50,16 @@ BOTTOM = {
     "uris",
     "user_code",
 }
-NO_RAY = ("rundir", "measures", "selection", "report", "report.items", "export", "export.exporting")
+NO_RAY = (
+    "rundir",
+    "measures",
+    "selection",
+    "report",
+    "report.items",
+    "report.live.watching",
+    "export",
+    "export.exporting",
+)
 HELP = """
 import sys
 sys.argv = ["zpd-ray", "--help"]
