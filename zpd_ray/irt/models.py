@@ -61,7 +61,14 @@ def terms(logit: Array, c: ArrayLike = 0.0) -> Terms:
     log_wrong = -np.maximum(logit, 0.0) - np.log(1.0 + e)
     if not np.any(c):
         return Terms(logit + log_wrong, log_wrong, 1.0 - star, -star, -slope, -slope)
-    right = c + (1.0 - c) * star
+    right = np.maximum(c + (1.0 - c) * star, np.finfo(float).tiny)
     d_right = (1.0 - c) * slope / right
     dd_right = d_right * (1.0 - 2.0 * star) - d_right**2
-    return Terms(np.log(right), np.log1p(-c) + log_wrong, d_right, -star, dd_right, -slope)
+    log_right = np.log(right)
+    if not np.all(
+        c
+    ):  # items without a floor beside others: far below them P underflows, its logarithm does not
+        free = c == 0.0
+        log_right = np.where(free, logit + log_wrong, log_right)
+        d_right, dd_right = np.where(free, 1.0 - star, d_right), np.where(free, -slope, dd_right)
+    return Terms(log_right, np.log1p(-c) + log_wrong, d_right, -star, dd_right, -slope)

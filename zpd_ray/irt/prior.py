@@ -11,13 +11,15 @@ from zpd_ray.irt import checks
 
 Array = NDArray[np.float64]
 
+SIGMA_LOWEST, SIGMA_HIGHEST = 0.01, 50.0  # logits
+
 
 @dataclass(frozen=True)
 class Prior:
     """Independent priors: theta and gamma normal, log sigma normal. sd = inf is no prior, the default.
 
     theta_mean, theta_sd: scalars or (n_respondents,). gamma_mean, gamma_sd: scalars or (n_covariates,).
-    sigma_median in logits; sigma_log_sd = 0 fixes sigma at sigma_median.
+    sigma_median in logits, 0.01 to 50; sigma_log_sd = 0 fixes sigma at sigma_median.
     """
 
     theta_mean: float | Array = 0.0
@@ -34,6 +36,11 @@ def prior_arrays(prior: Prior, n_respondents: int, n_covariates: int) -> tuple[A
         raise ValueError(
             f"Prior: sigma_median must be > 0 and finite, sigma_log_sd >= 0, got {prior.sigma_median}, "
             f"{prior.sigma_log_sd}."
+        )
+    if not SIGMA_LOWEST <= prior.sigma_median <= SIGMA_HIGHEST:
+        raise ValueError(
+            f"Prior: sigma_median must lie between {SIGMA_LOWEST} and {SIGMA_HIGHEST} logits, got "
+            f"{prior.sigma_median}; a residual below that is none, and one above decides every response."
         )
     means, sds = [], []
     for name, size in (("theta", n_respondents), ("gamma", n_covariates)):

@@ -26,6 +26,8 @@ CELLS = 1 << 20  # respondents times items worked on at a time
 NODES = 64  # of a grid, which takes the place of respondents where they are fewer
 BOUND = 40.0  # logits beyond the outermost item: no finite estimate lies further out
 REACH = 7.5  # posterior standard deviations covered on either side
+WIDE = 2000.0  # nodes of one respondent's grid, from which panels that widen outwards take its place
+PANEL, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(8)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def ability(
             f"respondent {silent[0]} has no response, so no {estimator} exists; drop it, or use 'eap'."
         )
     prior = (theta_mean, theta_sd) if estimator in ("map", "eap") else None
-    rows = max(1, CELLS // n_items)
+    rows = max(1, 4 * CELLS // max(n_items, 4 * NODES))
     found = [_block(items, slice(i, i + rows), estimator, prior) for i in range(0, s.shape[0], rows)]
     theta, se, flags = (np.concatenate(columns) for columns in zip(*found, strict=True))
     return Ability(theta, se, tuple(flags.tolist()), estimator)
@@ -234,8 +236,19 @@ def _log_likelihood(items: Items, pieces: list[tuple[Array, Array, slice]], poin
     """Log-likelihood of every respondent at shared points, (n_respondents, n_points)."""
     total = np.zeros((pieces[0][0].shape[0], points.size))
     for s, f, cut in pieces:
-        t = terms(items.a[cut, None] * (points - items.b[cut, None]), items.c[cut, None])
-        total += s @ t.log_right + f @ t.log_wrong
+        size = max(1, CELLS // s.shape[1])
+        for start in range(0, points.size, size):
+            part = slice(start, start + size)
+            logit = items.a[cut, None] * (points[part] - items.b[cut, None])
+            if items.c[cut].any():
+                t = terms(logit, items.c[cut, None])
+                total[:, part] += s @ t.log_right + f @ t.log_wrong
+                continue
+            # log right - log wrong is the logit itself, whose sum is linear in theta
+            log_wrong = -np.maximum(logit, 0.0) - np.log1p(np.exp(-np.abs(logit)))
+            slope = s @ items.a[cut]
+            total[:, part] += np.outer(slope, points[part]) - (s @ (items.a[cut] * items.b[cut]))[:, None]
+            total[:, part] += (s + f) @ log_wrong
     return total
 
 
@@ -248,23 +261,57 @@ def _expected(
     narrow = STEP_PER_SD * _narrowest(items, pieces, mode, prior[1])
     low, high = (mode - REACH * prior[1]).min(), (mode + REACH * prior[1]).max()
     mean, spread = np.empty(mode.size), np.empty(mode.size)
-    own_nodes = 2.0 * REACH * sd / narrow
-    if (high - low) / narrow <= max(200.0, float(own_nodes.sum())):
-        groups = [(np.arange(mode.size), low, high)]
+    own_nodes = 4.0 * REACH * sd / narrow
+    everyone, wide = np.arange(mode.size), np.flatnonzero(own_nodes > WIDE)
+    groups = []
+    most = 4.0 * CELLS / mode.size  # of a grid that all share
+    if (high - low) / narrow <= max(200.0, min(float(own_nodes.sum()), most)):
+        groups.append((everyone, *_uniform(low, high, narrow)))
     else:
-        groups = [
-            (np.array([i]), mode[i] - 2 * REACH * sd[i], mode[i] + 2 * REACH * sd[i])
-            for i in range(mode.size)
-        ]
-    for rows, start, stop in groups:
-        nodes = uniform_grid(start, stop, narrow)
+        others = np.setdiff1d(everyone, wide)
+        starts, stops = mode - 2.0 * REACH * sd, mode + 2.0 * REACH * sd
+        if others.size:
+            low, high = starts[others].min(), stops[others].max()
+        together = others.size and (high - low) / narrow <= min(float(own_nodes[others].sum()), most)
+        for rows in [others] if together else others[:, None]:
+            groups.append((rows, *_uniform(starts[rows].min(), stops[rows].max(), narrow)))
+        if wide.size:
+            groups.append((wide, *_panels(items, prior, mode[wide])))
+    for rows, nodes, log_step in groups:
         own = [(s[rows], f[rows], cut) for s, f, cut in pieces]
         weights, _ = normalise(
-            _log_likelihood(items, own, nodes) - 0.5 * ((nodes - prior[0]) / prior[1]) ** 2
+            _log_likelihood(items, own, nodes) + log_step - 0.5 * ((nodes - prior[0]) / prior[1]) ** 2
         )
         mean[rows] = weights @ nodes
-        spread[rows] = np.sqrt(weights @ nodes**2 - mean[rows] ** 2)
+        middle = float(mean[rows].mean())
+        spread[rows] = np.sqrt(np.maximum(weights @ (nodes - middle) ** 2 - (mean[rows] - middle) ** 2, 0.0))
     return mean, spread
+
+
+def _uniform(low: float, high: float, step: float) -> tuple[Array, Array]:
+    """Nodes, and the log of what each counts for: all the same."""
+    nodes = uniform_grid(low, high, step)
+    return nodes, np.zeros(nodes.size)
+
+
+def _panels(items: Items, prior: tuple[float, float], mode: Array) -> tuple[Array, Array]:
+    """Nodes and log weights for responses that only bound theta on one side, under a prior that is far wider.
+
+    The likelihood changes near the items and is constant or zero beyond: panels of about a logit there, each
+    half as wide again further out, as far as the prior goes (Gauss-Legendre in each).
+    """
+    low, high = items.b.min() - 20.0 / items.a.min(), items.b.max() + 20.0 / items.a.min()
+    width = max(1.5 / float(items.a.max()), float(high - low) / 200.0)
+    inner = np.linspace(low, high, int(np.ceil((high - low) / width)) + 1)
+    reach = max(abs(float(mode.min()) - low), abs(float(mode.max()) - high), abs(prior[0]) + high - low)
+    outward = [width]
+    while sum(outward) < reach + 2.0 * REACH * prior[1]:
+        outward.append(1.5 * outward[-1])
+    beyond = np.cumsum(outward)
+    ends = np.concatenate([low - beyond[::-1], inner, high + beyond])
+    half = 0.5 * np.diff(ends)[:, None]
+    nodes = 0.5 * (ends[1:] + ends[:-1])[:, None] + half * PANEL
+    return nodes.reshape(-1), np.log(half * PANEL_WEIGHTS).reshape(-1)
 
 
 def _narrowest(items: Items, pieces: list[tuple[Array, Array, slice]], mode: Array, sd: float) -> float:

@@ -20,9 +20,13 @@ from zpd_ray.irt.pool.design import column_sums
 Array = NDArray[np.float64]
 ModelName = Literal["rasch", "1pl", "2pl", "3pl"]
 
-MAX_PARAMETERS = 6000  # of one fit: its Hessian is kept whole
+MAX_PARAMETERS = 2000  # of one fit: its Hessian is kept whole, and a step costs the cube of their number
+STEPS_TIMES_PARAMETERS = 20_000  # Newton's steps end there, so that a fit without a maximum ends too
 WEAK = (
     20.0  # logits (slopes: per logit); a larger standard error says the data do not determine the parameter
+)
+STEEPEST = (
+    25.0  # slope on a standard normal ability: it orders the respondents without error, and has no maximum
 )
 SD_ZERO = 0.02  # logits
 CONVENTIONS = {
@@ -74,6 +78,7 @@ def fit(
     *,
     trials: ArrayLike | None = None,
     guess_prior: tuple[float, float] = (5.0, 17.0),
+    max_parameters: int = MAX_PARAMETERS,
 ) -> ItemFit:
     """Estimate item parameters.
 
@@ -81,6 +86,8 @@ def fit(
     counts of successes, trials = 0 where missing. freq: (n_respondents,) how often each row occurred. guess:
     floor c, a scalar or (n_items,); for model "3pl" without it, c is estimated with a Beta(guess_prior)
     prior. estimator "cml" (Rasch only) conditions on the raw scores and assumes no distribution of theta.
+    max_parameters: more are refused, since time grows with their cube (1,000 items of the 2PL: about 3 s) and
+    memory with their square; Rasch models with complete single responses have no such limit.
 
     Raises ValueError for values that are not responses, shapes that do not match, respondents or items
     without responses, disconnected designs, and items that are all extreme.
@@ -99,10 +106,10 @@ def fit(
             raise ValueError(
                 "estimator 'cml' exists for model 'rasch' without guessing; use estimator='mml'."
             )
-        return _conditional(s, k, weights, binary=trials is None)
+        return _conditional(s, k, weights, max_parameters, binary=trials is None)
     c = checks.floor(guess, s.shape[1])
     free_floor = model == "3pl" and guess is None
-    return _marginal(s, k, weights, model, c, guess_prior if free_floor else None)
+    return _marginal(s, k, weights, model, c, guess_prior if free_floor else None, max_parameters)
 
 
 def _marginal(
@@ -112,6 +119,7 @@ def _marginal(
     name: ModelName,
     c: Array,
     floor_prior: tuple[float, float] | None,
+    max_parameters: int,
 ) -> ItemFit:
     flags = _item_flags(s, k)
     inner = np.flatnonzero(flags == "")
@@ -123,20 +131,32 @@ def _marginal(
     scored = common and not c.any() and bool((k == 1).all())
     data, classes, multiplicity = _reduce(s, k, weights, inner, scored)
     shape = Model(data.n_items, common, c[inner] if not scored else np.zeros(data.n_items), floor_prior)
-    if (size := shape.n_items * (1 if common else 2 + shape.free_floor)) > MAX_PARAMETERS:
-        raise ValueError(
-            f"model {name!r} with {shape.n_items} items has {size} parameters, more than {MAX_PARAMETERS}; "
-            f"fit a "
-            "part of the items, use model='rasch' with complete responses, or fit_explanatory (random items)."
-        )
+    size = shape.n_items * (1 if common else 2 + shape.free_floor)
+    _affordable(name, shape.n_items, size, max_parameters)
     start = _start(shape, data)
     likelihood = score_curves.objective if score_curves.pays(shape, data, start) else mml.objective
-    top = maximise(lambda phi, deep: likelihood(shape, data, phi, deep), start)
+    steps = int(np.clip(STEPS_TIMES_PARAMETERS // size, 5, 50))
+    slopes = slice(shape.n_items, None if common else 2 * shape.n_items)
+    top = maximise(
+        lambda phi, deep: likelihood(shape, data, phi, deep),
+        start,
+        max_iterations=steps,
+        outside=lambda phi: bool(np.abs(phi[slopes]).max() > STEEPEST),
+    )
     fitted = _report(name, shape, top, classes, multiplicity, data)
     everything = _scatter(fitted, inner, flags, c)
     if inner.size < flags.size:
         everything = _with_extremes(everything, s, k, weights, flags)
     return replace(everything, n_respondents=int(weights.sum()))
+
+
+def _affordable(name: str, n_items: int, size: int, most: int) -> None:
+    if size > most:
+        raise ValueError(
+            f"model {name!r} with {n_items} items has {size} parameters, more than max_parameters = {most}; "
+            "fit a part of the items, use model='rasch' with complete single responses, or fit_explanatory "
+            "(random items); or raise max_parameters: time grows with its cube."
+        )
 
 
 def _item_flags(s: checks.Numbers, k: checks.Numbers) -> NDArray[np.str_]:
@@ -306,13 +326,16 @@ def _with_extremes(
     return replace(fitted, b=b, se_b=se)
 
 
-def _conditional(s: checks.Numbers, k: checks.Numbers, weights: Array, *, binary: bool) -> ItemFit:
+def _conditional(
+    s: checks.Numbers, k: checks.Numbers, weights: Array, max_parameters: int, *, binary: bool
+) -> ItemFit:
     if not binary:
         raise ValueError(
             "estimator 'cml' takes single responses, not counts of rollouts; use estimator='mml'."
         )
     flags = _item_flags(s, k)
     inner = np.flatnonzero(flags == "")
+    _affordable("rasch (cml)", inner.size, inner.size, max_parameters)
     b, covariance, top = fit_conditional(s[:, inner], k[:, inner], weights)
     one = np.ones(inner.size)
     fitted = ItemFit(

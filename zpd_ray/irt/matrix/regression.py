@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from zpd_ray.irt import checks
 from zpd_ray.irt.matrix import mml
+from zpd_ray.irt.matrix.items import MAX_PARAMETERS
 from zpd_ray.irt.matrix.mml import Model, Responses
 from zpd_ray.irt.newton import maximise
-from zpd_ray.irt.pool.explanatory import WEAK, fit_explanatory
+from zpd_ray.irt.pool.explanatory import MAX_RESPONDENTS, WEAK, fit_explanatory
 from zpd_ray.irt.prior import Prior
 
 Array = NDArray[np.float64]
@@ -57,6 +58,11 @@ def fit_lltm(
     s, k = checks.binary(responses) if trials is None else checks.counts(responses, trials)
     weights = checks.frequencies(freq, s.shape[0])
     checks.answered(k[weights > 0] > 0)
+    if s.shape[1] > MAX_PARAMETERS:
+        raise ValueError(
+            f"fit_lltm takes {MAX_PARAMETERS} items at most, got {s.shape[1]}; use fit_explanatory, whose "
+            "items moreover have a residual, or fit a sample of the items."
+        )
     x = checks.covariates(covariates, s.shape[1])
     centre = x.mean(axis=0) if origin is None else checks.vector("origin", origin, x.shape[1])
     x = x - centre
@@ -146,6 +152,11 @@ def fit_persons(
     `prior`, theta stands for b. Without covariates this is the Rasch model by marginal ML.
     """
     s, k = checks.counts(successes, trials)
+    if s.shape[1] > MAX_RESPONDENTS:
+        raise ValueError(
+            f"fit_persons estimates a difficulty for each item, for {MAX_RESPONDENTS} items at most, got "
+            f"{s.shape[1]}; use fit (model='rasch') or fit_explanatory, or fit a part of the items."
+        )
     wrong = np.ascontiguousarray((k.astype(np.int64) - s).T)
     fit = fit_explanatory(
         wrong, np.ascontiguousarray(k.T), person_covariates, freq=freq, origin=origin, prior=prior

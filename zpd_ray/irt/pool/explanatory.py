@@ -26,8 +26,10 @@ Array = NDArray[np.float64]
 SIGMA_MIN = 0.02  # logits; a residual sd below it cannot be told from none
 SIGMA_MAX = 10.0  # logits; above it every response follows from the item alone, and the likelihood is flat
 STEEPEST = 100.0  # logits per standard deviation of a covariate: it decides all responses by itself
+FURTHEST = 1e4  # logits from the origin: a prior difficulty beyond it is a mistake of scale
 CONVENTION = "logits; slope 1; difficulties b ~ N(gamma'(x - origin), sigma^2), mean 0 at the origin"
 WEAK = 20.0  # logits; a larger standard error says that the data do not determine the parameter
+MAX_RESPONDENTS = 1000  # each has a parameter, and a step costs the square of their number for every item
 SAMPLE = 20_000  # items whose curvature stands for that of a larger pool between the first step and the last
 
 
@@ -79,10 +81,10 @@ def fit_explanatory(
     """Fit the explanatory Rasch model by marginal maximum likelihood (or MAP, with a prior).
 
     successes, trials: (n_respondents, n_items) whole numbers, trials = 0 where missing. covariates: (n_items,
-    n_covariates), zero columns allowed. guess: floor c, None, scalar or (n_items,). freq: (n_items,) whole
-    numbers, column j standing for freq[j] items with the same covariates and responses. origin:
-    (n_covariates,) values at which the prior mean difficulty is 0; default the freq-weighted mean, so that
-    the mean difficulty over the items is 0.
+    n_covariates), zero columns allowed. guess: floor c, None, scalar or (n_items,); over 64 distinct ones are
+    put into 64 classes with their means. freq: (n_items,) whole numbers, column j standing for freq[j] items
+    with the same covariates and responses. origin: (n_covariates,) values at which the prior mean difficulty
+    is 0; default the freq-weighted mean, so that the mean difficulty over the items is 0.
 
     Where no item has more than one trial in all, sigma is not identified: it stays at prior.sigma_median,
     sigma_se is NaN and the flag "sigma_not_identified" is set. A respondent all right (or wrong) without a
@@ -93,6 +95,11 @@ def fit_explanatory(
     prior = prior or Prior()
     s, k = checks.counts(successes, trials)
     n_respondents, n_items = s.shape
+    if n_respondents > MAX_RESPONDENTS:
+        raise ValueError(
+            f"fit_explanatory estimates an ability for each respondent, for {MAX_RESPONDENTS} at most, got "
+            f"{n_respondents}; use fit or fit_persons (random respondents), or fit a part of them."
+        )
     x = checks.covariates(covariates, n_items)
     c = checks.floor(guess, n_items)
     weights = checks.frequencies(freq, n_items)
@@ -153,9 +160,20 @@ def posterior_difficulty(
             f"covariates has {x.shape[1]} columns, the fit {fit.gamma.size}; give the same ones."
         )
     finite = np.flatnonzero(np.isfinite(fit.theta))
+    within_reach(x - fit.origin, fit.gamma)
     design = build(s, k, x - fit.origin, checks.floor(guess, s.shape[1]), np.ones(s.shape[1]))
     latent = Latent(fit.theta[finite], fit.gamma, fit.sigma)
     return curves.moments(design.rows(finite), latent)
+
+
+def within_reach(x: Array, gamma: Array) -> None:
+    """ValueError where covariates are so far from the fit's origin that they must be on another scale."""
+    far = np.flatnonzero(~(np.abs(x @ gamma) <= FURTHEST))
+    if far.size:
+        raise ValueError(
+            f"the covariates of item {far[0]} put it {x[far[0]] @ gamma:.3g} logits from the fit's origin "
+            f"({far.size} items are over {FURTHEST:.0f} away); give covariates on the scale of the fit's."
+        )
 
 
 @dataclass(frozen=True)
@@ -223,13 +241,14 @@ def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
     # One step of Newton's may go beyond a bound, which shows that the maximum lies there.
     lowest, highest = np.log(SIGMA_MIN) - 0.7, np.log(SIGMA_MAX) + 2.0
     slopes = slice(problem.n_respondents, start.size - 1)
+    largest = np.abs(problem.design.covariates).max(axis=0, initial=0.0)
 
     def outside(phi: Array) -> bool:
         return bool((free and phi[-1] > np.log(SIGMA_MAX)) or (np.abs(phi[slopes]) > STEEPEST).any())
 
     def objective(phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
         full = np.append(phi, start[size:])
-        if not lowest <= full[-1] <= highest:
+        if not (lowest <= full[-1] <= highest and np.abs(full[slopes]) @ largest <= FURTHEST):
             return -np.inf, np.zeros(size), None
         value, gradient, hessian = problem(full, with_hessian)
         return value, gradient[:size], None if hessian is None else hessian[:size, :size]

@@ -23,7 +23,11 @@ from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid, weighte
 Array = NDArray[np.float64]
 
 BLOCK = 2048  # items worked on at a time: their weights stay in the cache
+CELLS = 1 << 21  # weights of a block, where the prior is wide beside its narrowest posterior
+SPAN = 2000  # steps between the prior means of a block: items further apart do not share a grid
+MAX_CELLS = 1 << 24  # nodes times items and respondents; the step is widened for what would take more
 EDGE_MASS = 1e-8  # posterior weight allowed on the first and last node
+DIRECT = 4  # respondents up to whom covariances of scores are summed pair by pair
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 
@@ -71,20 +75,31 @@ class Sums:
     hessian: Array | None
 
 
-def blocks(design: Design, latent: Latent) -> Iterator[Block]:
-    """Cut a design into blocks of one guessing floor and at most BLOCK items."""
+def blocks(design: Design, latent: Latent, step: float) -> Iterator[Block]:
+    """Cut a design into blocks of one guessing floor, BLOCK items at most, and prior means close together."""
+    size = int(np.clip(CELLS * step / (14.0 * latent.sigma), 16, BLOCK))
     for c, columns in design.floors:
         count = design.n_items if isinstance(columns, slice) else columns.size
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
+        for start in range(0, count, size):
+            stop = min(start + size, count)
             part = slice(start, stop) if isinstance(columns, slice) else columns[start:stop]
-            x = design.covariates[part]
-            trials = np.asarray(design.trials[:, part].T, np.float64)
-            successes = np.zeros((0, 0)) if c == 0.0 else np.asarray(design.successes[:, part].T, np.float64)
-            mean = x @ latent.gamma
-            freq = design.freq[part]
-            plain = bool((freq == 1.0).all())
-            yield Block(part, c, successes, trials, x, mean, freq, design.score[part], plain)
+            mean = design.covariates[part] @ latent.gamma
+            if np.ptp(mean) <= SPAN * step:
+                yield _block(design, part, c, mean)
+                continue
+            at = np.arange(start, stop) if isinstance(part, slice) else part
+            place = ((mean - mean.min()) / (SPAN * step)).astype(np.int64)
+            for value in np.unique(place):
+                near = place == value
+                yield _block(design, at[near], c, mean[near])
+
+
+def _block(design: Design, part: NDArray[np.intp] | slice, c: float, mean: Array) -> Block:
+    trials = np.asarray(design.trials[:, part].T, np.float64)
+    successes = np.zeros((0, 0)) if c == 0.0 else np.asarray(design.successes[:, part].T, np.float64)
+    freq = design.freq[part]
+    plain = bool((freq == 1.0).all())
+    return Block(part, c, successes, trials, design.covariates[part], mean, freq, design.score[part], plain)
 
 
 def posterior(block: Block, latent: Latent, step: float) -> Posterior:
@@ -93,6 +108,8 @@ def posterior(block: Block, latent: Latent, step: float) -> Posterior:
     margin = 7.0
     while True:
         low, high = block.mean.min() - margin * sigma, block.mean.max() + margin * sigma
+        most = MAX_CELLS // (min(block.mean.size, BLOCK) + latent.theta.size)
+        step = max(step, float(high - low) / most)
         nodes = uniform_grid(low, high, step)
         t = terms(latent.theta[:, None] - nodes, block.c)
         weights, log_sums = normalise(_log_integrand(block, latent, nodes, t))
@@ -130,11 +147,12 @@ def objective(design: Design, phi: Array, with_hessian: bool) -> tuple[float, Ar
     latent = Latent.of(phi, design.trials.shape[0])
     sums = Sums(0.0, np.zeros(phi.size), np.zeros((phi.size, phi.size)) if with_hessian else None)
     step = grid_step(design.most, latent)
-    for block in blocks(design, latent):
+    for block in blocks(design, latent, step):
         found = posterior(block, latent, step)
         _add_gradient(sums, block, found, latent)
         if sums.hessian is not None:
-            _add_covariance(sums.hessian, block, found, latent)
+            add = _add_covariance if latent.theta.size > DIRECT else _add_covariance_direct
+            add(sums.hessian, block, found, latent)
     free = design.free_totals()
     sums.value += float(free @ latent.theta)
     sums.gradient[: latent.theta.size] += free
@@ -191,6 +209,42 @@ def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Late
             break
 
 
+def _add_covariance_direct(hessian: Array, block: Block, found: Posterior, latent: Latent) -> None:
+    """The same as E[x y] - E[x] E[y], for few respondents: products of all scores in one matrix product.
+
+    No series that must end, so that it is also right where responses cut a wide prior off sharply.
+    """
+    t, n, precision = found.terms, latent.theta.size, latent.sigma**-2
+    middle = 0.5 * float(found.nodes[0] + found.nodes[-1])
+    b, m = found.nodes - middle, block.mean - middle
+    lift = t.d_right - t.d_wrong if block.c != 0.0 else np.zeros((0, b.size))
+    scores = np.concatenate([t.d_wrong, lift, b[None], b[None] ** 2])
+    row, column = np.triu_indices(scores.shape[0])
+    means = found.weights @ scores.T
+    pairs = np.empty((m.size, scores.shape[0], scores.shape[0]))
+    pairs[:, row, column] = (
+        found.weights @ (scores[row] * scores[column]).T - means[:, row] * means[:, column]
+    )
+    pairs[:, column, row] = pairs[:, row, column]
+    # Rows of `given` say how much of each score is in the derivative by theta, m and log sigma.
+    given = np.zeros((m.size, n + 2, scores.shape[0]))
+    index = np.arange(n)
+    given[:, index, index] = block.trials
+    if block.c != 0.0:
+        given[:, index, n + index] = block.successes
+    given[:, n, -2] = precision
+    given[:, n + 1, -2], given[:, n + 1, -1] = -2.0 * precision * m, precision
+    own = given @ pairs @ given.transpose(0, 2, 1) * block.freq[:, None, None]
+    whole = np.r_[0:n, hessian.shape[0] - 1]  # theta and log sigma; those of gamma follow from m's
+    part = np.r_[0:n, n + 1]
+    hessian[np.ix_(whole, whole)] += own.sum(axis=0)[np.ix_(part, part)]
+    slopes, x = slice(n, hessian.shape[0] - 1), block.covariates
+    hessian[slopes, slopes] += (x * own[:, n, n][:, None]).T @ x
+    cross = x.T @ own[:, n, part]
+    hessian[slopes, whole] += cross
+    hessian[whole, slopes] += cross.T
+
+
 def moments(design: Design, latent: Latent, *, sort: bool = True) -> tuple[Array, Array]:
     """Posterior mean and standard deviation of every column's difficulty, each (n_items,)."""
     order = design.order(latent.gamma) if sort else None
@@ -204,7 +258,7 @@ def moments(design: Design, latent: Latent, *, sort: bool = True) -> tuple[Array
 def _moments(design: Design, latent: Latent) -> tuple[Array, Array]:
     mean, sd = np.empty(design.n_items), np.empty(design.n_items)
     step = grid_step(design.most, latent)
-    for block in blocks(design, latent):
+    for block in blocks(design, latent, step):
         found = posterior(block, latent, step)
         centre = found.weights @ found.nodes
         variance = found.weights @ found.nodes**2 - centre**2

@@ -12,7 +12,7 @@ from zpd_ray.irt import checks
 from zpd_ray.irt.newton import maximise
 from zpd_ray.irt.pool import marginal
 from zpd_ray.irt.pool.design import Design, build
-from zpd_ray.irt.pool.explanatory import SIGMA_MAX, ExplanatoryFit
+from zpd_ray.irt.pool.explanatory import SIGMA_MAX, ExplanatoryFit, within_reach
 from zpd_ray.irt.prior import Prior, prior_arrays
 
 Array = NDArray[np.float64]
@@ -20,6 +20,9 @@ Array = NDArray[np.float64]
 TAU_MIN, TAU_MAX = 1e-3, 5.0  # logits; below TAU_MIN the groups are one
 SIGMA_LEAST = 0.1  # logits; a smaller residual moves no ability, and takes a fine grid to integrate over
 ROUNDS = 25
+# A round costs respondents x (items + 500 a group); the rounds end where they would take more than this.
+WORK, GROUP_COST = 1e7, 500
+MAX_ABILITIES = 5000  # respondents x groups
 SETTLED = 1e-4  # logits
 
 
@@ -29,7 +32,7 @@ class GroupAbility:
     (n_respondents,) the mean they are shrunk to; tau the sd between groups; gamma, sigma refitted beside
     them.
 
-    flags: "no_group_differences" where tau is at its lower bound.
+    flags: "no_group_differences" where tau is at its lower bound; "not_converged" where rounds ran out.
     """
 
     groups: NDArray[Any]
@@ -66,7 +69,7 @@ def group_abilities(
     theta_j and gets sd tau.
     """
     s, k = checks.counts(successes, trials)
-    x, labels = np.asarray(covariates, np.float64), np.asarray(groups)
+    x, labels = checks.covariates(covariates, s.shape[1]), np.asarray(groups)
     if x.shape != (s.shape[1], fit.gamma.size) or labels.shape != (s.shape[1],):
         raise ValueError(
             f"covariates must have shape ({s.shape[1]}, {fit.gamma.size}) and groups ({s.shape[1]},), got "
@@ -78,8 +81,14 @@ def group_abilities(
         )
     if tau is not None and not 0.0 < tau < np.inf:
         raise ValueError(f"tau must be finite and > 0, got {tau}; None estimates it.")
+    within_reach(x - fit.origin, fit.gamma)
     c, weights = checks.floor(guess, s.shape[1]), checks.frequencies(freq, s.shape[1])
     names, member = np.unique(labels, return_inverse=True)
+    if names.size * s.shape[0] > MAX_ABILITIES:
+        raise ValueError(
+            f"group_abilities estimates {s.shape[0]} x {names.size} abilities, respondents x groups, "
+            f"{MAX_ABILITIES} at most; pool rare groups, or pass some of the respondents."
+        )
     mean, precision = prior_arrays(prior or Prior(), fit.theta.size, fit.gamma.size)
     designs = []
     for g in range(names.size):
@@ -94,14 +103,18 @@ def group_abilities(
         np.append(fit.gamma, np.log(sigma)),
         0.5 if tau is None else float(tau),
     )
-    for _ in range(ROUNDS):
+    settled = False
+    work = s.shape[0] * (s.shape[1] + GROUP_COST * names.size)
+    for _ in range(int(np.clip(WORK / work, 3, ROUNDS))):
         before = state
         state = _round(
             state, designs, tau is None, free, (mean[fit.theta.size :], precision[fit.theta.size :])
         )
         if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
+            settled = True
             break
-    flags = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
+    flags: tuple[str, ...] = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
+    flags += () if settled else ("not_converged",)
     spread = 1.0 / np.sqrt(state.precision)
     common_se = 1.0 / np.sqrt((1.0 / (state.tau**2 + _error(state))).sum(axis=1))
     gamma, sigma = state.rest[:-1], float(np.exp(state.rest[-1]))
@@ -152,7 +165,10 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
 
         top = maximise(objective, theta[:, g])
         theta[:, g] = top.x
-        precision[:, g] = 1.0 / np.diag(top.covariance())
+        spread = np.diag(top.covariance())
+        # At chance level the Hessian need not be definite: then each ability's own curvature.
+        alone = np.maximum(-np.diag(top.hessian), state.tau**-2)
+        precision[:, g] = np.where(spread > 0.0, 1.0 / np.where(spread > 0.0, spread, 1.0), alone)
     return theta, precision
 
 
