@@ -12,6 +12,7 @@ import typer
 
 from zpd_ray import __version__
 from zpd_ray.cli import jobs as cli_jobs
+from zpd_ray.cli import plan as cli_plan
 from zpd_ray.cli import report as cli_report
 from zpd_ray.cli import takeaway as cli_takeaway
 from zpd_ray.cli.interrupts import ended_by_signals
@@ -219,6 +220,7 @@ def _step(name: str, path: Path, overrides: list[str] | None, result: Path | Non
     sys.exit(code)
 
 
+app.add_typer(cli_plan.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_report.app)
 app.add_typer(cli_takeaway.app)

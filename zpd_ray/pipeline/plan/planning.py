@@ -1,0 +1,132 @@
+"""``zpd-ray plan``: read or estimate the pool, time a run in small, say what the whole run will take.
+
+Nothing is written into the run directory, so that the config may still change; with ``ingest_first`` the pool
+is, which a run then need not read again. The run in small is made beside it, where all nodes of a cluster
+see it, and is removed.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from uuid import uuid4
+
+import ray
+from ray.exceptions import RayError
+
+from zpd_ray.errors import ZpdError
+from zpd_ray.machine import this_machine
+from zpd_ray.pipeline.cluster.failures import user_error
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.plan.pool import Read, ingest_now, near, read_pool
+from zpd_ray.pipeline.plan.trial import Trial, judging, training_line, worker_memory
+from zpd_ray.pipeline.train.rehearsal import GIB, is_due
+from zpd_ray.plan.estimate import Plan, plan
+from zpd_ray.plan.rates import Phases, Rates
+from zpd_ray.plan.room import Node, Room, room
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.begin import locked
+from zpd_ray.terminal import doing, say
+
+SECONDS = 5.0  # of a timed batch
+
+
+def make_plan(
+    opened: Run, told: list[str], since: float, seconds: float = SECONDS, ingest_first: bool = False
+) -> Plan:
+    """What the run of a config (``opening.open_run``) will take.
+
+    told: what is to be said of it. since: when the command began, by ``time.monotonic``. Raises ZpdError for
+    whatever would end the run in its first steps.
+    """
+    for line in told:
+        say(line)
+    small = _beside(opened)
+    try:
+        with Session(small) as session:
+            start = time.monotonic() - since
+            if ingest_first:
+                with locked(opened.store):
+                    ingest_now(opened)
+            doing("reading the pool")
+            read = read_pool(session, opened)
+            rates, placed, sample = _timed(session, opened, read, start, seconds)
+            ending = time.monotonic()
+    except (RayError, ZpdError) as error:
+        raise user_error(error) or error from None
+    finally:
+        with suppress(OSError):
+            small.store.remove("")
+    rates = Rates(**{**vars(rates), "end": time.monotonic() - ending})
+    return plan(opened.config, read.pool, read.evaluation, rates, placed, sample)
+
+
+def _beside(real: Run) -> Run:
+    """A run of the same config in a new directory next to the real one's."""
+    store = near(real.store, f".plan-{uuid4().hex[:8]}")
+    return Run(real.config.model_copy(update={"output": store.uri}), store)
+
+
+def _timed(session: Session, real: Run, read: Read, start: float, seconds: float) -> tuple[Rates, Room, str]:
+    trial, cluster = Trial(session, real, read, seconds), real.config.cluster
+    doing("trying one training step")
+    step = trial.step() if real.trains and not real.config.train.function else None
+    doing("timing the engine")
+    loading = trial.loading(session.run.model(0))
+    pool, once = trial.measuring(session.run.model(0), trial.begin)
+    reads, generates = trial.work()
+    actor = trial.actor_memory()
+    trial.shrink(step)
+    doing("timing a run in small")
+    first = trial.judge(0)
+    trained, beside, again, pool_again, once_again = [], True, 0.0, pool, once
+    if real.trains:
+        trained.append(trial.train(0))
+        beside = session.scores
+        again = trial.loading(session.run.model(1))
+        pool_again, once_again = trial.measuring(session.run.model(1), trial.batches.largest // 2)
+    later = first
+    if real.config.stages > 1:
+        later = trial.judge(1)
+        trained += [trial.train(1)] if real.trains else []
+    fit, select = judging(first, later, trial.item_seconds())
+    train_start, training = training_line(trained, step, real.config.train.workers)
+    worker = worker_memory(step, cluster.gpus_per_train_worker > 0, actor.gpu_has)
+    rates = Rates(
+        start=start,
+        ingest=read.ingest,
+        rehearse=step.whole if step is not None and is_due(real) else 0.0,
+        engine_start=loading,
+        engine_again=again,
+        measuring=Phases(pool, pool_again),
+        evaluating=Phases(once, once_again),
+        fit=fit,
+        select=select,
+        train_start=train_start,
+        training=training,
+        read=reads,
+        generated=generates,
+        actor=actor,
+        worker=worker,
+        end=0.0,
+    )
+    rows, batches = sum(each.rows for each in trained), trial.batches
+    told = f"{int(batches.done['items']):,} measurements of {trial.sample.num_rows:,} items"
+    told += f" and {rows:,} rows of training" if rows else ""
+    return rates, room(real.config, _nodes(real), beside, actor, worker), told
+
+
+def _nodes(real: Run) -> list[Node]:
+    """Those of the cluster; of a Ray of our own this machine, with the CPUs that its Ray counts."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    own = real.config.cluster.address == "local"
+    return [
+        Node(
+            "this machine" if own else node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+            (this_machine().memory if own else node["Resources"].get("memory", 0.0)) / GIB,
+            node.get("Labels", {}),
+        )
+        for node in alive
+    ]

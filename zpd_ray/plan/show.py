@@ -1,0 +1,108 @@
+"""The plan for people: one screen, in the words of the closing table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from zpd_ray.plan.estimate import Plan, ScopePlan, Source, StageCost
+from zpd_ray.plan.rates import Memory, Seconds
+from zpd_ray.plan.room import Room
+from zpd_ray.terminal import results
+
+GROUPS = 5  # that are named
+COLUMNS = ("scope", "stage", "measured", "read", "generated", "trained", "selecting", "training", "hours")
+
+
+def draw(plan: Plan) -> None:
+    """Table, whole duration, memory and room."""
+    gpus = any(s.total.selecting_gpu_hours or s.total.training_gpu_hours for s in plan.scopes)
+    unit = "GPU-hours" if gpus else "CPU-hours"
+    table = Table(title=f"plan of {plan.output}: {plan.method}", box=SIMPLE)
+    for column in (*COLUMNS[:-1], unit, "ratio"):
+        table.add_column(column)
+    for scope in plan.scopes:
+        for cells in _rows(scope, gpus):
+            table.add_row(*cells)
+    results.print(table)
+    for line in lines(plan):
+        results.print(line, highlight=False, soft_wrap=True)
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """What stands below the table."""
+    yield _source("pool", plan.pool) + f"; {plan.budget:,} items a stage"
+    if plan.evaluation.items:
+        yield _source("evaluation", plan.evaluation)
+    for scope in plan.scopes:
+        asked = " (what this config asks for)" if scope.scope == plan.scope else ""
+        yield f"whole run, {scope.scope}: {_time(scope.whole)}{asked}"
+    parts = {**plan.before, "the base model": plan.base, "ending": plan.after}
+    yield "of it: " + ", ".join(f"{what} {_time(took)}" for what, took in parts.items() if took.seconds)
+    yield f"memory at the peak: scoring actor {_memory(plan.actor)}, train worker {_memory(plan.worker)}"
+    yield from _room(plan.room)
+    yield f"timed on {plan.sample}; +- is one standard error"
+
+
+def _rows(scope: ScopePlan, gpus: bool) -> Iterator[tuple[str, ...]]:
+    """The first stage, those after it (which are alike), and all."""
+    stages = scope.stages
+    yield (scope.scope, "0", *_cells(stages[0], gpus))
+    if len(stages) > 1:
+        last = len(stages) - 1
+        yield ("", "1" if last == 1 else f"1-{last} each", *_cells(stages[1], gpus))
+        yield ("", "all", *_cells(scope.total, gpus))
+
+
+def _cells(cost: StageCost, gpus: bool) -> Iterator[str]:
+    for count in (cost.measured, cost.read, cost.generated, cost.trained):
+        yield f"{count:,}"
+    yield _time(cost.selecting)
+    yield _time(cost.training)
+    hours = (cost.selecting_cpu_hours, cost.training_cpu_hours)
+    if gpus:
+        hours = (cost.selecting_gpu_hours, cost.training_gpu_hours)
+    yield " + ".join(f"{each:.2g}" for each in hours)
+    yield "-" if cost.ratio is None else f"{cost.ratio:.2g}"
+
+
+def _time(took: Seconds) -> str:
+    """Seconds, minutes or hours, with the standard error where there is one."""
+    unit, name = next(
+        (u, n) for u, n in ((3600, "h"), (60, "min"), (1, "s")) if took.seconds >= 2 * u or u == 1
+    )
+    digits = ".0f" if unit == 1 and took.seconds >= 10 else ".1f"
+    told = f"{took.seconds / unit:{digits}}"
+    return f"{told} +- {took.se / unit:{digits}} {name}" if took.se else f"{told} {name}"
+
+
+def _source(name: str, source: Source) -> str:
+    about = "about " if source.items_se else ""
+    told = f"{name}: {about}{source.items:,} items, {source.tokens:,} tokens ({source.told})"
+    if len(source.groups) < 2:
+        return told
+    order = sorted(source.groups.items(), key=lambda pair: (-pair[1].tokens, pair[0]))
+    groups = ", ".join(f"{group or 'no group'} {size.tokens:,}" for group, size in order[:GROUPS])
+    return f"{told}: {groups}" + (f" and {len(order) - GROUPS} more" if len(order) > GROUPS else "")
+
+
+def _memory(memory: Memory) -> str:
+    told = f"{memory.main:.2g} GiB"
+    return told + (f" and {memory.gpu:.2g} of {memory.gpu_has:.2g} GiB of its GPU" if memory.gpu_has else "")
+
+
+def _room(room: Room) -> Iterator[str]:
+    for placed in room.nodes:
+        if placed.actors or placed.workers:
+            node = placed.node
+            yield (
+                f"{node.name}: {placed.actors} scoring actors, {placed.workers} train workers"
+                f"{'' if room.beside else ' in turns'}; {placed.needed:.2g} of {node.memory:.2g} GiB, "
+                f"{node.cpus:g} CPUs, {node.gpus:g} GPUs"
+            )
+    for problem in room.problems:
+        yield f"does not fit: {problem}"
+    if room.fits:
+        yield "it fits"
