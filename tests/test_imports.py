@@ -32,6 +32,7 @@ MIDDLE = {
     "rundir",
     "report",
     "export",
+    "plan",
     "preview",
     "opening",
     "starter",
@@ -49,7 +50,16 @@ BOTTOM = {
     "uris",
     "user_code",
 }
-NO_RAY = ("rundir", "measures", "selection", "report", "report.items", "export", "export.exporting")
+NO_RAY = (
+    "rundir",
+    "measures",
+    "selection",
+    "report",
+    "report.items",
+    "export",
+    "export.exporting",
+    "plan.show",
+)
 HELP = """
 import sys
 sys.argv = ["zpd-ray", "--help"]

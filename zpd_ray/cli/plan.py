@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from zpd_ray.cli.interrupts import ended_by_signals
-from zpd_ray.cli.options import ConfigFile, Json, Overrides, Quiet, exit_code
+from zpd_ray.cli.options import ConfigFile, Json, Overrides, Quiet, before_ray, exit_code
 
 app = typer.Typer()
 
@@ -36,6 +36,7 @@ def plan(
 
     def work() -> None:
         since = time.monotonic()
+        before_ray()
         from zpd_ray.terminal import alive, show
 
         with alive("starting"):  # before what takes seconds to import

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from zpd_ray.config import Config
 from zpd_ray.plan.rates import Memory, Rates, Seconds, in_step
 from zpd_ray.plan.room import Room
-from zpd_ray.plan.scopes import POOL, RANDOM, SCOPES, budget_items, measured_items
+from zpd_ray.plan.scopes import POOL, RANDOM, SCOPES, ZONE, budget_items, measured_items, rounds
 
 NONE = Seconds(0.0)
 HOUR = 3600.0
@@ -136,11 +136,11 @@ def _stage(
     config: Config, scope: str, stage: int, pool: Source, evaluation: Source, budget: int, rates: Rates
 ) -> StageCost:
     cluster, train = config.cluster, config.train
-    measured = measured_items(scope, stage, pool.items, budget)
+    measured = measured_items(config, scope, stage, pool.items, pool.response_tokens)
     share = measured / pool.items
     selecting = rates.select.of(stage).at(pool.items)
     if scope != RANDOM:
-        selecting += rates.fit.of(stage).at(measured) + _measuring(config, pool, share, rates, stage)
+        selecting += _judging(config, scope, stage, pool, share, rates)
         selecting += Seconds(0.0 if evaluation.items else _engine(config, rates, stage))
     trains = train.method != "none"
     training = rates.training.at(budget * train.epochs) if trains else NONE
@@ -160,11 +160,16 @@ def _stage(
     )
 
 
-def _measuring(config: Config, pool: Source, share: float, rates: Rates, stage: int) -> Seconds:
-    """Of a share of the pool's items, whose lengths are like those of the others."""
-    found = rates.measuring.of(stage).at(busiest(pool, config.cluster.actors) * share)
-    relative = pool.items_se / pool.items  # of an estimated pool
-    return found + Seconds(0.0, relative * found.seconds)
+def _judging(config: Config, scope: str, stage: int, pool: Source, share: float, rates: Rates) -> Seconds:
+    """To measure a share of the pool's items, whose lengths are like those of the others, and to fit."""
+    measuring, fit = rates.measuring.of(stage), rates.fit.of(stage)
+    calls, fits = rounds(scope, stage, pool.items)
+    work = measuring.at(busiest(pool, config.cluster.actors) * share)
+    uncertain = pool.items_se / pool.items * work.seconds  # of an estimated pool
+    more = (calls - 1) * measuring.fixed + (fits - 1) * fit.fixed
+    if scope == ZONE and stage:
+        more += rates.select.of(stage).fixed  # which finds the candidates
+    return work + Seconds(more, uncertain) + fit.at(share * pool.items)
 
 
 def busiest(source: Source, actors: int) -> float:

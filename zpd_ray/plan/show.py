@@ -13,7 +13,7 @@ from zpd_ray.plan.room import Room
 from zpd_ray.terminal import results
 
 GROUPS = 5  # that are named
-COLUMNS = ("scope", "stage", "measured", "read", "generated", "trained", "selecting", "training", "hours")
+COLUMNS = ("scope", "stage", "items", "tokens read", "generated", "trained", "selecting", "training")
 
 
 def draw(plan: Plan) -> None:
@@ -21,8 +21,8 @@ def draw(plan: Plan) -> None:
     gpus = any(s.total.selecting_gpu_hours or s.total.training_gpu_hours for s in plan.scopes)
     unit = "GPU-hours" if gpus else "CPU-hours"
     table = Table(title=f"plan of {plan.output}: {plan.method}", box=SIMPLE)
-    for column in (*COLUMNS[:-1], unit, "ratio"):
-        table.add_column(column)
+    for column in (*COLUMNS, unit, "ratio"):
+        table.add_column(column, no_wrap=True)
     for scope in plan.scopes:
         for cells in _rows(scope, gpus):
             table.add_row(*cells)
@@ -64,18 +64,16 @@ def _cells(cost: StageCost, gpus: bool) -> Iterator[str]:
     hours = (cost.selecting_cpu_hours, cost.training_cpu_hours)
     if gpus:
         hours = (cost.selecting_gpu_hours, cost.training_gpu_hours)
-    yield " + ".join(f"{each:.2g}" for each in hours)
+    yield " + ".join(f"{each:.1g}" if each < 1 else f"{each:.1f}" for each in hours)
     yield "-" if cost.ratio is None else f"{cost.ratio:.2g}"
 
 
 def _time(took: Seconds) -> str:
     """Seconds, minutes or hours, with the standard error where there is one."""
-    unit, name = next(
-        (u, n) for u, n in ((3600, "h"), (60, "min"), (1, "s")) if took.seconds >= 2 * u or u == 1
-    )
-    digits = ".0f" if unit == 1 and took.seconds >= 10 else ".1f"
-    told = f"{took.seconds / unit:{digits}}"
-    return f"{told} +- {took.se / unit:{digits}} {name}" if took.se else f"{told} {name}"
+    units = ((3600, "h"), (60, "min"), (1, "s"))
+    unit, name = next((size, name) for size, name in units if took.seconds >= 2 * size or size == 1)
+    error = f" +- {took.se / unit:.1f}" if took.se else ""
+    return f"{took.seconds / unit:.1f}{error} {name}"
 
 
 def _source(name: str, source: Source) -> str:

@@ -26,6 +26,7 @@ from zpd_ray.plan.rates import Phases, Rates
 from zpd_ray.plan.room import Node, Room, room
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import locked
+from zpd_ray.selection.budget import check_anchors_left, resolve_budget
 from zpd_ray.terminal import doing, say
 
 SECONDS = 5.0  # of a timed batch
@@ -50,6 +51,7 @@ def make_plan(
                     ingest_now(opened)
             doing("reading the pool")
             read = read_pool(session, opened)
+            _check_budget(opened, read)
             rates, placed, sample = _timed(session, opened, read, start, seconds)
             ending = time.monotonic()
     except (RayError, ZpdError) as error:
@@ -65,6 +67,12 @@ def _beside(real: Run) -> Run:
     """A run of the same config in a new directory next to the real one's."""
     store = near(real.store, f".plan-{uuid4().hex[:8]}")
     return Run(real.config.model_copy(update={"output": store.uri}), store)
+
+
+def _check_budget(real: Run, read: Read) -> None:
+    """As a run is refused for it, before anything is measured."""
+    have, stages = (read.pool.items, read.pool.response_tokens), real.config.stages
+    check_anchors_left(resolve_budget(real.config.select.budget, *have), stages, *have)
 
 
 def _timed(session: Session, real: Run, read: Read, start: float, seconds: float) -> tuple[Rates, Room, str]:
