@@ -37,14 +37,15 @@ def in_json(config: Path, *options: str) -> dict[str, Any]:
 
 
 def test_a_plan_leaves_nothing_behind(tmp_path: Path) -> None:
-    config = simulated_file(tmp_path, n=600).config
+    config = simulated_file(tmp_path, n=300).config
     planned = in_json(config, "--seconds", "0.1")
-    assert planned["pool"]["items"] == 600
+    assert planned["pool"]["items"] == 300
     assert [scope["scope"] for scope in planned["scopes"]] == ["pool", "zone", "probe", "random"]
     assert planned["scopes"][0]["whole"]["seconds"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool.jsonl", "run.toml"]
 
 
+@pytest.mark.nightly
 def test_a_pool_that_was_read_is_not_read_again(tmp_path: Path) -> None:
     values = simulated_values(tmp_path, n=600)
     first = plan_of(values, ingest_first=True)
@@ -55,6 +56,7 @@ def test_a_pool_that_was_read_is_not_read_again(tmp_path: Path) -> None:
     assert again.before["reading the pool"].seconds == 0
 
 
+@pytest.mark.nightly
 def test_training_is_timed_on_real_steps(tmp_path: Path) -> None:
     model = tiny.build_model(tmp_path / "model", layers=1)
     write_jsonl(tmp_path / "pool.jsonl", questions(120))

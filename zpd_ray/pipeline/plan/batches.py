@@ -20,7 +20,7 @@ from zpd_ray.plan.rates import Line, fit_line
 from zpd_ray.rundir.records import load_events
 from zpd_ray.rundir.store import Store
 
-GROWTH = 4  # at most, from one batch to the next
+GROWTH = 8  # at most, from one batch to the next
 CLEAR, PATIENT = 3, 6  # times the first batch, which is mostly overhead; unless that is very long
 WITHIN = 8  # batches that are this much smaller than the last say nothing of a busy engine
 
@@ -56,7 +56,7 @@ class Batches:
             factor = min(GROWTH, max(2.0, self.seconds / timed[-1].seconds))
             timed.append(self.time(model, names, round(factor * timed[-1].items), rollouts))
         self.largest = last = timed[-1].items
-        for items in (last, last // 4, last, last // 2):
+        for items in (last, last // 4, last):
             timed.append(self.time(model, names, items, rollouts))
         used = [each for each in timed if each.items >= last / WITHIN]
         return fit_line([each.work for each in used], [each.seconds for each in used])

@@ -18,11 +18,12 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.machine import this_machine
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.plan.batches import Timed
 from zpd_ray.pipeline.plan.pool import Read, ingest_now, near, read_pool
 from zpd_ray.pipeline.plan.trial import Trial, judging, training_line, worker_memory
 from zpd_ray.pipeline.train.rehearsal import GIB, is_due
 from zpd_ray.plan.estimate import Plan, plan
-from zpd_ray.plan.rates import Phases, Rates
+from zpd_ray.plan.rates import Line, Phases, Rates
 from zpd_ray.plan.room import Node, Room, room
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import locked
@@ -80,8 +81,9 @@ def _timed(session: Session, real: Run, read: Read, start: float, seconds: float
     doing("trying one training step")
     step = trial.step() if real.trains and not real.config.train.function else None
     doing("timing the engine")
-    loading = trial.loading(session.run.model(0))
+    begun = trial.new_model(session.run.model(0))
     pool, once = trial.measuring(session.run.model(0), trial.begin)
+    loading = beyond(begun, pool)
     reads, generates = trial.work()
     actor = trial.actor_memory()
     trial.shrink(step)
@@ -91,8 +93,9 @@ def _timed(session: Session, real: Run, read: Read, start: float, seconds: float
     if real.trains:
         trained.append(trial.train(0))
         beside = session.scores
-        again = trial.loading(session.run.model(1))
+        begun = trial.new_model(session.run.model(1))
         pool_again, once_again = trial.measuring(session.run.model(1), trial.batches.largest // 2)
+        again = beyond(begun, pool_again)
     later = first
     if real.config.stages > 1:
         later = trial.judge(1)
@@ -122,6 +125,11 @@ def _timed(session: Session, real: Run, read: Read, start: float, seconds: float
     told = f"{int(batches.done['items']):,} measurements of {trial.sample.num_rows:,} items"
     told += f" and {rows:,} rows of training" if rows else ""
     return rates, room(real.config, _nodes(real), beside, actor, worker), told
+
+
+def beyond(begun: Timed, line: Line) -> float:
+    """Seconds that a batch took beyond what it takes by a line."""
+    return max(0.0, begun.seconds - line.at(begun.work).seconds)
 
 
 def _nodes(real: Run) -> list[Node]:

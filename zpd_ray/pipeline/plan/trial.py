@@ -16,7 +16,7 @@ from zpd_ray.engines.base import ModelRef
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.fit.ability import fit_ability, part_statistics
 from zpd_ray.pipeline.measure.measure import measure_pool
-from zpd_ray.pipeline.plan.batches import Batches, summary_of, used, write_parts
+from zpd_ray.pipeline.plan.batches import Batches, Timed, summary_of, used, write_parts
 from zpd_ray.pipeline.plan.pool import Read, cores, sample_of
 from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.pipeline.train import train as training
@@ -100,11 +100,9 @@ class Trial:
         whole = time.perf_counter() - started
         return Step(whole, seen["step_seconds"], items.num_rows, seen["gib"])
 
-    def loading(self, model: ModelRef) -> float:
-        """Seconds until the engines have a model, beyond what the same batch takes then."""
-        names, items = self.real.measures[:1], 2 * self.real.config.cluster.actors
-        anew = self.batches.time(model, names, items).seconds
-        return max(0.0, anew - self.batches.time(model, names, items).seconds)
+    def new_model(self, model: ModelRef) -> Timed:
+        """The first items that the engines measure with a model, whose loading is in it."""
+        return self.batches.time(model, self.real.measures[:1], 2 * self.real.config.cluster.actors)
 
     def measuring(self, model: ModelRef, begin: int) -> tuple[Line, Line]:
         """Of the pool and of the evaluation set, which has one response per item."""
