@@ -13,18 +13,17 @@ from zpd_ray.plan.room import Room
 from zpd_ray.terminal import results
 
 GROUPS = 5  # that are named
-COLUMNS = ("scope", "stage", "items", "tokens read", "generated", "trained", "selecting", "training")
+COLUMNS = ("scope", "stage", "items", "read", "generated", "trained", "selecting", "training", "ratio")
+LARGE = ((10**9, "G"), (10**6, "M"), (10**3, "k"))  # where there are ten of them or more
 
 
 def draw(plan: Plan) -> None:
-    """Table, whole duration, memory and room."""
-    gpus = any(s.total.selecting_gpu_hours or s.total.training_gpu_hours for s in plan.scopes)
-    unit = "GPU-hours" if gpus else "CPU-hours"
-    table = Table(title=f"plan of {plan.output}: {plan.method}", box=SIMPLE)
-    for column in (*COLUMNS, unit, "ratio"):
-        table.add_column(column, no_wrap=True)
+    """Table, whole duration, memory and room; the table fits a terminal of 80 columns."""
+    table = Table(title=f"plan: {plan.method}", box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in COLUMNS:
+        table.add_column(column)
     for scope in plan.scopes:
-        for cells in _rows(scope, gpus):
+        for cells in _rows(scope):
             table.add_row(*cells)
     results.print(table)
     for line in lines(plan):
@@ -33,12 +32,13 @@ def draw(plan: Plan) -> None:
 
 def lines(plan: Plan) -> Iterator[str]:
     """What stands below the table."""
+    yield "items measured, tokens read, generated and trained; seconds of stages after the first: of each"
     yield _source("pool", plan.pool) + f"; {plan.budget:,} items a stage"
     if plan.evaluation.items:
         yield _source("evaluation", plan.evaluation)
     for scope in plan.scopes:
         asked = " (what this config asks for)" if scope.scope == plan.scope else ""
-        yield f"whole run, {scope.scope}: {_time(scope.whole)}{asked}"
+        yield f"whole run, {scope.scope}: {_time(scope.whole)}{asked}; {_spent(scope.total)}"
     parts = {**plan.before, "the base model": plan.base, "ending": plan.after}
     yield "of it: " + ", ".join(f"{what} {_time(took)}" for what, took in parts.items() if took.seconds)
     yield f"memory at the peak: scoring actor {_memory(plan.actor)}, train worker {_memory(plan.worker)}"
@@ -46,26 +46,38 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"timed on {plan.sample}; +- is one standard error"
 
 
-def _rows(scope: ScopePlan, gpus: bool) -> Iterator[tuple[str, ...]]:
+def _spent(total: StageCost) -> str:
+    """Time with its error, and hours of GPUs, or of CPUs where no GPU is asked for."""
+    hours, unit = (total.selecting_gpu_hours, total.training_gpu_hours), "GPU-hours"
+    if not any(hours):
+        hours, unit = (total.selecting_cpu_hours, total.training_cpu_hours), "CPU-hours"
+    times = (("selecting", total.selecting), ("training", total.training))
+    told = (f"{what} {_time(took)}, {h:.2g} {unit}" for (what, took), h in zip(times, hours, strict=True))
+    return "; ".join(told)
+
+
+def _rows(scope: ScopePlan) -> Iterator[tuple[str, ...]]:
     """The first stage, those after it (which are alike), and all."""
     stages = scope.stages
-    yield (scope.scope, "0", *_cells(stages[0], gpus))
+    yield (scope.scope, "0", *_cells(stages[0]))
     if len(stages) > 1:
         last = len(stages) - 1
-        yield ("", "1" if last == 1 else f"1-{last} each", *_cells(stages[1], gpus))
-        yield ("", "all", *_cells(scope.total, gpus))
+        yield ("", "1" if last == 1 else f"1-{last}", *_cells(stages[1]))
+        yield ("", "all", *_cells(scope.total))
 
 
-def _cells(cost: StageCost, gpus: bool) -> Iterator[str]:
+def _cells(cost: StageCost) -> Iterator[str]:
     for count in (cost.measured, cost.read, cost.generated, cost.trained):
-        yield f"{count:,}"
-    yield _time(cost.selecting)
-    yield _time(cost.training)
-    hours = (cost.selecting_cpu_hours, cost.training_cpu_hours)
-    if gpus:
-        hours = (cost.selecting_gpu_hours, cost.training_gpu_hours)
-    yield " + ".join(f"{each:.1g}" if each < 1 else f"{each:.1f}" for each in hours)
+        yield _count(count)
+    for took in (cost.selecting, cost.training):
+        yield _time(Seconds(took.seconds))
     yield "-" if cost.ratio is None else f"{cost.ratio:.2g}"
+
+
+def _count(count: int) -> str:
+    """Five digits at most."""
+    size, letter = next(((size, letter) for size, letter in LARGE if count >= 10 * size), (1, ""))
+    return f"{count / size:,.{1 if size > 1 and count < 100 * size else 0}f}{letter}"
 
 
 def _time(took: Seconds) -> str:
