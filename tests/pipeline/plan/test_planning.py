@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ from typer.testing import CliRunner
 
 from tests import tiny
 from tests.pipeline.conftest import questions, simulated_file, simulated_values, write_jsonl
-from tests.pipeline.processes import Quickstart, flags, run_here
+from tests.pipeline.processes import Quickstart, command, flags, run_here
 from zpd_ray.cli.app import app
+from zpd_ray.cli.options import INTERRUPTED
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.opening import open_run
@@ -84,6 +88,33 @@ def test_a_budget_that_leaves_no_anchors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZpdError, match="leave no item to estimate ability from"):
         plan_of(simulated_values(tmp_path, n=50, select={"budget": {"fraction": 1.0}}))
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.nightly
+def test_ctrl_c_leaves_nothing_behind(address: str, tmp_path: Path) -> None:
+    config = simulated_file(tmp_path, n=300, cluster={"address": address}).config
+    out = tmp_path / "out.plan"
+    with subprocess.Popen(command("plan", config), stderr=subprocess.DEVNULL) as process:
+        until(lambda: any(path.name.startswith("part-") for path in out.rglob("*")))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == INTERRUPTED
+    until(lambda: not out.exists())
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_somebodys_files_are_not_replaced(tmp_path: Path) -> None:
+    """Where a plan would put its run in small."""
+    (tmp_path / "out.plan").mkdir()
+    (tmp_path / "out.plan" / "letter.txt").write_text("dear")
+    with pytest.raises(ZpdError, match=r"out\.plan is not empty and holds no run \(found letter.txt\)"):
+        plan_of(simulated_values(tmp_path, n=50))
+    assert (tmp_path / "out.plan" / "letter.txt").exists()
 
 
 @pytest.mark.nightly

@@ -8,12 +8,16 @@ see it, and is removed.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import ray
 from ray.exceptions import RayError
 
+from zpd_ray import ray_folder
 from zpd_ray.errors import ZpdError
 from zpd_ray.machine import this_machine
 from zpd_ray.pipeline.cluster.failures import user_error
@@ -26,11 +30,13 @@ from zpd_ray.plan.estimate import Plan, plan
 from zpd_ray.plan.rates import Line, Phases, Rates
 from zpd_ray.plan.room import Node, Room, room
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.begin import locked
+from zpd_ray.rundir.begin import check_ours, locked
+from zpd_ray.rundir.layout import LOCK
 from zpd_ray.selection.budget import check_anchors_left, resolve_budget
 from zpd_ray.terminal import doing, say
 
 SECONDS = 5.0  # of a timed batch
+SUFFIX = ".plan"  # of the directory of the run in small
 
 
 def make_plan(
@@ -43,31 +49,44 @@ def make_plan(
     """
     for line in told:
         say(line)
-    small = _beside(opened)
     try:
-        with Session(small) as session:
-            start = time.monotonic() - since
-            if ingest_first:
-                with locked(opened.store):
-                    ingest_now(opened)
-            doing("reading the pool")
-            read = read_pool(session, opened)
-            _check_budget(opened, read)
-            rates, placed, sample = _timed(session, opened, read, start, seconds)
-            ending = time.monotonic()
+        with _beside(opened) as small:
+            with Session(small) as session:
+                start = time.monotonic() - since
+                if ingest_first:
+                    with locked(opened.store):
+                        ingest_now(opened)
+                doing("reading the pool")
+                read = read_pool(session, opened)
+                _check_budget(opened, read)
+                rates, placed, sample = _timed(session, opened, read, start, seconds)
+                ending = time.monotonic()
+            rates = replace(rates, end=time.monotonic() - ending)
     except (RayError, ZpdError) as error:
         raise user_error(error) or error from None
-    finally:
-        with suppress(OSError):
-            small.store.remove("")
-    rates = Rates(**{**vars(rates), "end": time.monotonic() - ending})
     return plan(opened.config, read.pool, read.evaluation, rates, placed, sample)
 
 
-def _beside(real: Run) -> Run:
-    """A run of the same config in a new directory next to the real one's."""
-    store = near(real.store, f".plan-{uuid4().hex[:8]}")
-    return Run(real.config.model_copy(update={"output": store.uri}), store)
+@contextmanager
+def _beside(real: Run) -> Iterator[Run]:
+    """A run of the same config next to the real one, which is removed at the end, also by a signal.
+
+    A plan that was killed otherwise leaves it to the next one. Raises ZpdError when another process is
+    planning the same run, or the directory holds something else.
+    """
+    store = near(real.store, SUFFIX)
+    check_ours(store)
+    with locked(store):
+        ray_folder.take_along(Path(store.path()) if store.is_local else None)
+        try:
+            for name in store.entries(""):
+                if name != LOCK:
+                    store.remove(name)
+            own = near(store, f"/{uuid4().hex}")
+            yield Run(real.config.model_copy(update={"output": own.uri}), own)
+        finally:
+            store.remove("")
+            ray_folder.take_along(None)
 
 
 def _check_budget(real: Run, read: Read) -> None:
