@@ -117,7 +117,9 @@ def take_along(directory: Path | None) -> None:
 def remove_after_the_end() -> None:
     """As ``remove``, by a shell that outlives this process by a moment: returns at once.
 
-    What ``take_along`` named goes, too. For a process that has killed its Ray: Python lets another thread run whenever it touches a file, and the
+    What ``take_along`` named goes, too.
+
+    For a process that has killed its Ray: Python lets another thread run whenever it touches a file, and the
     main thread would then wait in Ray's C++, for half a minute, for servers that are no more.
     """
     directories = [str(directory) for directory in (_folder, _besides) if directory is not None]
