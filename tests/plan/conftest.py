@@ -50,4 +50,4 @@ def config_of(**sections: Any) -> Config:
 def plan_of(pool: Source = POOL, rates: Rates = RATES, evaluation: Source = EMPTY, **sections: Any) -> Plan:
     config = config_of(**sections)
     placed = room(config, [Node("one", 16, 8, 64.0)], True, rates.actor, rates.worker)
-    return plan(config, pool, evaluation, rates, placed, "a sample")
+    return plan(config, pool, evaluation, rates, placed, "a sample", ["a warning"])

@@ -17,7 +17,17 @@ def test_a_plan_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     table = told.partition("items measured")[0].splitlines()
     assert len(told.splitlines()) <= 40
     assert max(len(line.rstrip()) for line in table) <= 80
-    for word in ("zone", "random", "selecting", "1-7", "CPU-hours", "a 800,000", "it fits", "+-"):
+    for word in (
+        "zone",
+        "random",
+        "selecting",
+        "1-7",
+        "CPU-hours",
+        "a 800,000",
+        "it fits",
+        "warning: a warning",
+        "+-",
+    ):
         assert word in told
 
 

@@ -93,6 +93,7 @@ class Plan:
 
     scope: that the config asks for. base: seconds of evaluating the base model, the engine's start included.
     before, after: seconds of what comes before the stages and behind them, by name. sample: what was timed.
+    warnings: sentences.
     """
 
     output: str
@@ -109,9 +110,18 @@ class Plan:
     actor: Memory
     worker: Memory
     sample: str
+    warnings: list[str]
 
 
-def plan(config: Config, pool: Source, evaluation: Source, rates: Rates, room: Room, sample: str) -> Plan:
+def plan(
+    config: Config,
+    pool: Source,
+    evaluation: Source,
+    rates: Rates,
+    room: Room,
+    sample: str,
+    warnings: list[str],
+) -> Plan:
     """All scopes, by these rates. Raises ZpdError when the budget is larger than the pool."""
     budget = budget_items(config, pool.items, pool.response_tokens)
     before = {"starting": Seconds(rates.start), "reading the pool": _ingesting(pool, evaluation, rates)}
@@ -128,7 +138,7 @@ def plan(config: Config, pool: Source, evaluation: Source, rates: Rates, room: R
     method, output = config.select.method, config.output
     return Plan(
         *(output, method, POOL, pool, evaluation, budget, before, base, end, scopes, room),
-        *(rates.actor, rates.worker, sample),
+        *(rates.actor, rates.worker, sample, warnings),
     )
 
 

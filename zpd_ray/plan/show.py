@@ -43,6 +43,8 @@ def lines(plan: Plan) -> Iterator[str]:
     yield "of it: " + ", ".join(f"{what} {_time(took)}" for what, took in parts.items() if took.seconds)
     yield f"memory at the peak: scoring actor {_memory(plan.actor)}, train worker {_memory(plan.worker)}"
     yield from _room(plan.room)
+    for warning in plan.warnings:
+        yield f"warning: {warning}"
     yield f"timed on {plan.sample}; +- is one standard error"
 
 

@@ -41,7 +41,7 @@ def in_json(config: Path, *options: str) -> dict[str, Any]:
 
 
 def test_a_plan_leaves_nothing_behind(tmp_path: Path) -> None:
-    config = simulated_file(tmp_path, n=300).config
+    config = simulated_file(tmp_path, n=300, stages=1).config
     planned = in_json(config, "--seconds", "0.1")
     assert planned["pool"]["items"] == 300
     assert [scope["scope"] for scope in planned["scopes"]] == ["pool", "zone", "probe", "random"]

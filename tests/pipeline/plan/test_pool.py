@@ -41,6 +41,7 @@ def test_directories_near_another_keep_its_options() -> None:
     assert pools.near(Store("file:///runs/mine"), "/read").root == "file:///runs/mine/read"
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("local_ray")
 def test_an_estimate_is_near_what_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "FILES", 3)

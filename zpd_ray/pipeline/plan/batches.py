@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from zpd_ray.pipeline.measure.measure import measure
 from zpd_ray.pipeline.measure.scorers import IN_HAND
 from zpd_ray.plan.estimate import Source, busiest
 from zpd_ray.plan.rates import Line, fit_line
+from zpd_ray.registry import label
 from zpd_ray.rundir.records import load_events
 from zpd_ray.rundir.store import Store
 
@@ -38,7 +40,8 @@ class Timed:
 class Batches:
     """Random batches of a sample (schema.ITEM), drawn anew each time. seconds: that the last ones take.
 
-    largest: items of one that took as long. done: items and tokens, of all.
+    largest: items of one that took as long. done: items and tokens of all, and what ``measures.count``
+    counts.
     """
 
     session: Session
@@ -47,7 +50,7 @@ class Batches:
     random: np.random.Generator
     count: int = 0
     largest: int = 0
-    done: dict[str, float] = field(default_factory=lambda: {"items": 0.0, "tokens": 0.0})
+    done: Counter[str] = field(default_factory=Counter)
 
     def line(self, model: ModelRef, names: list[str], begin: int, rollouts: int | None = None) -> Line:
         """Seconds over ``Timed.work``, from batches that grow until they take long enough."""
@@ -75,14 +78,12 @@ class Batches:
         started = time.perf_counter()
         for name in names:
             asked = measures.load(name, self.session.run.config).model(model)
-            measure(self.session, name, asked, f"{directory}/items", f"{directory}/{_plain(name)}", rollouts)
+            into = f"{directory}/{label(name)}"
+            counts = measure(self.session, name, asked, f"{directory}/items", into, rollouts)
+            self.done.update({f"measured {key}": count for key, count in counts.items()})
         seconds = time.perf_counter() - started
-        self.done = {"items": self.done["items"] + items, "tokens": self.done["tokens"] + source.tokens}
+        self.done.update(items=items, tokens=source.tokens)
         return Timed(items, busiest(source, self.session.run.config.cluster.actors), seconds)
-
-
-def _plain(name: str) -> str:
-    return name.replace(":", ".")
 
 
 def used(store: Store, into: str) -> dict[str, float]:

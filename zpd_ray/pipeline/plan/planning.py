@@ -18,16 +18,16 @@ import ray
 from ray.exceptions import RayError
 
 from zpd_ray import ray_folder
+from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 from zpd_ray.machine import this_machine
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.session import Session
-from zpd_ray.pipeline.plan.batches import Timed
 from zpd_ray.pipeline.plan.pool import Read, ingest_now, near, read_pool
 from zpd_ray.pipeline.plan.trial import Trial, judging, training_line, worker_memory
 from zpd_ray.pipeline.train.rehearsal import GIB, is_due
 from zpd_ray.plan.estimate import Plan, plan
-from zpd_ray.plan.rates import Line, Phases, Rates
+from zpd_ray.plan.rates import Phases, Rates
 from zpd_ray.plan.room import Node, Room, room
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import check_ours, locked
@@ -59,12 +59,13 @@ def make_plan(
                 doing("reading the pool")
                 read = read_pool(session, opened)
                 _check_budget(opened, read)
-                rates, placed, sample = _timed(session, opened, read, start, seconds)
+                rates, placed, trial = _timed(session, opened, read, start, seconds)
                 ending = time.monotonic()
             rates = replace(rates, end=time.monotonic() - ending)
     except (RayError, ZpdError) as error:
         raise user_error(error) or error from None
-    return plan(opened.config, read.pool, read.evaluation, rates, placed, sample)
+    sources, timed = (read.pool, read.evaluation), (trial.sample_told(), trial.warnings())
+    return plan(opened.config, *sources, rates, placed, *timed)
 
 
 @contextmanager
@@ -83,10 +84,16 @@ def _beside(real: Run) -> Iterator[Run]:
                 if name != LOCK:
                     store.remove(name)
             own = near(store, f"/{uuid4().hex}")
-            yield Run(real.config.model_copy(update={"output": own.uri}), own)
+            yield Run(_lenient(real.config).model_copy(update={"output": own.uri}), own)
         finally:
             store.remove("")
             ray_folder.take_along(None)
+
+
+def _lenient(config: Config) -> Config:
+    """Without the limits that a run has: in a handful of items they are exceeded by chance."""
+    limits = {"max_failed_share": 1.0, "max_unparsed_share": 1.0}
+    return config.model_copy(update={"measure": config.measure.model_copy(update=limits)})
 
 
 def _check_budget(real: Run, read: Read) -> None:
@@ -95,41 +102,30 @@ def _check_budget(real: Run, read: Read) -> None:
     check_anchors_left(resolve_budget(real.config.select.budget, *have), stages, *have)
 
 
-def _timed(session: Session, real: Run, read: Read, start: float, seconds: float) -> tuple[Rates, Room, str]:
+def _timed(
+    session: Session, real: Run, read: Read, start: float, seconds: float
+) -> tuple[Rates, Room, Trial]:
     trial, cluster = Trial(session, real, read, seconds), real.config.cluster
     doing("trying one training step")
     step = trial.step() if real.trains and not real.config.train.function else None
     doing("timing the engine")
-    begun = trial.new_model(session.run.model(0))
-    pool, once = trial.measuring(session.run.model(0), trial.begin)
-    loading = beyond(begun, pool)
+    base = trial.engine(session.run.model(0), trial.begin)
     reads, generates = trial.work()
     actor = trial.actor_memory()
     trial.shrink(step)
     doing("timing a run in small")
-    first = trial.judge(0)
-    trained, beside, again, pool_again, once_again = [], True, 0.0, pool, once
-    if real.trains:
-        trained.append(trial.train(0))
-        beside = session.scores
-        begun = trial.new_model(session.run.model(1))
-        pool_again, once_again = trial.measuring(session.run.model(1), trial.batches.largest // 2)
-        again = beyond(begun, pool_again)
-    later = first
-    if real.config.stages > 1:
-        later = trial.judge(1)
-        trained += [trial.train(1)] if real.trains else []
-    fit, select = judging(first, later, trial.item_seconds())
-    train_start, training = training_line(trained, step, real.config.train.workers)
+    course = trial.course(base)
+    fit, select = judging(course.first, course.later, trial.item_seconds())
+    train_start, training = training_line(course.trained, step, real.config.train.workers)
     worker = worker_memory(step, cluster.gpus_per_train_worker > 0, actor.gpu_has)
     rates = Rates(
         start=start,
         ingest=read.ingest,
         rehearse=step.whole if step is not None and is_due(real) else 0.0,
-        engine_start=loading,
-        engine_again=again,
-        measuring=Phases(pool, pool_again),
-        evaluating=Phases(once, once_again),
+        engine_start=base.loading,
+        engine_again=course.tuned.loading,
+        measuring=Phases(base.pool, course.tuned.pool),
+        evaluating=Phases(base.once, course.tuned.once),
         fit=fit,
         select=select,
         train_start=train_start,
@@ -138,17 +134,9 @@ def _timed(session: Session, real: Run, read: Read, start: float, seconds: float
         generated=generates,
         actor=actor,
         worker=worker,
-        end=0.0,
+        end=0.0,  # it has not ended yet
     )
-    rows, batches = sum(each.rows for each in trained), trial.batches
-    told = f"{int(batches.done['items']):,} measurements of {trial.sample.num_rows:,} items"
-    told += f" and {rows:,} rows of training" if rows else ""
-    return rates, room(real.config, _nodes(real), beside, actor, worker), told
-
-
-def beyond(begun: Timed, line: Line) -> float:
-    """Seconds that a batch took beyond what it takes by a line."""
-    return max(0.0, begun.seconds - line.at(begun.work).seconds)
+    return rates, room(real.config, _nodes(real), course.beside, actor, worker), trial
 
 
 def _nodes(real: Run) -> list[Node]:

@@ -16,7 +16,7 @@ from zpd_ray.engines.base import ModelRef
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.fit.ability import fit_ability, part_statistics
 from zpd_ray.pipeline.measure.measure import measure_pool
-from zpd_ray.pipeline.plan.batches import Batches, Timed, summary_of, used, write_parts
+from zpd_ray.pipeline.plan.batches import Batches, summary_of, used, write_parts
 from zpd_ray.pipeline.plan.pool import Read, cores, sample_of
 from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.pipeline.train import train as training
@@ -63,6 +63,26 @@ class Trained:
     marks: list[tuple[float, float]]
 
 
+@dataclass(frozen=True)
+class Engine:
+    """Seconds to load a model, and to measure items of the pool and of the evaluation set with it."""
+
+    loading: float
+    pool: Line
+    once: Line
+
+
+@dataclass(frozen=True)
+class Course:
+    """The run in small. beside: actors stayed up while workers trained. tuned: with a trained model."""
+
+    first: Judged
+    later: Judged
+    trained: list[Trained]
+    beside: bool
+    tuned: Engine
+
+
 class Trial:
     """The run in small: ``session.run``, on a sample of what was read. seconds: of its longest batches.
 
@@ -78,6 +98,7 @@ class Trial:
         self.begin = 8 * real.config.cluster.actors  # items of the first batches
         how = real.config.measure
         self.once = graders.load(how.grader).needs_completion and how.rollouts > 1
+        self.trained = 0
         self.write_pool(self.sample)
 
     def write_pool(self, items: pa.Table) -> None:
@@ -100,17 +121,15 @@ class Trial:
         whole = time.perf_counter() - started
         return Step(whole, seen["step_seconds"], items.num_rows, seen["gib"])
 
-    def new_model(self, model: ModelRef) -> Timed:
-        """The first items that the engines measure with a model, whose loading is in it."""
-        return self.batches.time(model, self.real.measures[:1], 2 * self.real.config.cluster.actors)
-
-    def measuring(self, model: ModelRef, begin: int) -> tuple[Line, Line]:
-        """Of the pool and of the evaluation set, which has one response per item."""
-        pool = self.batches.line(model, self.real.measures, begin)
-        largest = self.batches.largest
-        once = self.batches.line(model, [ANSWERS], begin, rollouts=1) if self.once else pool
-        self.batches.largest = largest
-        return pool, once
+    def engine(self, model: ModelRef, begin: int) -> Engine:
+        """Time the engines with a model; begin: items of the first batch that counts."""
+        names, batches = self.real.measures, self.batches
+        begun = batches.time(model, names[:1], 2 * self.real.config.cluster.actors)
+        pool = batches.line(model, names, begin)
+        largest = batches.largest
+        once = batches.line(model, [ANSWERS], begin, rollouts=1) if self.once else pool
+        batches.largest = largest
+        return Engine(max(0.0, begun.seconds - pool.at(begun.work).seconds), pool, once)
 
     def work(self) -> tuple[float, float]:
         """Tokens that the engine read per token of the items, and generated per item, with all rollouts."""
@@ -122,7 +141,7 @@ class Trial:
 
     def shrink(self, step: Step | None) -> None:
         """From here on the pool is as large as the largest batch, and a stage trains for some seconds."""
-        config, train = self.real.config, self.real.config.train
+        config, train = self.session.run.config, self.real.config.train
         items = min(self.sample.num_rows, max(self.batches.largest, FEW))
         self.write_pool(self.sample.slice(0, items))
         budget = max(1, items // SHARE)
@@ -130,7 +149,6 @@ class Trial:
         rows = budget_items(config, whole.items, whole.response_tokens) * train.epochs
         wanted = min(rows, self._steps(step) * train.batch_size)
         changed = {
-            "output": self.session.run.config.output,
             "ability": config.ability.model_copy(update={"allow_extreme": True}),
             "select": config.select.model_copy(update={"budget": Budget(items=budget)}),
             "train": train.model_copy(update={"epochs": max(1, math.ceil(wanted / budget))}),
@@ -144,6 +162,20 @@ class Trial:
             return STEPS
         micro = math.ceil(train.batch_size / train.workers / train.micro_batch_size)
         return max(STEPS, math.ceil(self.seconds / (step.alone * micro)))
+
+    def course(self, base: Engine) -> Course:
+        """The stages of the run in small, at most two; base: what was timed with the base model."""
+        first, trained, beside, tuned = self.judge(0), list[Trained](), True, base
+        if self.real.trains:
+            trained.append(self.train(0))
+            beside = self.session.scores
+            tuned = self.engine(self.session.run.model(1), self.batches.largest // 2)
+        later = first
+        if self.real.config.stages > 1:
+            later = self.judge(1)
+            trained += [self.train(1)] if self.real.trains else []
+        self.trained = sum(each.rows for each in trained)
+        return Course(first, later, trained, beside, tuned)
 
     def judge(self, stage: int) -> Judged:
         """Measure, fit and select."""
@@ -181,6 +213,26 @@ class Trial:
         part_statistics(run, 0, name, True)
         rows = run.store.read_table(f"{POOL}/{name}", ["item_id"]).num_rows
         return (time.perf_counter() - began) / rows / cores()
+
+    def sample_told(self) -> str:
+        """What was timed, in words."""
+        told = f"{self.batches.done['items']:,} measurements of {self.sample.num_rows:,} items"
+        return told + (f" and {self.trained:,} rows of training" if self.trained else "")
+
+    def warnings(self) -> list[str]:
+        """What would end the run, had all items been measured so: small batches may exceed its limits."""
+        done, how = self.batches.done, self.real.config.measure
+        told = []
+        for what, of, limit, key in (
+            ("failed", "items", how.max_failed_share, "max_failed_share"),
+            ("unparsed", "responses", how.max_unparsed_share, "max_unparsed_share"),
+        ):
+            found, all_of = done[f"measured {what}"], done[f"measured {of}"]
+            if found > limit * all_of:
+                told.append(
+                    f"{found} of {all_of} {of} {what}; the run stops beyond measure.{key} = {limit:g}"
+                )
+        return told
 
     def actor_memory(self) -> Memory:
         """Of the actor that has taken most."""
