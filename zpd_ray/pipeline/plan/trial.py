@@ -144,10 +144,9 @@ class Trial:
         config, train = self.session.run.config, self.real.config.train
         items = min(self.sample.num_rows, max(self.batches.largest, FEW))
         self.write_pool(self.sample.slice(0, items))
-        budget = max(1, items // SHARE)
-        whole = self.read.pool
-        rows = budget_items(config, whole.items, whole.response_tokens) * train.epochs
-        wanted = min(rows, self._steps(step) * train.batch_size)
+        whole = budget_items(config, self.read.pool.items, self.read.pool.response_tokens)
+        budget = max(1, min(items // SHARE, whole))
+        wanted = min(whole * train.epochs, self._steps(step) * train.batch_size)
         changed = {
             "ability": config.ability.model_copy(update={"allow_extreme": True}),
             "select": config.select.model_copy(update={"budget": Budget(items=budget)}),
