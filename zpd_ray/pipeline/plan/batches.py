@@ -22,6 +22,7 @@ from zpd_ray.registry import label
 from zpd_ray.rundir.records import load_events
 from zpd_ray.rundir.store import Store
 
+POOL, ONCE = "batches", "batches-once"  # directories: as the pool is measured, or with one response each
 GROWTH = 8  # at most, from one batch to the next
 CLEAR, PATIENT = 3, 6  # times the first batch, which is mostly overhead; unless that is very long
 WITHIN = 8  # batches that are this much smaller than the last say nothing of a busy engine
@@ -40,8 +41,8 @@ class Timed:
 class Batches:
     """Random batches of a sample (schema.ITEM), drawn anew each time. seconds: that the last ones take.
 
-    largest: items of one that took as long. done: items and tokens of all, and what ``measures.count``
-    counts.
+    largest: items of one that took as long. done: items and tokens by directory, and what
+    ``measures.count`` counts.
     """
 
     session: Session
@@ -73,7 +74,8 @@ class Batches:
         """Take measures of so many items with a model."""
         items = max(1, min(items, self.sample.num_rows))
         batch = self.sample.take(self.random.permutation(self.sample.num_rows)[:items])
-        directory, self.count = f"batches/{self.count:03d}", self.count + 1
+        kind = POOL if rollouts is None else ONCE
+        directory, self.count = f"{kind}/{self.count:03d}", self.count + 1
         source = write_parts(self.session, f"{directory}/items", batch)
         started = time.perf_counter()
         for name in names:
@@ -82,7 +84,7 @@ class Batches:
             counts = measure(self.session, name, asked, f"{directory}/items", into, rollouts)
             self.done.update({f"measured {key}": count for key, count in counts.items()})
         seconds = time.perf_counter() - started
-        self.done.update(items=items, tokens=source.tokens)
+        self.done.update({f"{kind} items": items, f"{kind} tokens": source.tokens})
         return Timed(items, busiest(source, self.session.run.config.cluster.actors), seconds)
 
 

@@ -16,7 +16,8 @@ from zpd_ray.engines.base import ModelRef
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.fit.ability import fit_ability, part_statistics
 from zpd_ray.pipeline.measure.measure import measure_pool
-from zpd_ray.pipeline.plan.batches import Batches, summary_of, used, write_parts
+from zpd_ray.pipeline.plan.batches import ONCE, Batches, summary_of, used, write_parts
+from zpd_ray.pipeline.plan.batches import POOL as BATCHES
 from zpd_ray.pipeline.plan.pool import Read, cores, sample_of
 from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.pipeline.train import train as training
@@ -133,10 +134,10 @@ class Trial:
 
     def work(self) -> tuple[float, float]:
         """Tokens that the engine read per token of the items, and generated per item, with all rollouts."""
-        told, done = used(self.session.run.store, "batches"), self.batches.done
+        told, done = used(self.session.run.store, f"{BATCHES}/"), self.batches.done
         return (
-            told.get("prefill_tokens", 0.0) / max(1.0, done["tokens"]),
-            told.get("decode_tokens", 0.0) / done["items"],
+            told.get("prefill_tokens", 0.0) / done[f"{BATCHES} tokens"],
+            told.get("decode_tokens", 0.0) / done[f"{BATCHES} items"],
         )
 
     def shrink(self, step: Step | None) -> None:
@@ -215,7 +216,8 @@ class Trial:
 
     def sample_told(self) -> str:
         """What was timed, in words."""
-        told = f"{self.batches.done['items']:,} measurements of {self.sample.num_rows:,} items"
+        done = self.batches.done
+        told = f"{done[f'{BATCHES} items'] + done[f'{ONCE} items']:,} measurements of {self.sample.num_rows:,} items"
         return told + (f" and {self.trained:,} rows of training" if self.trained else "")
 
     def warnings(self) -> list[str]:
