@@ -36,6 +36,7 @@ GROUPS = {
     "tests/pipeline/select": "simulated",
     "tests/pipeline/cluster": "simulated",
     "tests/pipeline/test_own_method": "simulated",
+    "tests/pipeline/test_own_parts": "simulated",
     "tests/report": "simulated",
     "tests/export": "simulated",
     "tests/pipeline": "quickstart",
@@ -110,7 +111,8 @@ def local_ray() -> Iterator[None]:
         patch.setattr(os, "cpu_count", lambda: 2)
         for name, value in S3_KEY.items():
             patch.setenv(name, value)
-        paths = [str(EXAMPLES / "own_loop"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        own = [str(EXAMPLES / name) for name in ("own_loop", "own_parts")]
+        paths = [*own, *filter(None, [os.environ.get("PYTHONPATH")])]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         start(ClusterConfig(), cpus=2)
     yield

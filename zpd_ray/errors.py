@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["ZpdError"]
+
 
 class ZpdError(ValueError):
     """What was wrong, what was got, what was expected, what to do: one sentence, shown without a traceback.

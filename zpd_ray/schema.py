@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+__all__ = ["ITEM", "MEASUREMENT", "QUARANTINE", "SELECTED"]
+
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 ITEM = pa.schema(

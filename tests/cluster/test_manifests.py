@@ -35,6 +35,7 @@ from tests.cluster.files import (
     quantity,
 )
 from tests.cluster.strict import crd_schema, strict
+from zpd_ray import __version__
 from zpd_ray.config_file import load_config
 
 GPU = "nvidia.com/gpu"
@@ -189,7 +190,7 @@ def test_one_ray_everywhere_and_it_is_the_one_we_pin() -> None:
     (pin,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "ray"]
     assert pin.specifier.contains(SPEC["rayVersion"])
     assert f"RAY_VERSION={SPEC['rayVersion']}" in instructions("ARG")
-    tag = f"zpd-ray:{PROJECT['version']}-ray{SPEC['rayVersion']}"
+    tag = f"zpd-ray:{__version__}-ray{SPEC['rayVersion']}"
     images = [container["image"] for pod in PODS.values() for container in containers(pod)]
     assert {image.rpartition("/")[2] for image in images} == {tag}
     assert tag in DOCKERFILE

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from zpd_ray.export.base import Format, FunctionFormat
+from zpd_ray.export.base import Format, FunctionFormat, Rows
 from zpd_ray.registry import Registry
 
-__all__ = ["FORMATS", "Format", "load"]
+__all__ = ["FORMATS", "Format", "Rows", "load"]
 
 FORMATS = Registry(
     "export format",

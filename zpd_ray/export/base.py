@@ -44,8 +44,13 @@ class Format(Protocol):
     written, with {into} for the directory; "" for nothing to say.
     """
 
-    needs: tuple[str, ...]
-    hint: str
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns to ask for."""
+
+    @property
+    def hint(self) -> str:
+        """For who reads the command's output."""
 
     def write(self, rows: Rows, directory: Path) -> None:
         """Write all rows into an empty directory. Raises ZpdError for rows that the format cannot hold."""

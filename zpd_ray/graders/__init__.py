@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from zpd_ray.graders.base import UNPARSED, Grader, Verdict, grade_item
+from zpd_ray.graders.base import UNPARSED, CompletionGrader, Grader, Verdict, grade_item
 from zpd_ray.graders.python import PythonGrader
 from zpd_ray.registry import Registry
 
-__all__ = ["GRADERS", "UNPARSED", "Grader", "Verdict", "grade_item", "load"]
+__all__ = ["GRADERS", "UNPARSED", "CompletionGrader", "Grader", "Verdict", "grade_item", "load"]
 
 GRADERS = Registry(
     "grader",

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 from zpd_ray.config import Config
 from zpd_ray.engines.base import Engine
 from zpd_ray.errors import ZpdError
-from zpd_ray.measures.base import Measure, without_prompt
+from zpd_ray.measures.base import Measure, nll_of, without_prompt
 from zpd_ray.registry import Registry
 
-__all__ = ["MEASURES", "Measure", "count", "load", "rows_of", "without_prompt"]
+__all__ = ["MEASURES", "Measure", "load", "nll_of", "without_prompt"]
 
 MEASURES = Registry(
     "measure",

@@ -26,6 +26,7 @@ COLUMNS = (
     *("accuracy", "selecting", "training"),
 )
 GROUPS = 3  # named in the table
+WIDE = 110  # characters of a terminal from which they are
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,14 @@ def _row(run: Run, stage: int, standing: Standing, cost: Cost) -> StageRow:
 
 def draw(summary: Summary) -> None:
     """The table, the cost and where the result is."""
-    table = Table(title=f"{summary.method}, {len(summary.stages)} stages", box=SIMPLE)
+    title = f"{summary.method}, {len(summary.stages)} stages"
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    wide = results.width >= WIDE
     for column in COLUMNS:
-        table.add_column(column)
-    table.add_row("base", "", "", "", "", "", "", _share(summary.base.accuracy), "", "")
-    for row in summary.stages:
-        table.add_row(*_cells(row))
+        if wide or column != "from":
+            table.add_column(column)
+    for cells in [_base(summary), *map(_cells, summary.stages)]:
+        table.add_row(*(cell for name, cell in cells.items() if wide or name != "from"))
     results.print(table)
     results.print(_total(summary.cost), highlight=False, soft_wrap=True)
     if summary.idle is not None:
@@ -135,8 +138,13 @@ def draw(summary: Summary) -> None:
         results.print(f"tuned {summary.kind}: {summary.result}", highlight=False, soft_wrap=True)
 
 
-def _cells(row: StageRow) -> list[str]:
-    return [
+def _base(summary: Summary) -> dict[str, str]:
+    known = {"stage": "base", "accuracy": _share(summary.base.accuracy)}
+    return {column: known.get(column, "") for column in COLUMNS}
+
+
+def _cells(row: StageRow) -> dict[str, str]:
+    cells = (
         str(row.stage),
         f"{row.theta:.2f} +- {row.se:.2f}",
         _share(row.untrained_right),
@@ -147,7 +155,8 @@ def _cells(row: StageRow) -> list[str]:
         _share(row.accuracy),
         f"{row.cost.selecting_seconds:.0f} s",
         "elsewhere" if row.adopted else f"{row.cost.training_seconds:.0f} s",
-    ]
+    )
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def _share(value: float | None) -> str:

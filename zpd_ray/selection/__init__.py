@@ -5,7 +5,7 @@ from __future__ import annotations
 from zpd_ray.registry import Registry
 from zpd_ray.selection.base import Candidates, FunctionMethod, Method
 
-__all__ = ["METHODS", "Candidates", "Method", "load", "looks_for_zone"]
+__all__ = ["METHODS", "Candidates", "Method", "load"]
 
 METHODS = Registry(
     "selection method",

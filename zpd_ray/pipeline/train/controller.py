@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
+from ray.util.placement_group import PlacementGroup
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
@@ -56,6 +57,7 @@ class Controller:
         self._rows, self._starts, self._finished = 0, 0, -1
         self._failure, self._last_error = "", ""
         self._waited: float | None = None
+        self._place: PlacementGroup | None = None
 
     # --- for the driver ---
 
@@ -74,7 +76,15 @@ class Controller:
         known, finished = self._stage == stage, self._finished >= stage
         return StageStatus(known, self._rows, finished, self._failure, self._waited)
 
+    async def place(self) -> PlacementGroup | None:
+        """Where the workers that started last have their CPUs; None before any did."""
+        return self._place
+
     # --- for the workers ---
+
+    async def report_place(self, place: PlacementGroup | None) -> None:
+        """The workers have started there."""
+        self._place = place
 
     async def next_stage(self, rank: int, after: int) -> StageTask | None:
         """The stage that follows ``after`` (-1: whichever is open), as soon as there is one; None at the end.

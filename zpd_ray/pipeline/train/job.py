@@ -12,6 +12,7 @@ import ray.train
 from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util import remove_placement_group
 
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
@@ -75,12 +76,25 @@ class TrainJob:
             while self._thread.is_alive() and time.monotonic() < deadline:
                 self._let_go()  # again: a controller that was restarted does not know
                 self._thread.join(BEAT_SECONDS)
+        if not self._idle or self._thread.is_alive():
+            self._give_back_place()
         if self._idle and self._served:
             self.store.remove(DIRECTORY)  # checkpoints inside a stage are of no more use
 
     def _let_go(self) -> None:
         with suppress(RayError):  # a cluster that is gone has ended them
             ray.get(self._controller.close.remote())
+
+    def _give_back_place(self) -> None:
+        """Free the CPUs of workers that nobody looks after any more.
+
+        Ray frees the place that a killed controller of Ray Train has taken when our process ends, not before,
+        and what Ray Train has for this asks Ray's dashboard, which a Ray of our own does not start.
+        """
+        with suppress(RayError):
+            place = ray.get(self._controller.place.remote())
+            if place is not None:
+                remove_placement_group(place)
 
     def _start(self) -> None:
         self._attempts += 1
@@ -105,9 +119,11 @@ class TrainJob:
         """Start the job again when Ray Train's own controller was killed."""
         if self._thread.is_alive():
             return
-        if isinstance(self._error, RayActorError) and self._attempts < ATTEMPTS:
-            self._start()
-            return
+        if isinstance(self._error, RayActorError):
+            self._give_back_place()
+            if self._attempts < ATTEMPTS:
+                self._start()
+                return
         raise self._failure(directory, _why_it_ended(self._error)) from self._error
 
     def _failure(self, directory: str, reason: str) -> ZpdError:

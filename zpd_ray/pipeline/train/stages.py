@@ -240,6 +240,8 @@ def serve(settings: dict[str, str]) -> None:
     settings: ``function``, the import path of the loop.
     """
     controller = _own_controller()
+    if ray.train.get_context().get_world_rank() == 0:
+        ray.get(controller.report_place.remote(ray.util.get_current_placement_group()))
     try:
         load_function("the training loop", settings["function"], "function()")()
     except ZpdError as error:
