@@ -216,8 +216,8 @@ class Trial:
 
     def sample_told(self) -> str:
         """What was timed, in words."""
-        done = self.batches.done
-        told = f"{done[f'{BATCHES} items'] + done[f'{ONCE} items']:,} measurements of {self.sample.num_rows:,} items"
+        done = sum(self.batches.done[f"{kind} items"] for kind in (BATCHES, ONCE))
+        told = f"{done:,} measurements of {self.sample.num_rows:,} items"
         return told + (f" and {self.trained:,} rows of training" if self.trained else "")
 
     def warnings(self) -> list[str]:
