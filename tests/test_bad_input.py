@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from tests import tiny
 from zpd_ray.cli import app as cli
-from zpd_ray.rundir.layout import LOCK
+from zpd_ray.rundir.layout import LOCK, PROGRESS
 
 Refused = Callable[..., str]
 Cli = Callable[..., tuple[int, str]]
@@ -292,9 +292,9 @@ def test_evaluation_set_that_is_the_pool(local_ray: None, refused: Refused, tmp_
 def test_more_than_the_cluster_has(
     cluster: dict[str, Any], asked: tuple[str, ...], local_ray: None, refused: Refused, tmp_path: Path
 ) -> None:
-    """Refused, where Ray would wait without a word; and the run directory holds nothing but its lock."""
+    """Refused, where Ray would wait without a word; and the run directory holds its lock and how it ended."""
     assert_says(refused(cluster=cluster), *asked)
-    assert [file.name for file in (tmp_path / "out").iterdir()] == [LOCK]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {LOCK, PROGRESS}
 
 
 # --- another config, another process ---

@@ -38,6 +38,7 @@ MIDDLE = {
     "starter",
 }
 BOTTOM = {
+    "at_work",
     "schema",
     "config",
     "config_file",
@@ -56,6 +57,7 @@ NO_RAY = (
     "selection",
     "report",
     "report.items",
+    "report.live.watching",
     "export",
     "export.exporting",
     "plan.show",

@@ -208,3 +208,22 @@ def test_a_log_with_colours_is_still_a_log() -> None:
     env = {**os.environ, "PYTHONPATH": str(HERE), "FORCE_COLOR": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True, timeout=60)
     assert done.stderr == b""
+
+
+def test_a_note_stands_below_the_bars_and_does_not_stay(tmp_path: Path) -> None:
+    code = """
+import time
+from zpd_ray.terminal import alive, note, progress
+with alive("starting"):
+    with progress("measuring", 2) as advance:
+        note("run: about 12 min")
+        time.sleep(0.5)
+        advance(2)
+    time.sleep(0.3)
+"""
+    watched = watch([sys.executable, "-c", code], HERE)
+    assert watched.code == 0
+    assert "run: about 12 min" in watched.text
+    left = lines(watched.text)
+    assert any(line.startswith("measuring ") for line in left)
+    assert not any("run: about 12 min" in line for line in left)

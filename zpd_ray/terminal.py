@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from threading import Event, Lock, RLock, Thread
 from typing import TextIO, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -29,6 +29,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from zpd_ray.at_work import at_work
 from zpd_ray.plain import to_json
 
 LOG_WIDTH = 120  # columns where the output is no terminal
@@ -58,6 +59,7 @@ class _State:
     since: float = field(default_factory=time.monotonic)
     said: float = field(default_factory=time.monotonic)  # when the log has had its last line
     logs: int = 0  # pieces of work that tell a log how far they are
+    note: str = ""  # a line below bars and spinner
     spinner: Progress | None = None
     bars: Progress | None = None
     tasks: list[TaskID] = field(default_factory=list)  # whose bars are shown
@@ -144,6 +146,11 @@ def doing(what: str) -> None:
         _set_doing(what)
 
 
+def note(text: str) -> None:
+    """What stands below that which moves from now on, until a bar ends."""
+    _state.note = text
+
+
 def clear() -> None:
     """Take from the screen what moves: for a process that ends in the midst of its work."""
     with _state.drawing:
@@ -178,7 +185,7 @@ def _spin() -> None:
         _state.spinner = None
     if _state.what and not _state.tasks and not _state.quiet and _moves():
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        spinner = Progress(*columns, console=console, transient=True, refresh_per_second=SPINS)
+        spinner = _Moving(*columns, console=console, transient=True, refresh_per_second=SPINS)
         spinner.add_task(_state.what, total=None)
         spinner.start()
         _state.spinner = spinner
@@ -194,6 +201,15 @@ def _spinner_off() -> Iterator[None]:
         _set_doing(what)
 
 
+class _Moving(Progress):
+    """Bars or a spinner, and the note."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if _state.note:
+            yield Text(_state.note, style="dim", overflow="ellipsis", no_wrap=True)
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -203,6 +219,17 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Advance]:
     """``with progress("measuring", 6000) as advance: advance(500)``. Bars of two threads share the screen."""
+    with at_work.work(what, total) as count, _shown(what, total) as draw:
+
+        def advance(n: int) -> None:
+            count(n)
+            draw(n)
+
+        yield advance
+
+
+@contextmanager
+def _shown(what: str, total: int | None) -> Iterator[Advance]:
     if _state.quiet:
         yield lambda n: None
         return
@@ -219,7 +246,7 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
 
 def _begin(what: str, total: int | None) -> tuple[Progress, TaskID]:
     with _state.drawing:
-        bar = _state.bars or Progress(*_columns(), console=console)
+        bar = _state.bars or _Moving(*_columns(), console=console)
         task = bar.add_task(what, total=total)
         _state.tasks.append(task)
         if _state.bars is None:
@@ -234,6 +261,7 @@ def _end(task: TaskID) -> None:
     with _state.drawing:
         _state.tasks.remove(task)
         if not _state.tasks and _state.bars is not None:
+            _state.note = ""  # it is of a moment, and does not stay
             _state.bars.stop()
             _state.bars = None
             _spin()

@@ -53,7 +53,8 @@ def plan(reference: Path, seed: int, count: int, kinds: tuple[str, ...] = KINDS)
     """``count`` faults in the order of their moments: a function of seed and files of the reference run."""
     rng = random.Random(seed)
     files = [path for path in reference.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    files = [path for path in files if path.name not in ("config.toml", "events.jsonl", "manifest.json")]
+    rewritten = ("config.toml", "events.jsonl", "manifest.json", "progress.json")
+    files = [path for path in files if path.name not in rewritten]
     order = {str(p.relative_to(reference)): p.stat().st_mtime_ns for p in sorted(files)}
     faults = []
     for index in range(count):

@@ -24,10 +24,15 @@ from tests.pipeline.conftest import Simulate, simulated_values, table_of
 from tests.pipeline.processes import ROOT, RUN_SECONDS, S3_KEY, Quickstart, call, run_here
 from tests.pipeline.ray_head import free_ports
 from tests.pipeline.test_resume import EXACT, files_of
+from zpd_ray.at_work import at_work
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
+from zpd_ray.report.live import Look
+from zpd_ray.report.live.look import KILLED, NOT_BEGUN, RUNNING, SIGNS, STOPPED
 from zpd_ray.rundir import Run, Store
-from zpd_ray.rundir.begin import check_inputs
+from zpd_ray.rundir.begin import check_inputs, locked
+from zpd_ray.rundir.layout import PROGRESS
+from zpd_ray.rundir.progress import REMOTE_SECONDS, Recorder
 from zpd_ray.rundir.records import add_event, load_events
 
 # Not any moto_server of the PATH: some versions answer what pyarrow does not take.
@@ -108,6 +113,18 @@ def test_files_come_back_as_they_went(bucket: Bucket, tmp_path: Path) -> None:
     assert [(p.name, p.read_bytes()) for p in copy.rglob("*") if p.is_file()] == [("w", b"weights")]
     store.remove("stages")
     assert store.entries("") == ["events.jsonl", "x.json"]
+
+
+def test_a_run_in_a_bucket_is_watched_by_its_record(bucket: Bucket) -> None:
+    """There is no lock: one that is killed is silent."""
+    store, look = Store(bucket.uri("watched")), Look(bucket.uri("watched"))
+    assert look.now().state == NOT_BEGUN
+    with locked(store), at_work.step("ingest", None), Recorder(store, "run"):
+        live, record = look.now(), store.read_json(PROGRESS)
+    assert (live.state, [each.step for each in live.doing]) == (RUNNING, ["ingest"])
+    assert look.now().state == STOPPED
+    store.write_json(PROGRESS, record | {"at": record["at"] - SIGNS * REMOTE_SECONDS})
+    assert look.now().state == KILLED
 
 
 def test_credentials_in_a_uri_are_refused_and_not_shown(bucket: Bucket) -> None:

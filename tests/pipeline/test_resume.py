@@ -155,7 +155,7 @@ def seeded_moments(reference: Path, seed: int, count: int) -> list[Moment]:
     """``count`` files of the undisturbed run, in the order of their appearance, and seconds after each."""
     rng = random.Random(seed)
     files = [path for path in reference.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    files = [path for path in files if path.name not in ("config.toml", "events.jsonl")]
+    files = [path for path in files if path.name not in ("config.toml", "events.jsonl", "progress.json")]
     chosen = sorted(rng.sample(sorted(files), count), key=lambda path: path.stat().st_mtime_ns)
     return [(str(path.relative_to(reference)), rng.uniform(0, 3)) for path in chosen]
 

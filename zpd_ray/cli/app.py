@@ -14,6 +14,7 @@ from zpd_ray.cli import jobs as cli_jobs
 from zpd_ray.cli import plan as cli_plan
 from zpd_ray.cli import report as cli_report
 from zpd_ray.cli import takeaway as cli_takeaway
+from zpd_ray.cli import watch as cli_watch
 from zpd_ray.cli.interrupts import ended_by_signals
 from zpd_ray.cli.options import ConfigFile, Json, Overrides, Quiet, before_ray, exit_code
 
@@ -220,6 +221,7 @@ app.add_typer(cli_plan.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_report.app)
 app.add_typer(cli_takeaway.app)
+app.add_typer(cli_watch.app)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
@@ -12,15 +13,19 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.opening import open_run
 from zpd_ray.pipeline import steps
 from zpd_ray.pipeline.cluster.failures import user_error
+from zpd_ray.pipeline.cluster.metrics import Metrics
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.run import run, take
 from zpd_ray.pipeline.train.adopt import check_open, check_result
 from zpd_ray.report import summary
+from zpd_ray.report.live import Look
+from zpd_ray.report.live.drawing import below
 from zpd_ray.report.step import draw, ingested, taken
-from zpd_ray.rundir import Run
+from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import locked
 from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, METRICS, TRAIN
-from zpd_ray.terminal import doing, say, show
+from zpd_ray.rundir.progress import Recorder
+from zpd_ray.terminal import doing, note, say, show
 
 
 def perform(command: str, config: Config) -> None:
@@ -49,12 +54,25 @@ def carry_out(command: str, opened: Run, told: list[str], result: Path | None = 
             say(line)
         if not ray.is_initialized() and config.cluster.address == "local":
             say("starting Ray")
-        try:
-            with Session(opened) as session:
-                _perform(command, session, result)
-                doing("ending")
-        except (RayError, ZpdError) as error:
-            raise user_error(error) or error from None
+        with Recorder(opened.store, command) as recorder:
+            try:
+                with Session(opened) as session, recorder.heard_by(_shown(opened.store)):
+                    _perform(command, session, result)
+                    doing("ending")
+            except (RayError, ZpdError) as error:
+                raise user_error(error) or error from None
+
+
+def _shown(store: Store) -> Callable[[], None]:
+    """What shows how far the run is, for whoever watches it through Ray or on this screen."""
+    look, metrics = Look(store.uri), Metrics()
+
+    def show_now() -> None:
+        live = look.now()
+        metrics.tell(live)
+        note(below(live))
+
+    return show_now
 
 
 def _perform(command: str, session: Session, result: Path | None) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zpd_ray.at_work import at_work
 from zpd_ray.irt.flags import FLAGS
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.fit.ability import fit_ability
@@ -151,5 +152,6 @@ def timed(session: Session, step: str, stage: int | None = None) -> Iterator[Det
     """An event for a step that ends well, with its seconds; the caller adds what it did."""
     started, details = time.perf_counter(), Details()
     doing(step if stage is None else f"stage {stage}: {step}")
-    yield details
+    with at_work.step(step, stage):
+        yield details
     add_event(session.run.store, step, stage, time.perf_counter() - started, **details)

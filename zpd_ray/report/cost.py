@@ -35,12 +35,13 @@ class Cost:
 def costs(run: Run) -> list[Cost]:
     """By stage, of the stages that are finished."""
     events = load_events(run.store)
-    return [_of(run, events, stage) for stage in range(run.config.stages)]
+    return [cost_of(run, events, stage) for stage in range(run.config.stages)]
 
 
-def _of(run: Run, events: list[Event], stage: int) -> Cost:
+def cost_of(run: Run, events: list[Event], stage: int) -> Cost:
+    """Of one stage, which may be under way: then of the steps that have ended."""
     seconds = spent(events, stage)
-    trained = load_closing(run.store, stage, TRAIN) if run.trains else {}
+    trained = load_closing(run.store, stage, TRAIN) if run.trains and run.finished(stage, TRAIN) else {}
     done = [
         scorer
         for event in events

@@ -130,7 +130,7 @@ def draw(summary: Summary) -> None:
     for cells in [_base(summary), *map(_cells, summary.stages)]:
         table.add_row(*(cell for name, cell in cells.items() if wide or name != "from"))
     results.print(table)
-    results.print(_total(summary.cost), highlight=False, soft_wrap=True)
+    results.print(cost_in_words(summary.cost), highlight=False, soft_wrap=True)
     if summary.idle is not None:
         told = f"train workers idled for {summary.idle:.0%} of the time after their first stage"
         results.print(told, highlight=False)
@@ -163,7 +163,8 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _total(cost: Cost) -> str:
+def cost_in_words(cost: Cost) -> str:
+    """What was spent, in a line."""
     tokens = f"{cost.prefilled:,} tokens read, {cost.generated:,} generated"
     told = f"selecting: {cost.selecting_seconds:.0f} s, {tokens}"
     if cost.ratio is None:

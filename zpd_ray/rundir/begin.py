@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import platform
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
 from zpd_ray.user_code import load_function
 
+LOCK_SECONDS = 1.0  # that a lock is tried for: who only looks holds it for a moment
 LAYOUT = 5  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
@@ -228,13 +230,39 @@ def locked(store: Store) -> Iterator[None]:
         yield
         return
     with _open_lock(store) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ZpdError(
-                f"another process is working on {store.root}; wait for it, or give another output"
-            ) from None
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _take(handle, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise ZpdError(
+                    f"another process is working on {store.root}; wait for it, or give another output"
+                )
+            time.sleep(0.05)
         yield
+
+
+def is_held(store: Store) -> bool | None:
+    """Whether a living process has the run; None where that cannot be seen, as on an object store.
+
+    It has the lock itself for a moment, together with others who look.
+    """
+    if not store.is_local:
+        return None
+    try:
+        with Path(store.path(LOCK)).open() as handle:
+            return not _take(handle, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except OSError:  # who may not read it, and a file system without locks
+        return None
+
+
+def _take(handle: TextIO, kind: int) -> bool:
+    """Whether the lock of this kind was to be had at once; it goes with the handle."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open_lock(store: Store) -> TextIO:

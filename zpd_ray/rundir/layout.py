@@ -14,6 +14,7 @@ stages/NN/scored/                      sort keys, while items are selected
 stages/NN/beside/METHOD/{selected/,chosen/,selection.json}   selections that are not trained on
 stages/NN/{adapter/ or model/,trainer/,canary.parquet,evaluation/}
 report.html                            the page that `zpd-ray report` writes
+progress.json                          what the run is at, every few seconds: not the same in two equal runs
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ RAY_TRAIN = "ray_train"
 METRICS = "metrics.json"
 REHEARSAL = "rehearsal.json"
 REPORT = "report.html"
+PROGRESS = "progress.json"
 ANSWERS = "answers"  # the measure that ability stands on
 
 ADOPTED = "adopted"  # key of a train.json: where the stage's model came from, if trained elsewhere

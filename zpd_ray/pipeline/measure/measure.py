@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from zpd_ray import measures
+from zpd_ray.at_work import at_work
 from zpd_ray.config import MeasureConfig
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
@@ -66,6 +67,7 @@ def measure(
         examples, ticks = {"example": "", "unparsed_example": ""}, Ticks(advance, total)
         for row in parts.results(done, partial(_counts_of, store)):
             add(row)
+        at_work.count_from_here()
         _check(counts, total, how, examples)
         for row in _score(session, Request(name, how, model, items, into), pending, ticks):
             add(row)
