@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zpd_ray.plan.rates import Line, Seconds, fit_line, in_step, mean_line
@@ -13,6 +13,7 @@ positive = st.floats(0.01, 1e4)
 points = st.lists(st.tuples(positive, positive), min_size=1, max_size=12)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(points, positive, positive)
 def test_more_work_never_takes_less(timed: list[tuple[float, float]], one: float, other: float) -> None:
     line = fit_line(*zip(*timed, strict=True))
@@ -21,6 +22,7 @@ def test_more_work_never_takes_less(timed: list[tuple[float, float]], one: float
     assert line.at(min(one, other)).seconds <= line.at(max(one, other)).seconds
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.floats(0, 10), st.floats(0.001, 10), st.lists(st.floats(1, 1000), min_size=2, max_size=8))
 def test_a_line_is_found_again(fixed: float, each: float, amounts: list[float]) -> None:
     amounts = [*amounts, 2 * max(amounts)]
