@@ -34,6 +34,7 @@ MIDDLE = {
     "rundir",
     "report",
     "export",
+    "plan",
     "preview",
     "opening",
     "starter",
@@ -61,6 +62,7 @@ NO_RAY = (
     "report.live.watching",
     "export",
     "export.exporting",
+    "plan.show",
 )
 HELP = """
 import sys

@@ -25,6 +25,7 @@ REMOVE_SECONDS = 5.0  # in which processes that are ending stop to write into it
 PAUSE_SECONDS = 0.1
 
 _folder: Path | None = None  # of the Ray that this process has started
+_besides: Path | None = None  # a directory that a signal's end removes, too
 
 
 def make() -> Path:
@@ -107,17 +108,26 @@ def remove() -> None:
     _folder = None
 
 
+def take_along(directory: Path | None) -> None:
+    """A directory of this process that is to go where a signal ends it; None: there is none any more."""
+    global _besides
+    _besides = directory
+
+
 def remove_after_the_end() -> None:
     """As ``remove``, by a shell that outlives this process by a moment: returns at once.
+
+    What ``take_along`` named goes, too.
 
     For a process that has killed its Ray: Python lets another thread run whenever it touches a file, and the
     main thread would then wait in Ray's C++, for half a minute, for servers that are no more.
     """
-    if _folder is None:
+    directories = [str(directory) for directory in (_folder, _besides) if directory is not None]
+    if not directories:
         return
     attempts = " ".join("x" * round(REMOVE_SECONDS / PAUSE_SECONDS))
-    script = f'for x in {attempts}; do rm -rf -- "$1" && break; sleep {PAUSE_SECONDS}; done'
+    script = f'for x in {attempts}; do rm -rf -- "$@" && break; sleep {PAUSE_SECONDS}; done'
     quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
-    arguments = ["sh", "-c", script, "sh", str(_folder)]
+    arguments = ["sh", "-c", script, "sh", *directories]
     # In a session of its own: what else a terminal or a parent sends to our group does not reach it.
     os.posix_spawn("/bin/sh", arguments, {"PATH": os.defpath}, file_actions=quiet, setsid=True)

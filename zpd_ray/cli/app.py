@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,17 +11,17 @@ import typer
 
 from zpd_ray import __version__
 from zpd_ray.cli import jobs as cli_jobs
+from zpd_ray.cli import plan as cli_plan
 from zpd_ray.cli import report as cli_report
 from zpd_ray.cli import takeaway as cli_takeaway
 from zpd_ray.cli import watch as cli_watch
 from zpd_ray.cli.interrupts import ended_by_signals
-from zpd_ray.cli.options import ConfigFile, Json, Overrides, Quiet, exit_code
+from zpd_ray.cli.options import ConfigFile, Json, Overrides, Quiet, before_ray, exit_code
 
 EXIT_CODES = (
     "0 done, 1 a fault of zpd-ray itself (with a traceback), 2 something to mend (a sentence says what), "
     "130 ended by Ctrl-C, 143 ended by SIGTERM; after these two the same command resumes"
 )
-RAY_SAYS_NOT = "worker processes have been started on node"
 
 app = typer.Typer(
     name="zpd-ray",
@@ -201,9 +200,7 @@ def _step(name: str, path: Path, overrides: list[str] | None, result: Path | Non
     """Import what a command needs only when it runs, so that --help answers at once."""
 
     def work() -> None:
-        # Ray warns of more processes than cores, also where most of them wait, as ours do. It reads this when
-        # it is imported.
-        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_SAYS_NOT)
+        before_ray()
         from zpd_ray.terminal import alive
 
         with alive("starting"):  # before what takes seconds to import
@@ -220,6 +217,7 @@ def _step(name: str, path: Path, overrides: list[str] | None, result: Path | Non
     sys.exit(code)
 
 
+app.add_typer(cli_plan.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_report.app)
 app.add_typer(cli_takeaway.app)

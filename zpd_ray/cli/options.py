@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -53,6 +54,14 @@ Json = Annotated[
         help='the result as one line of JSON on stdout, or {"error": "..."}',
     ),
 ]
+
+
+def before_ray() -> None:
+    """Ray warns of more processes than cores, also where most of them wait, as ours do.
+
+    It reads what it is not to say when it is imported.
+    """
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker processes have been started on node")
 
 
 def exit_code(work: Callable[[], int | None]) -> int:

@@ -46,7 +46,7 @@ def check_run(config: Config) -> Run:
         _check_same(run)
         _check_sources(run)
     else:
-        _check_ours(run.store)
+        check_ours(run.store)
         check_inputs(run)
     return run
 
@@ -151,7 +151,7 @@ def _check_other_models(run: Run) -> None:
             raise ZpdError(f"the measure {name} asks a model that cannot be loaded: {problem}") from None
 
 
-def _check_ours(store: Store) -> None:
+def check_ours(store: Store) -> None:
     """A run empties directories of its own name: not in a directory with somebody's files."""
     found = store.entries("")
     if found and LOCK not in found:

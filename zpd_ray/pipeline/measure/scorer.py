@@ -20,6 +20,7 @@ from zpd_ray.engines.base import Engine, EngineError, ModelRef, Pulse
 from zpd_ray.engines.canary import check_canary, tolerance
 from zpd_ray.engines.usage import rates
 from zpd_ray.measures import Measure
+from zpd_ray.pipeline.cluster.memory import peak_here
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import EVALUATION, POOL
 
@@ -117,6 +118,10 @@ class Scorer:
     def settings(self) -> dict[str, Any]:
         """Those of the engine; empty when none was needed."""
         return {} if self._engine is None else self._engine.settings()
+
+    def memory(self) -> dict[str, float]:
+        """Bytes at the peak (``memory.peak_here``)."""
+        return peak_here(self._run.config.cluster.gpus_per_actor)
 
     def end(self, life: str) -> None:
         """End this process, unless it is another one than the caller has met: it was restarted already."""

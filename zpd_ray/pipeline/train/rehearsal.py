@@ -43,22 +43,11 @@ def rehearse(run: Run) -> dict[str, Any]:
     Returns its rows, longest (tokens), step_seconds, and gib (memory at its peak), and writes them. Raises
     ZpdError when the step fails.
     """
-    config, cluster = run.config, run.config.cluster
+    config = run.config
     say("trying one training step")
     items = longest_items(run.store, config.train.micro_batch_size)
     longest = int(pc.max(pc.add(items["prompt_tokens"], items["response_tokens"])).as_py())
-    # max_calls: the process ends, and its memory is free.
-    remote = ray.remote(max_calls=1, max_retries=0)(_step).options(
-        num_cpus=cluster.cpus_per_train_worker,
-        num_gpus=cluster.gpus_per_train_worker,
-        label_selector=train_nodes(cluster) or None,
-    )
-    try:
-        seen = ray.get(remote.remote(config, items))
-    except (OutOfMemoryError, WorkerCrashedError) as death:
-        raise _too_large(config, items.num_rows, longest, str(death).partition("\n")[0]) from None
-    if "failure" in seen:
-        raise _too_large(config, items.num_rows, longest, seen["failure"])
+    seen = try_step(config, items)
     told = {"rows": items.num_rows, "longest": longest, **seen}
     say(
         f"one training step on the {items.num_rows} longest items, of up to {longest} tokens: "
@@ -66,6 +55,28 @@ def rehearse(run: Run) -> dict[str, Any]:
     )
     run.store.write_json(REHEARSAL, {"settings": _settings(config)} | told)
     return told
+
+
+def try_step(config: Config, items: pa.Table) -> dict[str, float]:
+    """Train one step on ``items`` (schema.ITEM), in a process like a train worker's: step_seconds, gib.
+
+    Raises ZpdError when the step fails.
+    """
+    cluster = config.cluster
+    # max_calls: the process ends, and its memory is free.
+    remote = ray.remote(max_calls=1, max_retries=0)(_step).options(
+        num_cpus=cluster.cpus_per_train_worker,
+        num_gpus=cluster.gpus_per_train_worker,
+        label_selector=train_nodes(cluster) or None,
+    )
+    longest = int(pc.max(pc.add(items["prompt_tokens"], items["response_tokens"])).as_py())
+    try:
+        seen: dict[str, Any] = ray.get(remote.remote(config, items))
+    except (OutOfMemoryError, WorkerCrashedError) as death:
+        raise _too_large(config, items.num_rows, longest, str(death).partition("\n")[0]) from None
+    if "failure" in seen:
+        raise _too_large(config, items.num_rows, longest, seen["failure"])
+    return seen
 
 
 def longest_items(store: Store, n: int) -> pa.Table:

@@ -1,0 +1,1 @@
+"""Timing a run in small, for ``zpd-ray plan``."""
