@@ -20,7 +20,7 @@ PIECES = {
     ("howto/own-trainer", "import zpd_ray"): "runs inside of a training job: tests/pipeline/train",
 }
 # Needs Ray, hence seconds to minutes: nightly.
-WITH_RAY = {"run", "ingest", "measure", "fit", "select", "train", "evaluate"}
+WITH_RAY = {"run", "plan", "ingest", "measure", "fit", "select", "train", "evaluate"}
 
 
 def reason(page: str, text: str) -> str | None:

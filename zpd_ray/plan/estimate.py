@@ -9,7 +9,7 @@ from itertools import zip_longest
 from zpd_ray.config import Config
 from zpd_ray.plan.rates import Memory, Rates, Seconds, in_step
 from zpd_ray.plan.room import Room
-from zpd_ray.plan.scopes import POOL, RANDOM, SCOPES, ZONE, budget_items, measured_items, rounds
+from zpd_ray.plan.scopes import RANDOM, SCOPES, ZONE, budget_items, measured_items, rounds
 
 NONE = Seconds(0.0)
 HOUR = 3600.0
@@ -137,7 +137,7 @@ def plan(
         scopes.append(ScopePlan(scope, stages, total, total.ratio, whole))
     method, output = config.select.method, config.output
     return Plan(
-        *(output, method, POOL, pool, evaluation, budget, before, base, end, scopes, room),
+        *(output, method, config.measure.scope, pool, evaluation, budget, before, base, end, scopes, room),
         *(rates.actor, rates.worker, sample, warnings),
     )
 
@@ -173,7 +173,7 @@ def _stage(
 def _judging(config: Config, scope: str, stage: int, pool: Source, share: float, rates: Rates) -> Seconds:
     """To measure a share of the pool's items, whose lengths are like those of the others, and to fit."""
     measuring, fit = rates.measuring.of(stage), rates.fit.of(stage)
-    calls, fits = rounds(scope, stage, pool.items)
+    calls, fits = rounds(config, scope, stage, pool.items)
     work = measuring.at(busiest(pool, config.cluster.actors) * share)
     uncertain = pool.items_se / pool.items * work.seconds  # of an estimated pool
     more = (calls - 1) * measuring.fixed + (fits - 1) * fit.fixed

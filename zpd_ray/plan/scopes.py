@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from zpd_ray.config import Config
 from zpd_ray.selection.budget import replay_share, resolve_budget
+from zpd_ray.selection.probes import FIRST_PROBES, SHARE
 
 POOL, ZONE, PROBE, RANDOM = "pool", "zone", "probe", "random"
 SCOPES = (POOL, ZONE, PROBE, RANDOM)
-PROBE_SHARE = 0.04  # of the pool at most
-PROBES = 1000  # and at most so many
-FIRST_PROBES = 128  # of the first round; each further one doubles those asked so far
-CANDIDATES = 2.5  # of "zone", per item of the budget that is not replayed
 
 
 def budget_items(config: Config, items: int, response_tokens: int) -> int:
@@ -35,19 +32,19 @@ def measured_items(config: Config, scope: str, stage: int, items: int, response_
     if scope == POOL or stage == 0:
         return items
     if scope == PROBE:
-        return probes(items)
+        return probes(config, items)
     amount = resolve_budget(config.select.budget, items, response_tokens)
     fresh = (amount.value - replay_share(amount, config.select.replay)) / amount.value
     budget = budget_items(config, items, response_tokens)
-    return min(items, probes(items) + int(CANDIDATES * fresh * budget))
+    return min(items, probes(config, items) + int(config.measure.candidates * fresh * budget))
 
 
-def probes(items: int) -> int:
+def probes(config: Config, items: int) -> int:
     """Items of a pool that are never trained on, at most."""
-    return min(PROBES, int(PROBE_SHARE * items))
+    return min(config.measure.probes, int(SHARE * items))
 
 
-def rounds(scope: str, stage: int, items: int) -> tuple[int, int]:
+def rounds(config: Config, scope: str, stage: int, items: int) -> tuple[int, int]:
     """Rounds of measuring and fits of a stage, at most: each has its own overhead.
 
     All at once in one. Probes are asked in rounds with a fit after each, until ability is known well enough;
@@ -58,6 +55,6 @@ def rounds(scope: str, stage: int, items: int) -> tuple[int, int]:
     if scope == POOL or stage == 0:
         return 1, 1
     asked, count = FIRST_PROBES, 1
-    while asked < probes(items):
+    while asked < probes(config, items):
         asked, count = 2 * asked, count + 1
     return count + (scope == ZONE), count + 1

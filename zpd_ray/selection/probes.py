@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 
 SHARE = 0.04  # of the pool, at most: they are lost for training
 FEWEST = 10
+FIRST_PROBES = 128  # of the first round; each further one doubles those asked so far
 BANDS = 5  # of difficulty, with equal numbers of items
 
 

@@ -33,6 +33,7 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import check_ours, locked
 from zpd_ray.rundir.layout import LOCK
 from zpd_ray.selection.budget import check_anchors_left, resolve_budget
+from zpd_ray.selection.probes import most_probes
 from zpd_ray.terminal import doing, say
 
 SECONDS = 5.0  # of a timed batch
@@ -91,8 +92,8 @@ def _beside(real: Run) -> Iterator[Run]:
 
 
 def _lenient(config: Config) -> Config:
-    """Without the limits that a run has: in a handful of items they are exceeded by chance."""
-    limits = {"max_failed_share": 1.0, "max_unparsed_share": 1.0}
+    """Without the limits that a run has, which a handful of items exceeds by chance, and without probes."""
+    limits = {"max_failed_share": 1.0, "max_unparsed_share": 1.0, "scope": "pool"}
     return config.model_copy(update={"measure": config.measure.model_copy(update=limits)})
 
 
@@ -100,6 +101,7 @@ def _check_budget(real: Run, read: Read) -> None:
     """As a run is refused for it, before anything is measured."""
     have, stages = (read.pool.items, read.pool.response_tokens), real.config.stages
     check_anchors_left(resolve_budget(real.config.select.budget, *have), stages, *have)
+    most_probes(real.config.measure, have[0])
 
 
 def _timed(

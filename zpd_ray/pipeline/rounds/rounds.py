@@ -30,10 +30,10 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import ANSWERS, MEASURE, POOL, PROBES, StageFiles
 from zpd_ray.rundir.records import load_round_fit, save_round_fit
 from zpd_ray.selection.budget import replay_share, resolve_budget
+from zpd_ray.selection.probes import FIRST_PROBES
 from zpd_ray.selection.top import SORTABLE_ROWS
 from zpd_ray.terminal import say
 
-FIRST_PROBES = 128  # of the first round; each round doubles those asked so far
 Round = dict[str, Any]  # round.json: what was asked, how many items, totals by measure
 
 
