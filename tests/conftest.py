@@ -51,7 +51,7 @@ GROUPS = {
 
 # Groups that take longest begin first: pytest-xdist goes by the number of tests, and one worker would be left
 # alone with them at the end.
-LONGEST = ("quickstart", "vllm", "train", "ingest", "simulated", "jobs")
+LONGEST = ("quickstart", "vllm", "simulated", "train", "measure", "ingest", "jobs")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -31,8 +31,9 @@ NO_GROUND = {"responses_all_or_nothing", "not_converged", "weakly_identified"}
 class GroupStanding:
     """Ability on the items of a group, logits, on the scale of the fit that says so.
 
-    group: None for all other items together, with a group or without. se: given the common theta and the sd
-    between groups; None where groups are not told apart. items: never trained on, that it rests on.
+    group: None for all other items together, with a group or without. theta: on its items. se: given the
+    common theta and the sd between groups; None where groups are not told apart. items: never trained on,
+    that it rests on.
     """
 
     group: str | None

@@ -36,5 +36,5 @@ def columns_in(directory: Path) -> set[str]:
         return set(lines_of(lines)[0])
     if (directory / "state.json").exists():
         return set(datasets.load_from_disk(str(directory)).column_names)
-    (file,) = directory.glob("*.parquet")
-    return set(datasets.Dataset.from_parquet(str(file), cache_dir=str(directory / "cache")).column_names)
+    files = sorted(map(str, directory.glob("*.parquet")))
+    return set(datasets.Dataset.from_parquet(files, cache_dir=str(directory / "cache")).column_names)

@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 
 SPREAD_MIN = 0.5  # logits; prior sd of b where the other items are too alike to give one
 SD_CONDITIONAL = 1.5  # logits; sd of theta where the estimator assumed no distribution (cml)
+TINY = 1e-300  # a probability that is no less, for its logarithm
 
 
 def posterior_of_extremes(
@@ -41,7 +42,9 @@ def posterior_of_extremes(
         t = terms(fitted.a[item] * (nodes[:, None] - points), fitted.c[item])
         log_p = t.log_right if flags[item] == "all_right" else t.log_wrong
         size = np.bincount(rows, weights=freq * trials, minlength=weights.shape[0])
-        log_posterior = size @ np.log(weights @ np.exp(log_p)) - 0.5 * ((points - mean) / sd) ** 2
+        log_posterior = (
+            size @ np.log(np.maximum(weights @ np.exp(log_p), TINY)) - 0.5 * ((points - mean) / sd) ** 2
+        )
         posterior, _ = normalise(log_posterior[None])
         means[columns] = centre = float(posterior[0] @ points)
         sds[columns] = np.sqrt(float(posterior[0] @ (points - centre) ** 2))
