@@ -18,13 +18,21 @@ def open_run(config: Config) -> tuple[Run, list[str]]:
 
     Raises ZpdError for whatever is wrong with config, inputs or directory.
     """
+    run, taken = check(config)
+    seen = [] if run.store.exists(f"{POOL}.json") else list(announce(run.config))
+    return run, [line for line in (*seen, taken, _where_it_stopped(run)) if line]
+
+
+def check(config: Config) -> tuple[Run, str]:
+    """The run of a config as it would be made here, and what of the machine it would take, in a sentence.
+
+    Raises ZpdError for whatever is wrong with config or directory.
+    """
     store = Store(config.output)
     if store.exists(CONFIG):
         check_layout(store)  # before anything is read from it
     config, taken = resolve(config, own_ray=not _joins_a_ray())
-    run = check_run(config)
-    seen = [] if run.store.exists(f"{POOL}.json") else list(announce(config))
-    return run, [line for line in (*seen, taken, _where_it_stopped(run)) if line]
+    return check_run(config), taken
 
 
 def _joins_a_ray() -> bool:

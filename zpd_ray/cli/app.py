@@ -112,12 +112,11 @@ def check(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False,
 
         with alive("checking"):
             from zpd_ray.config_file import load_config
+            from zpd_ray.opening import check as check_config
             from zpd_ray.preview import look, told
-            from zpd_ray.rundir.begin import check_run
 
-            loaded = load_config(str(config), overrides or ())
-            check_run(loaded)
-            looked = look(loaded)
+            run, _ = check_config(load_config(str(config), overrides or ()))
+            looked = look(run.config)
         show(looked, lambda found: typer.echo("\n".join(told(found))))
 
     sys.exit(exit_code(work))
