@@ -77,8 +77,9 @@ class Drifted:
             return f"group {self.name or '(none)'}"
         if self.kind == ALL:
             return "the pool"
-        ends = ["..." if end is None else f"{end:.2f}" for end in (self.low, self.high)]
-        return f"difficulty {ends[0]} to {ends[1]}"
+        if self.low is None:
+            return f"difficulty below {self.high:.2f}"
+        return f"difficulty from {self.low:.2f}" + ("" if self.high is None else f" to {self.high:.2f}")
 
     @property
     def told(self) -> str:

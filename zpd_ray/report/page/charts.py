@@ -30,6 +30,7 @@ CONFIG: Spec = {
         "labelFontSize": 12,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
+        "titlePadding": 10,  # a reader's font may be wider than the one that was measured
         "labelLimit": 140,
     },
     "legend": {
@@ -42,7 +43,7 @@ CONFIG: Spec = {
         "labelLimit": 140,
         "symbolSize": 80,
         "symbolOpacity": 1,
-        "columnPadding": 24,  # a reader's font may be wider than the one that was measured
+        "columnPadding": 24,  # likewise
         "rowPadding": 5,
     },
 }
