@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.pipeline.processes import EXAMPLES, S3_KEY
 from tests.pipeline.processes import address as address  # fixtures: one run for several modules
@@ -18,6 +19,9 @@ from tests.pipeline.processes import vllm_measured as vllm_measured
 from tests.pipeline.processes import vllm_quickstart as vllm_quickstart
 from tests.taken import taken as taken
 
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("zpd-ray", deadline=None)
+settings.load_profile("zpd-ray")
 # pytest-xdist has a worker per core; threads of numpy and torch on top would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers give way to every other process, and tests on the other core would starve them.
