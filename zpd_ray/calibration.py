@@ -113,6 +113,11 @@ class Calibration:
         """Standardised log NLL; shape of ``nll`` (nats per token)."""
         return standardise(log_nll(nll), Scale(self.location, self.scale))
 
+    def prior_mean(self, nll: Floats, ahead: Floats | None = None) -> Floats:
+        """Mean of b by the NLL alone, less ``ahead`` (as of ``judge``): shape of ``nll``, logits."""
+        mean = self.gamma * (self.z(nll) - self.origin) + self.shift
+        return mean if ahead is None else mean - ahead  # only theta + ahead - b matters
+
     def judge(
         self,
         theta: float,
@@ -131,13 +136,11 @@ class Calibration:
         keeps gamma (z - origin) and the residual. feedback: b = z + lambda (1 - 2 s/k), taken as known
         (sd 0).
         """
-        z = self.z(nll) - self.origin
         if self.kind == "feedback":
+            z = self.z(nll) - self.origin
             b = feedback_difficulty(z, successes, rollouts, self.feedback_strength) + self.shift
             return Judged(b, np.zeros_like(b), zpd_score(theta, b, 0.0, guess, *aim))
-        prior_mean = self.gamma * z + self.shift
-        if ahead is not None:  # only theta + ahead - b matters
-            prior_mean = prior_mean - ahead
+        prior_mean = self.prior_mean(nll, ahead)
         if not self.residual_nodes:
             judged = judge_normal(theta, prior_mean, self.sigma, successes, rollouts, guess, aim)
         else:
@@ -150,9 +153,7 @@ class Calibration:
 
         The residual is integrated out (feedback: there is none). ahead: as of ``judge``.
         """
-        prior_mean = self.gamma * (self.z(nll) - self.origin) + self.shift
-        if ahead is not None:
-            prior_mean = prior_mean - ahead
+        prior_mean = self.prior_mean(nll, ahead)
         if not self.residual_nodes:
             return expected_probability(theta, prior_mean, self.sigma, guess)
         nodes, weights = np.array(self.residual_nodes), np.array(self.residual_weights)
@@ -213,8 +214,7 @@ class Fit:
         if of.kind == "feedback" or of.residual_nodes or ahead is not None:
             judged = self.judge(nll, successes, rollouts, guess, ahead=ahead)
             return judged.b, judged.b_sd
-        prior_mean = of.gamma * (of.z(nll) - of.origin) + of.shift
-        return difficulty_posterior(theta, prior_mean, of.sigma, successes, rollouts, guess)
+        return difficulty_posterior(theta, of.prior_mean(nll), of.sigma, successes, rollouts, guess)
 
     @property
     def told_flags(self) -> list[str]:
@@ -273,7 +273,8 @@ def fit_stage(
     elif groups is None:
         own = _explanatory(answers, z, standard, config)
     else:
-        own, found = _by_group(answers, statistics.answers, standard, config, len(groups) + 1)
+        before = None if previous is None else previous.groups
+        own, found = _by_group(answers, statistics.answers, standard, config, len(groups) + 1, before)
         told = found.profile(ability.theta, groups)
     return Fit(
         stage=stage,
@@ -331,16 +332,27 @@ def _explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: Abi
 
 
 def _by_group(
-    pooled: irt.Counts, answers: irt.Counts, standard: Standard, config: AbilityConfig, n_groups: int
+    pooled: irt.Counts,
+    answers: irt.Counts,
+    standard: Standard,
+    config: AbilityConfig,
+    n_groups: int,
+    before: Profile | None,
 ) -> tuple[Own, Groups]:
-    """The same with an ability for each group; pooled, answers: the same items without and by group."""
+    """The same with an ability for each group; pooled, answers: the same items without and by group.
+
+    before: of the stage before, whose sizes of groups are kept.
+    """
     fit = _fit(pooled, _z_of(pooled, standard), standard, config)
     own, z = _normal(fit, standard), _z_of(answers, standard)
     guess, prior = guess_floor(answers["options"]), ability_prior(config)
-    found = grouping.estimate(fit, answers, z, guess, n_groups, prior)
+    sizes = None if before is None else before.sizes
+    found = grouping.estimate(fit, answers, z, guess, n_groups, prior, sizes)
     if found.tau == 0.0:
         return _shaped(own, pooled, _z_of(pooled, standard)), found
-    own = own._replace(calibration=replace(own.calibration, gamma=found.gamma, sigma=found.sigma))
+    calibration = replace(own.calibration, gamma=found.gamma, sigma=found.sigma)
+    flags = own.flags if found.settled else [*own.flags, "groups_not_converged"]
+    own = own._replace(theta=found.theta, calibration=calibration, flags=flags)
     return _shaped(own, answers, z, found.ahead[answers["group"]]), found
 
 

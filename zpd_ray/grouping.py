@@ -33,13 +33,14 @@ class GroupStanding:
 
     group: None for all other items together, with a group or without. theta: on its items. se: given the
     common theta and the sd between groups; None where groups are not told apart. items: never trained on,
-    that it rests on.
+    that it rests on. size: such items at stage 0, by which groups count in the common theta.
     """
 
     group: str | None
     theta: float
     se: float | None
     items: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Profile:
         """The table of groups."""
         return [at.group for at in self.standings if at.group is not None]
 
+    @property
+    def sizes(self) -> Integers:
+        """Of the groups, the others last: (n_groups,)."""
+        return np.array([at.size for at in self.standings], dtype=np.int64)
+
     def __str__(self) -> str:
         if self.tau == 0.0:
             return "responses do not tell groups apart: one theta for all"
@@ -68,20 +74,25 @@ class Profile:
 
 
 class Groups(NamedTuple):
-    """`estimate`: ahead (n_groups,) logits of each group above the theta of the fit, se, items (n_groups,);
-    tau the sd between groups; gamma, sigma of difficulties beside them."""
+    """`estimate`: theta the common one, on the scale of the fit: the mean over the groups, by their sizes.
+    ahead (n_groups,) logits of each group above it; se, items, sizes (n_groups,); tau the sd between groups;
+    gamma, sigma of difficulties beside them; settled: whether their maximum was reached."""
 
+    theta: float
     ahead: Floats
     se: Floats | None
     items: Integers
+    sizes: Integers
     tau: float
     gamma: float
     sigma: float
+    settled: bool = True
 
     def profile(self, theta: float, names: list[str]) -> Profile:
         """Where the groups stand around ``theta``."""
         se = [None] * self.items.size if self.se is None else self.se.tolist()
-        found = zip([*names, None], (theta + self.ahead).tolist(), se, self.items.tolist(), strict=True)
+        thetas, items, sizes = (each.tolist() for each in (theta + self.ahead, self.items, self.sizes))
+        found = zip([*names, None], thetas, se, items, sizes, strict=True)
         return Profile(self.tau, [GroupStanding(*of) for of in found])
 
 
@@ -106,16 +117,22 @@ def estimate(
     guess: Floats,
     n_groups: int,
     prior: irt.Prior | None = None,
+    sizes: Integers | None = None,
 ) -> Groups:
     """Abilities of ``n_groups`` groups from a fit of all items together (irt.group_abilities).
 
     answers: cells by ``group`` (0 .. n_groups - 1), ``successes`` and ``trials``; z (the fit's covariate) and
-    guess: (n_cells,); prior: that of the fit. Where the responses are of one kind, or tell no difference, all
-    stand at the fit's theta. A group that nobody answered does so, too.
+    guess: (n_cells,); prior: that of the fit. sizes: (n_groups,) of an earlier stage; None: those of the
+    answers. Where the responses are of one kind, or tell no difference, all stand at the fit's theta. A group
+    that nobody answered stands at the common one.
+
+    The common theta is not the fit's: where a stage measures some of the pool, those are items near each
+    group's own ability, difficulty goes with the group, and a fit without groups mistakes one for the other.
     """
     items = np.bincount(answers["group"], answers.freq, n_groups).astype(np.int64)
     theta, gamma, sigma = float(fit.theta[0]), float(fit.gamma[0]), float(fit.sigma)
-    same = Groups(np.zeros(n_groups), None, items, 0.0, gamma, sigma)
+    sizes = items if sizes is None else sizes
+    same = Groups(theta, np.zeros(n_groups), None, items, sizes, 0.0, gamma, sigma)
     right, asked = answers.freq @ answers["successes"], answers.freq @ answers["trials"]
     if (items > 0).sum() < 2 or not 0 < right < asked or NO_GROUND & set(fit.flags):
         return same
@@ -130,11 +147,14 @@ def estimate(
         freq=cells.freq,
         prior=prior,
     )
-    if found.flags:  # no differences
+    if "no_group_differences" in found.flags:
         return same
+    weight = sizes[found.groups] / max(1, sizes[found.groups].sum())
+    common = float(weight @ found.theta[0])
     ahead, se = np.zeros(n_groups), np.full(n_groups, found.tau)
-    ahead[found.groups], se[found.groups] = found.theta[0] - theta, found.se[0]
-    return Groups(ahead, se, items, found.tau, float(found.gamma[0]), found.sigma)
+    ahead[found.groups], se[found.groups] = found.theta[0] - common, found.se[0]
+    settled = "not_converged" not in found.flags
+    return Groups(common, ahead, se, items, sizes, found.tau, float(found.gamma[0]), found.sigma, settled)
 
 
 def _merged(

@@ -12,6 +12,7 @@ from zpd_ray.report.find import find_items
 from zpd_ray.report.summary import summary
 from zpd_ray.report.why import standing
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.records import load_fit
 
 AHEAD = {"g0": -1.5, "g2": 1.5}  # and g1 as the common theta has it
@@ -49,3 +50,27 @@ def test_group_thetas_are_told_and_used_and_hang_on_no_part_or_actor(simulate: S
     for name in ("stages/00/fit.json", "stages/01/fit.json"):
         assert parts.read_bytes(name) == store.read_bytes(name)
     assert table_of(parts, "stages/01/selected").equals(table_of(store, "stages/01/selected"))
+
+
+@pytest.mark.parametrize("scope", ["zone", "probe"])
+def test_items_that_a_stage_has_not_measured_are_judged_by_the_theta_of_their_group(
+    simulate: Simulate, scope: str
+) -> None:
+    """p of a predicted item is that of its group's ability now; groups that keep their lead do not drift."""
+    config, store = simulate(measure={"scope": scope}, **GROUPED | {"n": 3000})
+    run, fit = Run(config, store), load_fit(store, 1)
+    assert fit.groups is not None
+    assert fit.probed is not None
+    assert [part for part in fit.probed.drifted if part.kind == "group"] == []
+    thetas = {at.group: at.theta for at in fit.groups.standings}
+    chosen = table_of(store, "stages/01/selected")
+    own = np.array([thetas[group] for group in chosen["group"].to_pylist()])
+    p = 1 / (1 + np.exp(chosen["b"].to_numpy() - own))
+    np.testing.assert_allclose(chosen["p"].to_numpy(), p, atol=1e-9)
+
+    stages = [last_measured(run, 1, "answers", part).stage for part in store.names("pool")]
+    assert 0 < sum((at == 1).sum() for at in stages) < 3000
+    # Measured in scope zone are items near each group's own ability: that must not move the common theta.
+    told = [thetas[group] for group in ("g0", "g1", "g2")]
+    gain = fit.ability.theta
+    np.testing.assert_allclose(told, [gain - 1.5, gain, gain + 1.5], atol=0.35)

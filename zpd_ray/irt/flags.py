@@ -8,6 +8,7 @@ FLAGS = {
     "responses_all_or_nothing": "each item is always right or always wrong, so that repeated responses say "
     "nothing of theta; raise measure.temperature, or ask once",
     "not_converged": "the fit did not reach its maximum: do not trust theta",
+    "groups_not_converged": "the abilities of groups did not reach their maximum: do not trust them",
     "weakly_identified": "the responses hardly determine the fit",
     "all_right": "every response is right: theta is as high as its prior lets it",
     "all_wrong": "every response is wrong: theta is as low as its prior lets it",
