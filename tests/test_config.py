@@ -175,6 +175,14 @@ def test_a_budget_is_exactly_one_of_three(budget: dict[str, float]) -> None:
     assert all(name in message.partition("got ")[2] for name in budget)
 
 
+@pytest.mark.parametrize("scope", ["zone", "probe"])
+def test_rounds_and_nodes_of_two_kinds_are_refused_together(scope: str) -> None:
+    told = refusal(measure={"scope": scope}, cluster={"placement": "split"})
+    assert f"measure.scope = '{scope}' follows ability by probes" in told
+    assert "or cluster.placement = 'shared'" in told
+    validate(values(measure={"scope": scope}))
+
+
 def test_a_batch_divides_among_the_workers() -> None:
     message = refusal(train={"batch_size": 32, "workers": 3})
     assert "train.batch_size = 32 does not divide among train.workers = 3; make it a multiple" in message

@@ -351,6 +351,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _rounds_measure_the_model_that_trained(self) -> Config:
+        if self.measure.scope != "pool" and self.cluster.placement == "split":
+            raise ValueError(
+                f"measure.scope = {self.measure.scope!r} follows ability by probes from stage to stage, and "
+                "cluster.placement = 'split' measures a model that is a stage behind, which was not tried "
+                "together; take measure.scope = 'pool', or cluster.placement = 'shared'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_divide_among_workers(self) -> Config:
         if self.train.batch_size % self.train.workers:
             raise ValueError(

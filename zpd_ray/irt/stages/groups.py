@@ -32,7 +32,8 @@ class GroupAbility:
     (n_respondents,) the mean they are shrunk to; tau the sd between groups; gamma, sigma refitted beside
     them.
 
-    flags: "no_group_differences" where tau is at its lower bound; "not_converged" where rounds ran out.
+    flags: "no_group_differences" where tau is at its lower bound; "not_converged" where the rounds ended
+    before nothing moved.
     """
 
     groups: NDArray[Any]
@@ -63,32 +64,17 @@ def group_abilities(
     Data arguments as in `fit_explanatory`; groups: (n_items,) labels. Difficulties are integrated out. In
     turns until they settle: the groups' posterior modes; gamma and sigma (unless the fit held sigma),
     which would be too wide were the groups one, with their part of `prior` where it is given, sigma between
-    0.1 and 10; theta_j and tau by maximum likelihood, each group's
-    likelihood taken as normal at its mode (empirical Bayes; Efron & Morris 1975, JASA 70, 311-319), or tau
-    as given. se is the posterior sd given theta_j and tau. A group without responses cannot be told from
-    theta_j and gets sd tau.
+    0.1 and 10; theta_j and tau by maximum likelihood, each group's likelihood taken as normal at its mode
+    (empirical Bayes; Efron & Morris 1975, JASA 70, 311-319), or tau as given. se is the posterior sd given
+    theta_j and tau. A group without responses cannot be told from theta_j and gets sd tau. Raises ValueError
+    for shapes that do not fit, a fit with infinite abilities, and more than 5,000 abilities.
     """
     s, k = checks.counts(successes, trials)
     x, labels = checks.covariates(covariates, s.shape[1]), np.asarray(groups)
-    if x.shape != (s.shape[1], fit.gamma.size) or labels.shape != (s.shape[1],):
-        raise ValueError(
-            f"covariates must have shape ({s.shape[1]}, {fit.gamma.size}) and groups ({s.shape[1]},), got "
-            f"{x.shape} and {labels.shape}."
-        )
-    if s.shape[0] != fit.theta.size or not np.isfinite(fit.theta).all():
-        raise ValueError(
-            "group_abilities needs the respondents of the fit, all finite; fit them with a prior."
-        )
-    if tau is not None and not 0.0 < tau < np.inf:
-        raise ValueError(f"tau must be finite and > 0, got {tau}; None estimates it.")
+    _check(fit, s, x, labels, tau)
     within_reach(x - fit.origin, fit.gamma)
     c, weights = checks.floor(guess, s.shape[1]), checks.frequencies(freq, s.shape[1])
     names, member = np.unique(labels, return_inverse=True)
-    if names.size * s.shape[0] > MAX_ABILITIES:
-        raise ValueError(
-            f"group_abilities estimates {s.shape[0]} x {names.size} abilities, respondents x groups, "
-            f"{MAX_ABILITIES} at most; pool rare groups, or pass some of the respondents."
-        )
     mean, precision = prior_arrays(prior or Prior(), fit.theta.size, fit.gamma.size)
     designs = []
     for g in range(names.size):
@@ -103,22 +89,35 @@ def group_abilities(
         np.append(fit.gamma, np.log(sigma)),
         0.5 if tau is None else float(tau),
     )
-    settled = False
-    work = s.shape[0] * (s.shape[1] + GROUP_COST * names.size)
-    for _ in range(int(np.clip(WORK / work, 3, ROUNDS))):
-        before = state
-        state = _round(
-            state, designs, tau is None, free, (mean[fit.theta.size :], precision[fit.theta.size :])
-        )
-        if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
-            settled = True
-            break
+    rounds = WORK / (s.shape[0] * (s.shape[1] + GROUP_COST * names.size))
+    own = (mean[fit.theta.size :], precision[fit.theta.size :])
+    state, settled = _settle(state, designs, tau is None, free, own, int(np.clip(rounds, 3, ROUNDS)))
     flags: tuple[str, ...] = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
     flags += () if settled else ("not_converged",)
     spread = 1.0 / np.sqrt(state.precision)
     common_se = 1.0 / np.sqrt((1.0 / (state.tau**2 + _error(state))).sum(axis=1))
     gamma, sigma = state.rest[:-1], float(np.exp(state.rest[-1]))
     return GroupAbility(names, state.theta, spread, state.common, common_se, state.tau, gamma, sigma, flags)
+
+
+def _check(fit: ExplanatoryFit, s: checks.Numbers, x: Array, labels: NDArray[Any], tau: float | None) -> None:
+    if x.shape != (s.shape[1], fit.gamma.size) or labels.shape != (s.shape[1],):
+        raise ValueError(
+            f"covariates must have shape ({s.shape[1]}, {fit.gamma.size}) and groups ({s.shape[1]},), got "
+            f"{x.shape} and {labels.shape}."
+        )
+    if s.shape[0] != fit.theta.size or not np.isfinite(fit.theta).all():
+        raise ValueError(
+            "group_abilities needs the respondents of the fit, all finite; fit them with a prior."
+        )
+    if tau is not None and not 0.0 < tau < np.inf:
+        raise ValueError(f"tau must be finite and > 0, got {tau}; None estimates it.")
+    groups = np.unique(labels).size
+    if groups * s.shape[0] > MAX_ABILITIES:
+        raise ValueError(
+            f"group_abilities estimates {s.shape[0]} x {groups} abilities, respondents x groups, "
+            f"{MAX_ABILITIES} at most; pool rare groups, or pass some of the respondents."
+        )
 
 
 class _State(NamedTuple):
@@ -134,6 +133,23 @@ class _State(NamedTuple):
 def _error(state: _State) -> Array:
     """Sampling variance of each group's own estimate, the prior taken out of the posterior precision."""
     return 1.0 / np.maximum(state.precision - state.tau**-2, 1e-9)
+
+
+def _settle(
+    state: _State,
+    designs: list[Design],
+    free_tau: bool,
+    free_sigma: bool,
+    prior: tuple[Array, Array],
+    rounds: int,
+) -> tuple[_State, bool]:
+    """Rounds until nothing moves; whether it came to that."""
+    for _ in range(rounds):
+        before = state
+        state = _round(state, designs, free_tau, free_sigma, prior)
+        if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
+            return state, True
+    return state, False
 
 
 def _round(
