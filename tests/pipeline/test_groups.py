@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from tests.pipeline.conftest import Simulate, table_of
+from zpd_ray.drift import Drifted
+from zpd_ray.pipeline.select.scoring import Scoring
 from zpd_ray.report.find import find_items
 from zpd_ray.report.summary import summary
 from zpd_ray.report.why import standing
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.judging import last_measured
+from zpd_ray.rundir.judging import group_ahead, last_measured
 from zpd_ray.rundir.records import load_fit
 
 AHEAD = {"g0": -1.5, "g2": 1.5}  # and g1 as the common theta has it
@@ -74,3 +76,12 @@ def test_items_that_a_stage_has_not_measured_are_judged_by_the_theta_of_their_gr
     told = [thetas[group] for group in ("g0", "g1", "g2")]
     gain = fit.ability.theta
     np.testing.assert_allclose(told, [gain - 1.5, gain, gain + 1.5], atol=0.35)
+    # A band of difficulty that has drifted is one of what is left of b, once the group's lead is taken out.
+    band = Drifted("band", "", None, 0.0, 1.0, 0.1, 0.0, 99)
+    scoring = Scoring(run, fit, "zpd", "scratch", "items", replayed=False, within=band)
+    part = store.names("pool")[0]
+    rows = scoring.ranked(part, "zone").rows
+    ahead = group_ahead(run, fit, part)
+    assert ahead is not None
+    assert len(rows) > 0
+    assert (scoring.judged(part, rows)["b"].to_numpy() - ahead[rows] < 0.0).all()

@@ -43,8 +43,10 @@ def _bounded(patience: float) -> Iterator[None]:
     """Ends this process where a block hangs: also one that lets no other thread of Python run, and where
     nobody is left who would end it."""
     faulthandler.dump_traceback_later(patience + MORE_SECONDS, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _verdict(name: str, grader: Grader, completion: str, item: dict[str, Any]) -> list[float]:

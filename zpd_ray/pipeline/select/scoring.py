@@ -14,7 +14,15 @@ from zpd_ray.calibration import Fit
 from zpd_ray.drift import Drifted
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.judging import Known, judge, last_measured, mastered, read_measured, selection_order
+from zpd_ray.rundir.judging import (
+    Known,
+    group_ahead,
+    judge,
+    last_measured,
+    mastered,
+    read_measured,
+    selection_order,
+)
 from zpd_ray.rundir.layout import ANSWERS, POOL
 from zpd_ray.selection import looks_for_zone
 from zpd_ray.selection.keys import Keys, shuffled, sort_key
@@ -148,8 +156,9 @@ class Scoring:
         if self.among != "known":
             others |= (known.stage == self.fit.stage) != (self.among == "measured")
         if self.within is not None:
-            group = groups_of(self.run, part)
-            others |= ~self.within.holds(judged["b"].to_numpy(), group)
+            b, ahead = judged["b"].to_numpy(), group_ahead(self.run, self.fit, part)
+            b = b if ahead is None else b - ahead  # as the probes of the band were sorted
+            others |= ~self.within.holds(b, groups_of(self.run, part))
         others[self.run.probe_rows(part)] = True
         return others
 
