@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,20 +41,32 @@ def test_the_plan_is_a_function_of_the_seed(quickstart: Quickstart) -> None:
     assert max(kinds.values()) - min(kinds.values()) <= 1
 
 
-def test_a_node_the_driver_and_actors_die(simulate: Simulate, tmp_path: Path) -> None:
+NODE = Fault("raylet", "stages/00/measurements/answers/part-000000.parquet", 0.0)
+DRIVER = Fault("driver", "stages/01/measurements/answers/part-000000.parquet", 0.0)
+
+
+def assert_the_same(simulate: Simulate, place: Path, run: dict[str, Any], faults: list[Fault]) -> None:
+    """As an undisturbed run on the tests' Ray; every fault has to hit something."""
+    _, undisturbed = simulate(n=3000, **run)
+    assert struck(simulated_file(place, n=3000, **run), place / "run", faults, LocalNodes()) == faults
+    untrained = [pattern for pattern in EXACT if "adapter" not in pattern]
+    assert_same_files(place / "run", Path(undisturbed.root), untrained)
+
+
+def test_a_node_and_the_driver_die(simulate: Simulate, tmp_path: Path) -> None:
     """With an engine that computes nothing: what dies while training is in tests/pipeline/train."""
-    run = {"stages": 3, "pool": {"items_per_part": 100}}
+    assert_the_same(simulate, tmp_path, {"pool": {"items_per_part": 100}}, [NODE, DRIVER])
+
+
+@pytest.mark.nightly
+def test_a_node_the_driver_and_actors_die(simulate: Simulate, tmp_path: Path) -> None:
     faults = [
-        Fault("raylet", "stages/00/measurements/answers/part-000000.parquet", 0.0),
+        NODE,
         Fault("ability actor", "stages/00/fit.json", 0.0),
-        Fault("driver", "stages/01/measurements/answers/part-000000.parquet", 0.0),
+        DRIVER,
         Fault("scoring actor", "stages/02/measurements/answers/part-000000.parquet", 0.0),
     ]
-    _, undisturbed = simulate(n=3000, **run)
-    simulated = simulated_file(tmp_path, **run)
-    assert struck(simulated, tmp_path / "run", faults, LocalNodes()) == faults
-    untrained = [pattern for pattern in EXACT if "adapter" not in pattern]
-    assert_same_files(tmp_path / "run", Path(undisturbed.root), untrained)
+    assert_the_same(simulate, tmp_path, {"stages": 3, "pool": {"items_per_part": 100}}, faults)
 
 
 @pytest.mark.nightly

@@ -179,6 +179,7 @@ def quickstart(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Qui
         f"evaluation.path={world / 'eval.jsonl'}",
         f"model.path={world / 'model'}",
         "pool.items_per_part=25",
+        "cluster.actors=1",
         "stages=2",
         "select.budget={fraction = 0.2}",
         "train.batch_size=8",

@@ -94,7 +94,7 @@ def test_curves_hold_to_their_ends(seed):
     data = design.build(
         rng.binomial(1, 0.5, (1, 200)), np.ones((1, 200), int), x, np.zeros(200), np.ones(200)
     )
-    phi = np.array([0.2, rng.uniform(0.5, 10.0), np.log(0.02)])
+    phi = np.array([0.2, rng.uniform(0.5, 10.0), np.log(0.2)])
     one, other = (of.objective(data, phi, False) for of in (marginal, curves))
     np.testing.assert_allclose(one[1], other[1], atol=1e-3, rtol=1e-5)
 

@@ -120,6 +120,7 @@ def test_every_item_is_measured_once_and_at_its_place(reference: Measured) -> No
     }
 
 
+@pytest.mark.nightly  # tests/pipeline/test_run.py: three actors, with the simulated engine
 def test_two_actors_give_the_same_bytes_as_one(reference: Measured, open_pool: Open) -> None:
     _, store, totals = reference
     config, other = open_pool(cluster={"actors": 2})

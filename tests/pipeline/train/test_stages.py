@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 import zpd_ray
 from tests.pipeline.conftest import table_of
 from tests.pipeline.processes import EXAMPLES, SELECTED, Quickstart, run_here
 from tests.pipeline.train.test_train import Make, fit, make, model_dir  # noqa: F401 (fixtures)
+from zpd_ray import engines
 from zpd_ray.config import Config
+from zpd_ray.config_file import load_config
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.train.controller import StageTask
@@ -20,30 +24,53 @@ from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_inputs
 
 
-@pytest.mark.parametrize(
-    "loop", ["plain_loop:loop", pytest.param("trl_loop:loop", marks=pytest.mark.nightly)]
-)
-def test_the_examples_train_stage_after_stage(
-    quickstart: Quickstart, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the small world; what was trained on has become easier than the rest."""
-    if loop.startswith("trl"):
-        pytest.importorskip("trl")
-    config, run = EXAMPLES / "own_loop/run.toml", quickstart.partly(tmp_path / "run", {"00": SELECTED})
+def run_loop(
+    loop: str, stages: int, quickstart: Quickstart, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> Store:
+    """The small world, trained by an example of a loop from its first selection on; what each stage told."""
+    config, run = EXAMPLES / "own_loop/run.toml", quickstart.partly(run, {"00": SELECTED})
     overrides = [text for text in quickstart.overrides if not text.startswith("train.")]
     monkeypatch.syspath_prepend(config.parent)  # on the PYTHONPATH of the tests' Ray it is, too
-    run_here("run", config, *overrides, f"train.function={loop}", f"output={run}")
+    run_here("run", config, *overrides, f"stages={stages}", f"train.function={loop}", f"output={run}")
     store = Store(str(run))
-    for stage in (0, 1):
+    for stage in range(stages):
         told = store.read_json(f"stages/{stage:02d}/train.json")
         assert told["items"] == 32
         assert told["rows"] == 320
         assert told["loss"] > 0
-    before, after = (table_of(store, f"stages/{stage:02d}/measurements/answers") for stage in (0, 1))
-    fell = before["nll"].to_numpy() - after["nll"].to_numpy()
+    return store
+
+
+def assert_the_trained_became_easier(before: pa.Table, after: np.ndarray, store: Store) -> None:
+    """Easier than the rest; before: rows of the answers, after: their NLL now."""
+    fell = before["nll"].to_numpy() - after
     chosen = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
     trained = [item in chosen for item in before["item_id"].to_pylist()]
     assert fell[trained].mean() > max(0.0, fell.mean())
+
+
+def test_the_example_of_a_loop_trains(
+    quickstart: Quickstart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = run_loop("plain_loop:loop", 1, quickstart, tmp_path / "run", monkeypatch)
+    config = load_config(store.path("config.toml"))
+    trained = engines.load(config, ModelRef(config.model.path, store.path("stages/00/adapter"), 1))
+    scores = trained.score(table_of(store, "pool"))
+    assert_the_trained_became_easier(
+        table_of(store, "stages/00/measurements/answers"), np.array(scores.nll), store
+    )
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("loop", ["plain_loop:loop", "trl_loop:loop"])
+def test_the_examples_train_stage_after_stage(
+    quickstart: Quickstart, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if loop.startswith("trl"):
+        pytest.importorskip("trl")
+    store = run_loop(loop, 2, quickstart, tmp_path / "run", monkeypatch)
+    before, after = (table_of(store, f"stages/{stage:02d}/measurements/answers") for stage in (0, 1))
+    assert_the_trained_became_easier(before, after["nll"].to_numpy(), store)
 
 
 @pytest.mark.parametrize(

@@ -245,10 +245,18 @@ def fit_under_fire(made: tuple[Config, Store], at: dict[str, int], checkpoints: 
     return store
 
 
-def test_two_workers_of_which_one_is_killed_and_the_controller_too_equal_one_that_is_left_alone(
+def test_two_workers_whose_controller_is_killed_equal_one_that_is_left_alone(
     reference: tuple[Config, Store], make: Make
 ) -> None:
-    """That resumption is exact to the bit is shown in tests/training/test_step.py."""
+    """The job is started again. tests/training/test_step.py: resumption is exact to the bit."""
+    made = make(**STEPS, workers=2, micro_batch_size=4, checkpoint_steps=2)
+    assert_close(reference[1], fit_under_fire(made, {"TrainController": 2}, checkpoints=5), 1e-5)
+
+
+@pytest.mark.nightly
+def test_two_workers_of_which_one_is_killed_and_then_the_controller_equal_one_that_is_left_alone(
+    reference: tuple[Config, Store], make: Make
+) -> None:
     made = make(**STEPS, workers=2, micro_batch_size=4, checkpoint_steps=1)
     store = fit_under_fire(made, {"RayTrainWorker": 3, "TrainController": 6}, checkpoints=11)
     assert_close(reference[1], store, 1e-5)
