@@ -1,0 +1,32 @@
+"""The tables of a comparison into its output."""
+
+from __future__ import annotations
+
+from zpd_ray.compare.cells import Cell
+from zpd_ray.compare.plan import Plan
+from zpd_ray.compare.result import Result, result
+from zpd_ray.compare.show import markdown
+from zpd_ray.errors import ZpdError
+from zpd_ray.plain import to_json
+from zpd_ray.rundir import Store
+
+TABLE, VALUES = "table.md", "table.json"
+
+
+def write_result(plan: Plan, failed: dict[Cell, str]) -> Result:
+    """What the finished runs have come to, and table.md and table.json of it in the comparison's output.
+
+    Raises ZpdError where no run is finished.
+    """
+    found = result(plan, failed)
+    if found is None:
+        why = next(iter(failed.items()), None)
+        told = f"; {why[0]} did not end: {why[1]}" if why else ""
+        raise ZpdError(
+            f"the comparison in {plan.comparison.output} has no finished run to tell of{told}; expected one "
+            "at least, which `zpd-ray compare` without --table makes"
+        )
+    store = Store(plan.comparison.output)
+    store.write_bytes(TABLE, markdown(found).encode())
+    store.write_bytes(VALUES, (to_json(found) + "\n").encode())
+    return found
