@@ -111,7 +111,8 @@ def _measure_stage0(run: Run) -> None:
 
 def _take_stage0(session: Session) -> None:
     steps.ingest_pool(session)
-    steps.rehearse_training(session)
+    if not session.run.finished(0, FIT):  # else it began with another run's, which has tried it
+        steps.rehearse_training(session)
     steps.evaluate_base(session)
     for step in (MEASURE, FIT):
         take(session, step, 0)
