@@ -59,6 +59,8 @@ WRONG = {
     'methods=[{ name = "a", method = "zpd", set = { "model.path" = "b" } }]': "sets model.path, and model",
     'methods=[{ name = "a", method = "zpd", set = { "select.method" = "b" } }]': "sets select.method",
     "methods=[]": "methods: ",
+    'methods=["zpd", { name = "a b", method = "zpd" }, { name = "a-b", method = "zpd" }]': "'a-b' twice",
+    'set={ "seed" = 1 }': "sets seed, and seed is the comparison's own",
     "seeds=[1, 1]": "seeds has 1 twice",
     "budgets=[0.05, 1.5]": "budgets.1: .*less than or equal to 1, got 1.5",
     'tune={ "train.learning_rate" = [] }': "tune.train.learning_rate has no value",

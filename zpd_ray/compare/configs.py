@@ -37,7 +37,7 @@ class Configs:
         for key, value in {**contender.set, **dict(cell.values)}.items():
             set_value(values, key, value, f"the method {contender.name!r} sets {key}")
         values["seed"], values["output"] = cell.seed, f"{self.comparison.output}/{cell.place}"
-        values["select"] = values.get("select", {}) | {"method": contender.selects_by}
+        values["select"] = values.get("select", {}) | {"method": contender.selects_by, "beside": []}
         if contender.selects_by == ALL:
             values["stages"] = 1
         values["train"] = values.get("train", {}) | {"rehearse": False}  # the runs of stage 0 do that
@@ -57,7 +57,7 @@ class Configs:
         """
         values = copy.deepcopy(self.values) | {"seed": config.seed}
         method = config.select.method if whole else REFERENCE
-        values["select"] = values.get("select", {}) | {"method": method, "budget": {"items": 1}}
+        values["select"] = values.get("select", {}) | {"method": method, "beside": [], "budget": {"items": 1}}
         plain = self._with_cluster(values)
         later = {key: getattr(plain.measure, key) for key in LATER}
         models = {key: getattr(config.select, key) for key in SELECT_MODELS} if whole else {}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from zpd_ray import selection
+from zpd_ray.compare.cells import in_path
 from zpd_ray.config import NonEmpty, Section
 from zpd_ray.config_file import checked, read_values
 from zpd_ray.errors import ZpdError
@@ -17,10 +18,8 @@ from zpd_ray.errors import ZpdError
 REFERENCE = "random"  # what every method is held against
 ALL = "full"  # trains on everything, whatever the budget
 # What may not differ between methods: what they choose from, what they begin with, what they are judged by.
-COMMON = (
-    *("output", "seed", "pool", "evaluation", "model", "cluster"),
-    *("measure.grader", "select.budget", "select.method", "select.beside"),
-)
+OWN = ("output", "seed", "select.method", "select.budget", "select.beside")  # what the comparison sets
+COMMON = (*OWN, "pool", "evaluation", "model", "cluster", "measure.grader")
 
 
 class Contender(Section):
@@ -92,7 +91,7 @@ class Comparison(Section):
     @model_validator(mode="after")
     def _each_once(self) -> Comparison:
         for what, listed in (
-            ("methods", [each.name for each in self.methods]),
+            ("methods", [in_path(each.name) for each in self.methods]),
             ("budgets", self.budgets),
             ("seeds", self.seeds),
         ):
@@ -146,6 +145,7 @@ def load_comparison(path: str, overrides: list[str] | None = None) -> Comparison
         selection.load(each.selects_by)
         _check_keys(f"the method {each.name!r}", each.set)
     _check_keys("tune", comparison.tune)
+    _check_keys("`set` of the comparison", comparison.set, OWN)
     _check_reference(comparison)
     _check_cost_of(comparison)
     here = Path(path).resolve().parent
@@ -156,10 +156,10 @@ def load_comparison(path: str, overrides: list[str] | None = None) -> Comparison
     return comparison.model_copy(update={"run": place(comparison.run), "output": place(comparison.output)})
 
 
-def _check_keys(who: str, keys: Iterable[str]) -> None:
-    """Raises ZpdError for a key that methods may not differ in."""
+def _check_keys(who: str, keys: Iterable[str], refused: tuple[str, ...] = COMMON) -> None:
+    """Raises ZpdError for a key that methods may not differ in, or that is the comparison's own."""
     for key in keys:
-        common = next((each for each in COMMON if key == each or key.startswith(f"{each}.")), None)
+        common = next((each for each in refused if key == each or key.startswith(f"{each}.")), None)
         if common is not None:
             raise ZpdError(
                 f"{who} sets {key}, and {common} is the comparison's own, or the same for all methods; "

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from zpd_ray.errors import ZpdError
 from zpd_ray.hashing import item_keys, streams, uniforms
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import BASE, StageFiles
@@ -33,6 +34,7 @@ def outcome(run: Run, tuned: float, stage: int | None) -> Outcome:
     """Of the model that ``stage`` has left, None: of the base model.
 
     tuned: share of the items that are set apart for tuning, by a hash of their ids: the same in every run.
+    Raises ZpdError where that leaves no item for it, or none for the table.
     """
     directory = f"{BASE}/evaluation" if stage is None else StageFiles(stage).evaluation
     columns = ["item_id", "credit", "rollouts", "nll", "error"]
@@ -43,8 +45,13 @@ def outcome(run: Run, tuned: float, stage: int | None) -> Outcome:
     asked = np.maximum(rows["rollouts"].to_numpy(), 1)
     credit = np.where(failed, np.nan, rows["credit"].to_numpy().astype(np.float64) / asked)
     nll = np.where(failed, np.nan, rows["nll"].to_numpy().astype(np.float64))
-    drawn = uniforms(streams(item_keys(rows["item_id"]), TUNED))
-    return Outcome(credit, nll, drawn < tuned)
+    for_tuning = uniforms(streams(item_keys(rows["item_id"]), TUNED)) < tuned
+    if for_tuning.all() or (tuned and not for_tuning.any()):
+        raise ZpdError(
+            f"{for_tuning.sum()} of {len(for_tuning)} items of the evaluation set are drawn for tuning, which "
+            "leaves none for the table, or for the trials; give a larger evaluation set, or another tune_share"
+        )
+    return Outcome(credit, nll, for_tuning)
 
 
 def last_outcome(run: Run, tuned: float) -> Outcome:

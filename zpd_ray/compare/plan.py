@@ -19,11 +19,12 @@ Row = tuple[str, float]  # of the table: a method's name, a budget
 
 
 class Plan:
-    """A comparison's rows and runs. Finished runs are looked into once."""
+    """A comparison's rows and runs. Configs are made once, finished runs looked into once."""
 
     def __init__(self, comparison: Comparison, configs: Configs) -> None:
         """Nothing is read before it is asked for."""
         self.comparison, self.configs = comparison, configs
+        self._runs: dict[Cell, Run] = {}
         self._finished: dict[Cell, Run] = {}
         self._worth: dict[Cell, tuple[float, float]] = {}
 
@@ -129,14 +130,16 @@ class Plan:
 
     def run_of(self, cell: Cell) -> Run | None:
         """The run of a cell, there or not; None while its config hangs on another run that is not."""
-        training = None
-        if cell.method == self.with_cost:
-            paid = self._paid(cell)
-            if paid is None:
-                return None
-            training = added_training(paid)
-        config = self.configs.of(cell, self.contenders[cell.method], training)
-        return Run(config, Store(config.output))
+        if cell not in self._runs:
+            training = None
+            if cell.method == self.with_cost:
+                paid = self._paid(cell)
+                if paid is None:
+                    return None
+                training = added_training(paid)
+            config = self.configs.of(cell, self.contenders[cell.method], training)
+            self._runs[cell] = Run(config, Store(config.output))
+        return self._runs[cell]
 
     def _paid(self, cell: Cell) -> Run | None:
         """The run of the other method whose cost a run of random is trained for, of the same budget and seed.
