@@ -48,8 +48,8 @@ def outcome(run: Run, tuned: float, stage: int | None) -> Outcome:
     for_tuning = uniforms(streams(item_keys(rows["item_id"]), TUNED)) < tuned
     if for_tuning.all() or (tuned and not for_tuning.any()):
         raise ZpdError(
-            f"{for_tuning.sum()} of {len(for_tuning)} items of the evaluation set are drawn for tuning, which "
-            "leaves none for the table, or for the trials; give a larger evaluation set, or another tune_share"
+            f"{for_tuning.sum()} of {len(for_tuning)} evaluation items are drawn for tuning, which "
+            "leaves none for the table or for trials; give a larger evaluation set, or another tune_share"
         )
     return Outcome(credit, nll, for_tuning)
 
