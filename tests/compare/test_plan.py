@@ -53,7 +53,11 @@ def finish(plan: Plan, quickstart: Quickstart, better: str | None = None) -> Non
         for cell in cells:
             place = Path(plan.comparison.output) / cell.place
             shutil.copytree(quickstart.output, place)
-            if cell.method == better and dict(cell.values)["train.learning_rate"] == RATES[1]:
+            if (
+                better is not None
+                and cell.method == better
+                and dict(cell.values)["train.learning_rate"] == RATES[1]
+            ):
                 all_right(Store(str(place)), plan.run_of(cell).config.stages)  # type: ignore[union-attr]
 
 
@@ -135,6 +139,15 @@ def test_tables_of_what_is_finished(quickstart: Quickstart, tmp_path: Path) -> N
     (overlap, _) = found.overlaps
     assert np.allclose(overlap.shares, 1.0)
     assert sum(by_row["zpd", 0.5].truth.values()) == pytest.approx(1.0)
+    pytest.importorskip("vl_convert")
+    plot = Path(plan.comparison.output, "plot.svg").read_text()
+    assert all(f">{name}<" in plot for name in plan.contenders)
+
+
+def test_the_table_as_markdown(quickstart: Quickstart, tmp_path: Path) -> None:
+    plan = plan_over(quickstart, tmp_path, methods=["random", "zpd"], tune={}, seeds=[0], budgets=[0.5])
+    finish(plan, quickstart)
+    found = write_result(plan, {})
     table = Path(plan.comparison.output, "table.md").read_text()
     assert "not distinguishable from random" in table
     assert json.loads(Path(plan.comparison.output, "table.json").read_text())["items"] == found.items
