@@ -75,7 +75,8 @@ class Comparison(Section):
     @field_validator("methods", mode="before")
     @classmethod
     def _names_are_enough(cls, given: Any) -> Any:
-        return [{"name": each} if isinstance(each, str) else each for each in given]
+        named = isinstance(given, list)
+        return [{"name": each} if isinstance(each, str) else each for each in given] if named else given
 
     @field_validator("tune", mode="before")
     @classmethod
@@ -177,9 +178,9 @@ def _check_reference(comparison: Comparison) -> None:
 
 
 def _check_cost_of(comparison: Comparison) -> None:
-    names = [each.name for each in comparison.contenders]
+    names = [each.name for each in comparison.contenders if not selection.is_blind(each.selects_by)]
     if comparison.cost_of and comparison.cost_of not in names:
         raise ZpdError(
-            f"cost_of = {comparison.cost_of!r} is none of the methods; expected one of {', '.join(names)}, "
+            f"cost_of = {comparison.cost_of!r} is no method here that selects by what is measured; expected one of {', '.join(names)}, "
             "or '' for no such row"
         )
