@@ -181,6 +181,6 @@ def _check_cost_of(comparison: Comparison) -> None:
     names = [each.name for each in comparison.contenders if not selection.is_blind(each.selects_by)]
     if comparison.cost_of and comparison.cost_of not in names:
         raise ZpdError(
-            f"cost_of = {comparison.cost_of!r} is no method here that selects by what is measured; expected one of {', '.join(names)}, "
-            "or '' for no such row"
+            f"cost_of = {comparison.cost_of!r} is no method here that selects by what is measured; expected "
+            f"one of {', '.join(names) or 'none: there is no such method'}, or '' for no such row"
         )

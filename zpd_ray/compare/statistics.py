@@ -8,9 +8,9 @@ number of seeds, wherever an item favours one method in all of them. Where every
 of its own, items are drawn within the seeds.
 
 Of S seeds S - 1 are drawn (Rao and Wu 1988, "Resampling inference with complex survey data", JASA 83,
-231-241): the spread between few seeds would else be told too small, by (S - 1) / S. An interval over few seeds
-stays too narrow where they differ much (docs/decisions.md has how often it holds the truth). One seed says
-nothing of the spread between seeds: then items alone are drawn.
+231-241): else the spread between few seeds would be told too small, by (S - 1) / S. An interval over few
+seeds stays too narrow where they differ much (docs/decisions.md has how often it holds the truth). One seed
+says nothing of the spread between seeds: then items alone are drawn.
 """
 
 from __future__ import annotations
