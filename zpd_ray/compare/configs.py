@@ -38,14 +38,15 @@ class Configs:
             set_value(values, key, value, f"the method {contender.name!r} sets {key}")
         values["seed"], values["output"] = cell.seed, f"{self.comparison.output}/{cell.place}"
         values["select"] = values.get("select", {}) | {"method": contender.selects_by, "beside": []}
+        values["train"] = values.get("train", {}) | {"rehearse": False}  # the runs of stage 0 do that
         if contender.selects_by == ALL:
             values["stages"] = 1
-        values["train"] = values.get("train", {}) | {"rehearse": False}  # the runs of stage 0 do that
-        stages = values.get("stages", Config.model_fields["stages"].default)
-        values["select"]["budget"] = {"fraction": cell.budget / stages}
         if training is not None:
-            values["select"]["budget"] = {"items": training.items}
             values["train"]["epochs"] = training.epochs
+        stages = validate(values).stages
+        items = None if training is None else {"items": training.items}
+        fraction = round(cell.budget / stages, 12)  # .05 of 4,000 items are 200, and .15 / 3 is less than .05
+        values["select"]["budget"] = items or {"fraction": fraction}
         return self._with_cluster(values)
 
     def stage0(self, config: Config, whole: bool) -> Config:
@@ -94,7 +95,7 @@ def read_configs(comparison: Comparison) -> Configs:
     """What a comparison's runs have in common. Raises ZpdError for what does not fit a comparison."""
     values = read_values(comparison.run)
     values.setdefault("output", comparison.output)
-    values.setdefault("select", {})["budget"] = {"fraction": comparison.budgets[0]}
+    set_value(values, "select.budget", {"fraction": comparison.budgets[0]}, comparison.run)
     for key, value in comparison.set.items():
         set_value(values, key, value, f"`set` of the comparison sets {key}")
     config = placed(validate(values), comparison.run)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from zpd_ray import selection
 from zpd_ray.compare.cells import in_path
@@ -17,9 +17,23 @@ from zpd_ray.errors import ZpdError
 
 REFERENCE = "random"  # what every method is held against
 ALL = "full"  # trains on everything, whatever the budget
-# What may not differ between methods: what they choose from, what they begin with, what they are judged by.
 OWN = ("output", "seed", "select.method", "select.budget", "select.beside")  # what the comparison sets
+# What may not differ between methods: also what they choose from, begin with, and are judged by.
 COMMON = (*OWN, "pool", "evaluation", "model", "cluster", "measure.grader")
+
+
+def flat(given: Any, prefix: str = "") -> Any:
+    """Sections within sections as ``section.key``: ``[tune.train]`` with ``learning_rate``, for one."""
+    if not isinstance(given, dict):
+        return given  # which is refused by its type
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+Keys = Annotated[dict[str, Any], BeforeValidator(flat)]
+Trials = Annotated[dict[str, list[Any]], BeforeValidator(flat)]
 
 
 class Contender(Section):
@@ -27,7 +41,7 @@ class Contender(Section):
 
     name: NonEmpty = Field(description="in the tables")
     method: str = Field("", description="select.method; left out: the name")
-    set: dict[str, Any] = Field(
+    set: Keys = Field(
         default_factory=dict, description='further keys of the run, as { "select.replay" = 0.25 }'
     )
 
@@ -51,8 +65,8 @@ class Comparison(Section):
         description="shares of the pool that are selected, over all stages together",
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3, 4], min_length=1, description="of the runs")
-    set: dict[str, Any] = Field(default_factory=dict, description="keys of every run, over those of its file")
-    tune: dict[str, list[Any]] = Field(
+    set: Keys = Field(default_factory=dict, description="keys of every run, over those of its file")
+    tune: Trials = Field(
         default_factory=dict,
         description='key = values to try, as { "train.learning_rate" = [1e-4, 3e-4] }: for each method and '
         "budget all combinations, of which the best goes into the table",
@@ -77,17 +91,6 @@ class Comparison(Section):
     def _names_are_enough(cls, given: Any) -> Any:
         named = isinstance(given, list)
         return [{"name": each} if isinstance(each, str) else each for each in given] if named else given
-
-    @field_validator("tune", mode="before")
-    @classmethod
-    def _sections_are_keys(cls, given: Any) -> Any:
-        """``[tune.train]`` with ``learning_rate`` is the key ``train.learning_rate``."""
-        return flat(given) if isinstance(given, dict) else given
-
-    @field_validator("set", mode="before")
-    @classmethod
-    def _set_likewise(cls, given: Any) -> Any:
-        return flat(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _each_once(self) -> Comparison:
@@ -122,17 +125,6 @@ class Comparison(Section):
         given = [each for each in self.methods if each.name != REFERENCE]
         own = next((each for each in self.methods if each.name == REFERENCE), Contender(name=REFERENCE))
         return [own, *given]
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Sections within sections as ``section.key``; a budget stays whole."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and not (prefix + key).endswith("budget"):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def load_comparison(path: str, overrides: list[str] | None = None) -> Comparison:
