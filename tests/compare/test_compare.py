@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def test_the_comparison_of_the_readme_in_small(quickstart: Quickstart, tmp_path:
     again = run_here("compare", ROOT / path, *options[1::2], *few, *settings(quickstart))
     assert again.stdout == done.stdout
     assert before == {file: file.stat().st_mtime_ns for file in before}
+    run_here("run", zpd / "config.toml", f"output={tmp_path / 'alone'}")  # with nothing shared
+    for stage in ("00", "01"):
+        file = f"stages/{stage}/selected/part-000000.parquet"
+        assert (zpd / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
 
 
 @pytest.mark.nightly
@@ -52,8 +57,6 @@ def test_two_processes_share_the_runs_and_one_that_fails_stops_no_other(
     methods = 'methods=["random", "zpd", "tests.compare.nothing:score"]'
     given = [methods, "budgets=[0.3]", "seeds=[0]", "tune={}", "cost_of=", f"output={tmp_path / 'out'}"]
     arguments = command("compare", ROOT / "examples/quickstart/compare.toml", *given, *settings(quickstart))
-    import subprocess
-
     with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as other:
         done = call(arguments)
         assert other.wait(timeout=900) == 2
