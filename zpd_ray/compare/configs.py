@@ -44,7 +44,7 @@ class Configs:
         if training is not None:
             values["train"]["epochs"] = training.epochs
         stages = validate(values).stages
-        items = None if training is None else {"items": training.items}
+        items: dict[str, Any] | None = None if training is None else {"items": training.items}
         fraction = round(cell.budget / stages, 12)  # .05 of 4,000 items are 200, and .15 / 3 is less than .05
         values["select"]["budget"] = items or {"fraction": fraction}
         return self._with_cluster(values)
