@@ -51,7 +51,7 @@ def test_the_comparison_of_the_readme_in_small(quickstart: Quickstart, tmp_path:
 
 @pytest.mark.nightly
 def test_two_processes_share_the_runs_and_one_that_fails_stops_no_other(
-    quickstart: Quickstart, address: str, tmp_path: Path
+    quickstart: Quickstart, tmp_path: Path
 ) -> None:
     """The second is begun while the first is at work; each run is made once."""
     methods = 'methods=["random", "zpd", "tests.compare.nothing:score"]'
