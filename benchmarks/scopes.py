@@ -10,10 +10,9 @@ it and start it again. The pronunciation pool needs `pip install 'zpd-ray[pronou
 
 A variant is NAME or NAME:KEY=VALUE,KEY=VALUE, and the first is what the others are compared with. For each
 run a line of JSON is printed, then three tables. Graders that need no generation are all judged by greedy
-match: whether decoding would give the reference. Differences have the percentile interval of a paired
-bootstrap over seeds, and within a seed over the items of its evaluation set (Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993, chapter 13). Of few seeds it is too narrow: five can be drawn in only so
-many ways.
+match: whether decoding would give the reference. Differences have the interval of a paired bootstrap over
+seeds, and within a seed over the items of its evaluation set (`zpd_ray/compare/statistics.py`). `zpd-ray
+compare` has methods on one pool; here every seed is a world of its own.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from zpd_ray import graders
+from zpd_ray.compare.statistics import Floats, nested
 from zpd_ray.config_file import differences, load_config
 from zpd_ray.graders.greedy_match import matches
 from zpd_ray.report.cost import costs
@@ -43,9 +42,6 @@ from zpd_ray.rundir.layout import BASE, EVALUATE, StageFiles
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = {"quickstart": ROOT / "examples" / "quickstart", "pronunciation": ROOT / "examples" / "pronounce"}
 SCOPES = [f"{scope}:measure.scope={scope}" for scope in ("pool", "zone", "probe")]
-REPLICATES = 4000
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -152,17 +148,6 @@ def paired(ours: Outcome, reference: Outcome) -> Floats:
     return np.array([ours.credit[item] - reference.credit[item] for item in both])
 
 
-def interval(differences: list[Floats], seed: int = 0) -> tuple[float, float, float]:
-    """Mean over seeds of the mean difference over items, and its 95 % bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    means = np.empty(REPLICATES)
-    for i in range(REPLICATES):
-        drawn = (differences[j] for j in rng.integers(0, len(differences), len(differences)))
-        means[i] = np.mean([rng.choice(items, len(items)).mean() for items in drawn])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(np.mean([items.mean() for items in differences])), float(low), float(high)
-
-
 Outcomes = dict[str, list[Outcome]]  # by variant, one for each seed
 
 
@@ -187,9 +172,11 @@ def difference_table(by_variant: Outcomes) -> list[str]:
     lines = [f"| final accuracy less that of {first} | by seed | mean | 95 % interval |", "|---|---|---|---|"]
     for name, outcomes in others:
         of_seeds = [paired(ours, theirs) for ours, theirs in zip(outcomes, reference, strict=True)]
-        mean, low, high = interval(of_seeds)
+        all_seeds = nested(of_seeds)
         by_seed = " ".join(f"{items.mean():+.3f}" for items in of_seeds)
-        lines.append(f"| {name} | {by_seed} | {mean:+.4f} | {low:+.4f} to {high:+.4f} |")
+        lines.append(
+            f"| {name} | {by_seed} | {all_seeds.mean:+.4f} | {all_seeds.low:+.4f} to {all_seeds.high:+.4f} |"
+        )
     return lines
 
 

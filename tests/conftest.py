@@ -46,6 +46,7 @@ GROUPS = {
     "tests/report/test_every_run": "quickstart",
     "tests/report": "simulated",
     "tests/export": "simulated",
+    "tests/compare": "quickstart",
     "tests/docs/test_commands": "simulated",
     "tests/docs/test_exported": "simulated",
     "tests/pipeline": "quickstart",

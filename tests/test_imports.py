@@ -29,6 +29,7 @@ MIDDLE = {
     "matching",
     "judging",
     "calibration",
+    "compare",
     "machine",
     "measures",
     "rundir",
@@ -62,6 +63,8 @@ NO_RAY = (
     "report.live.watching",
     "export",
     "export.exporting",
+    "compare.writing",
+    "compare.file",
     "plan.show",
 )
 HELP = """

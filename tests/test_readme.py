@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from zpd_ray.compare.file import load_comparison
 from zpd_ray.config_file import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +32,14 @@ def test_the_config_loads(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(config)
     assert load_config(str(tmp_path / "run.toml")).select.budget.fraction == 0.05
     assert load_config(str(tmp_path / "run.toml"), ["select.budget.items=5000"]).select.budget.items == 5000
+
+
+def test_the_comparison_loads() -> None:
+    """It is made, in small, by tests/compare/test_compare.py."""
+    (command,) = (block for block in blocks("bash") if block.startswith("zpd-ray compare"))
+    _, _, path, *options = shlex.split(command)
+    comparison = load_comparison(str(ROOT / path), options[1::2])
+    assert (comparison.seeds, comparison.budgets, comparison.tune) == ([0], [0.15], {})
 
 
 def test_make_targets_are_those_that_ci_runs() -> None:

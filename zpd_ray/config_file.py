@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -38,6 +38,8 @@ FREE = (
 
 SELECT_MODELS = ("proxy", "reference_model")  # keys of ``select`` that name a model to measure with
 
+M = TypeVar("M", bound=BaseModel)
+
 _YAML = re.compile(r"(?:\s*#.*\n|\s*\n|---.*\n)*\s*\w+:(?:\s|$)")
 
 
@@ -46,21 +48,54 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
 
     Raises ZpdError naming the key, what it got, and the nearest known key.
     """
+    return placed(validate(read_values(path, overrides)), path)
+
+
+def read_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values in a TOML file, overrides (``section.key=value``) applied. Raises ZpdError."""
     values = _read_toml(Path(path))
     for override in overrides:
-        _apply(values, override)
-    return _with_absolute_paths(validate(values), Path(path).resolve().parent)
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise ZpdError(f"--set got {override!r}; expected section.key=value, as in --set train.epochs=2")
+        set_value(values, key.strip(), _toml_value(text.strip()), f"--set {override}")
+    return values
+
+
+def set_value(values: dict[str, Any], key: str, value: Any, told: str) -> None:
+    """Put a value at ``section.key``. Raises ZpdError, which begins with ``told``, where there is no section.
+
+    A budget is one of fraction, items and tokens: the new one takes the old one's place.
+    """
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ZpdError(f"{told}: {section} is a value, not a section")
+    if name in ("fraction", "items", "tokens") and sections[-1:] == ["budget"]:
+        values.clear()
+    values[name] = value
+
+
+def placed(config: Config, path: str) -> Config:
+    """The config of a file with its relative paths taken from the file's directory."""
+    return _with_absolute_paths(config, Path(path).resolve().parent)
 
 
 def validate(values: dict[str, Any]) -> Config:
     """A Config from plain values; ZpdError with every problem in one sentence each."""
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        raise ZpdError("; ".join(_explain(problem) for problem in error.errors())) from None
+    config = checked(Config, values)
     for setting, uri in places(config):
         check_secrets(setting, uri)
     return config
+
+
+def checked(model: type[M], values: dict[str, Any]) -> M:
+    """A config of another kind from plain values; raises ZpdError likewise."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ZpdError("; ".join(_explain(problem, model) for problem in error.errors())) from None
 
 
 def to_toml(config: Config, without: Collection[str] = ()) -> str:
@@ -107,20 +142,6 @@ def _looks_like(path: Path) -> str:
     return "text values need quotes"
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ZpdError(f"--set got {override!r}; expected section.key=value, as in --set train.epochs=2")
-    *sections, name = key.strip().split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ZpdError(f"--set {override}: {section} is a value, not a section")
-    if name in ("fraction", "items", "tokens") and sections[-1:] == ["budget"]:
-        values.clear()  # a budget is one of the three: the new one takes the old one's place
-    values[name] = _toml_value(text.strip())
-
-
 def _toml_value(text: str) -> Any:
     """``text`` as TOML; what is no TOML value is text, so that quotes are not needed on a command line."""
     try:
@@ -129,48 +150,51 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, root: type[BaseModel]) -> str:
     where = [str(step) for step in problem["loc"]]
     key = ".".join(where)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key}; {_nearest_key(where)}"
+        return f"unknown key {key}; {_nearest_key(root, where)}"
     if problem["type"] == "missing":
-        return f"{key} is missing; add it to the config or give --set {_entry(where)}=..."
+        return f"{key} is missing; add it to the config or give --set {_entry(root, where)}=..."
     if problem["type"] in ("model_type", "model_attributes_type"):
-        keys = ", ".join(_keys_of(where))
-        return f"{key} is a section with keys ({keys}), got {problem['input']!r}; give {_entry(where)} = ..."
+        keys = ", ".join(_keys_of(root, where))
+        entry = _entry(root, where)
+        return f"{key} is a section with keys ({keys}), got {problem['input']!r}; give {entry} = ..."
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
 
 
-def _nearest_key(where: list[str]) -> str:
+def _nearest_key(root: type[BaseModel], where: list[str]) -> str:
     """What may have been meant by an unknown key: one nearby, or of that name in another section."""
     *sections, name = where
-    known = _keys_of(sections)
+    known = _keys_of(root, sections)
     nearest = difflib.get_close_matches(name, known, n=1)
     if nearest:
         return f"did you mean {'.'.join([*sections, nearest[0]])}?"
-    elsewhere = [section for section in _keys_of([]) if name in _keys_of([section])]
+    elsewhere = [section for section in _keys_of(root, []) if name in _keys_of(root, [section])]
     if elsewhere:
         return f"did you mean {' or '.join(f'{section}.{name}' for section in elsewhere)}?"
     return f"known: {', '.join(known)}"
 
 
-def _entry(where: list[str]) -> str:
+def _entry(root: type[BaseModel], where: list[str]) -> str:
     """A key to set for what is missing: of a section, the one that it needs."""
-    model = _section(where)
+    model = _section(root, where)
     if model is None:
         return ".".join(where)
     needed = [name for name, field in model.model_fields.items() if field.is_required()]
-    return _entry([*where, (needed or list(model.model_fields))[0]])
+    return _entry(root, [*where, (needed or list(model.model_fields))[0]])
 
 
-def _section(where: list[str]) -> Any:
+def _section(root: type[BaseModel], where: list[str]) -> Any:
     """The model of a section, or None for a key that is none."""
-    model: Any = Config
+    model: Any = root
     for name in where:
+        if name.isdecimal():  # a place in a list of sections
+            continue
         annotation = model.model_fields[name].annotation
         options = [annotation, *get_args(annotation)]
         model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
@@ -179,9 +203,9 @@ def _section(where: list[str]) -> Any:
     return model
 
 
-def _keys_of(sections: list[str]) -> list[str]:
+def _keys_of(root: type[BaseModel], sections: list[str]) -> list[str]:
     """Known keys of a section; none of what is no section."""
-    model = _section(sections)
+    model = _section(root, sections)
     return sorted(model.model_fields) if model is not None else []
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PLACE = re.compile(r"^<!-- generated: (\S+)(?: (\S+))? -->$", flags=re.MULTILINE)
 PIECES: dict[str, Callable[..., str]] = {
     "config": config.sections,
+    "comparison": config.comparison,
     "tables": tables.tables,
     "measures": tables.measures,
     "records": records.records,

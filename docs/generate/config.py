@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from generate.markdown import code, prose, table
+from zpd_ray.compare.file import Comparison
 from zpd_ray.config import Config
 
 HEAD = ("key", "type", "default", "meaning")
@@ -25,6 +26,11 @@ WORDS = {"string": "text", "integer": "whole number", "number": "number", "boole
 def sections() -> str:
     """A heading and a table for each section of the file, sections inside sections after their own."""
     return "\n".join(f"## {title}\n\n{told}" for title, told in _sections("", Config))
+
+
+def comparison() -> str:
+    """The same of the file that ``zpd-ray compare`` takes."""
+    return "\n".join(f"### {title}\n\n{told}" for title, told in _sections("", Comparison))
 
 
 def keys() -> dict[str, FieldInfo]:
@@ -70,8 +76,10 @@ def _default(field: FieldInfo) -> str:
     return "" if value is None else code(json.dumps(value).replace("{", "{ ").replace("}", " }"))
 
 
-def _type(schema: dict[str, Any]) -> str:
+def _type(schema: Any) -> str:
     """What may be written there, in words."""
+    if not schema or schema is True:
+        return "value"
     if "anyOf" in schema:
         return " or ".join(_type(each) for each in schema["anyOf"] if each.get("type") != "null")
     if "enum" in schema:

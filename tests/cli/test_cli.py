@@ -66,7 +66,7 @@ def test_help_lists_the_exit_codes() -> None:
         assert told in text
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "check", "init", "status"])
+@pytest.mark.parametrize("command", [*COMMANDS, "check", "compare", "init", "status"])
 def test_every_command_that_has_a_result_takes_quiet_and_json(command: str) -> None:
     text = invoke(command, "--help")[1]
     assert "--quiet" in text

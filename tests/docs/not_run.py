@@ -9,6 +9,7 @@ NOT_RUN = {
         "make quickstart",
     ): "minutes: .ci/run and tests/pipeline/train/test_train.py run both",
     ("howto/own-trainer", "zpd-ray train"): "needs an adapter: tests/pipeline/train/test_adopt.py",
+    ("howto/compare", "zpd-ray compare"): "minutes: tests/compare/test_compare.py, nightly",
     ("howto/cluster", "zpd-ray submit"): "needs a cluster: tests/pipeline/jobs",
     ("howto/cluster", "zpd-ray run"): "needs a cluster: tests/pipeline/cluster",
     ("index", "zpd-ray init"): "howto/own-data has the first two, the tutorial the third",

@@ -39,6 +39,21 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return make[request.param]()
 
 
+def test_a_directory_of_another_store_replaces_what_is_here(store: Store, tmp_path: Path) -> None:
+    """Linked or copied; replacing a file here leaves the other's as it is."""
+    other = Store(str(tmp_path / "other"))
+    for name, content in (("pool/a/x", b"1"), ("pool/y", b"2")):
+        other.write_bytes(name, content)
+    store.write_bytes("pool/old", b"0")
+    store.take_from(other, "pool")
+    store.take_from(other, "nothing")
+    assert store.names("pool") == ["y"]
+    assert (store.read_bytes("pool/a/x"), store.read_bytes("pool/y")) == (b"1", b"2")
+    store.write_bytes("pool/y", b"3")
+    assert other.read_bytes("pool/y") == b"2"
+    assert not store.exists("nothing")
+
+
 def test_nothing_is_made_before_something_is_written(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "run"))
     assert not store.exists("config.toml")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from zpd_ray import __version__
+from zpd_ray.cli import compare as cli_compare
 from zpd_ray.cli import jobs as cli_jobs
 from zpd_ray.cli import plan as cli_plan
 from zpd_ray.cli import report as cli_report
@@ -217,6 +218,7 @@ def _step(name: str, path: Path, overrides: list[str] | None, result: Path | Non
 
 
 app.add_typer(cli_plan.app)
+app.add_typer(cli_compare.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_report.app)
 app.add_typer(cli_takeaway.app)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
@@ -155,6 +156,25 @@ class Store:
         except OSError as problem:
             raise self._unwritable(name, problem) from problem
 
+    def take_from(self, other: Store, directory: str) -> None:
+        """A directory of another store, if it has it, under the same name here in place of what is here.
+
+        Its files are linked where both stores are local and on one file system, since files of a run are
+        replaced and never changed; else they are copied.
+        """
+        if not other.exists(directory):
+            return
+        source, target = other.path(directory), self.path(directory)
+        self.remove(directory)
+        try:
+            if self.is_local and other.is_local:
+                shutil.copytree(source, target, copy_function=_link)
+            else:
+                self.fs.create_dir(target, recursive=True)
+                pafs.copy_files(source, target, other.fs, self.fs)
+        except OSError as problem:
+            raise self._unwritable(directory, problem) from problem
+
     def fetched(self, model: ModelRef, into: str) -> ModelRef:
         """The model with local paths in place of directories of the run: for the process that loads it.
 
@@ -175,3 +195,10 @@ class Store:
         Path(target).mkdir(parents=True)
         pafs.copy_files(self.path(name), target, self.fs, pafs.LocalFileSystem())
         return target
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)

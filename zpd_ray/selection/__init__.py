@@ -33,6 +33,11 @@ def looks_for_zone(name: str) -> bool:
     return bool(getattr(load(name), "zone", False))
 
 
+def is_blind(name: str) -> bool:
+    """Whether a method looks at nothing that was measured (``Method``)."""
+    return bool(getattr(load(name), "blind", False))
+
+
 def load(name: str) -> Method:
     """The method of a name, or what ``package.module:function`` (or a class) names.
 

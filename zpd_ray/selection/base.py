@@ -50,7 +50,8 @@ class Method(Protocol):
     """A score per item, the larger the sooner selected.
 
     One with an attribute ``static`` that is true is shown, at every stage, what stage 0 measured and fitted;
-    one with ``zone`` that is true looks for the zone: what it takes from outside is the nearest there was.
+    one with ``zone`` that is true looks for the zone: what it takes from outside is the nearest there was;
+    one with ``blind`` that is true looks at nothing, so that what was measured is no cost of it.
     """
 
     @property

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Full:
     """Looks at nothing. Items are equal: what a smaller budget takes of them is drawn by their hash."""
 
-    needs = ()
+    needs, blind = (), True
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """1 for every item."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Random:
     """Looks at nothing."""
 
-    needs = ()
+    needs, blind = (), True
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """The seeded hash of the item's id as a number in [0, 1)."""
