@@ -29,10 +29,10 @@ def test_work_belongs_to_the_step_of_its_thread() -> None:
         with at.work("measuring stage 1", 9) as advance:
             advance(2)
             advance(3)
-            doing = {(each.step, each.stage): (each.done, each.total, each.ended) for each in at.now()}
+            doing = {(each.step, each.stage): (each.done, each.total, each.before) for each in at.now()}
     go_on.set()
     thread.join()
-    assert doing == {("train", 0): (3, 4, 0), ("measure", 1): (5, 9, 1)}
+    assert doing == {("train", 0): (3, 4, 0), ("measure", 1): (5, 9, 9)}
     assert at.now() == []
 
 

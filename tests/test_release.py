@@ -170,7 +170,7 @@ def test_both_files_pass_twine_and_have_whole_metadata(built: Path, wheel: Path)
     assert metadata["Author"] == "zpd-ray developers"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert {"vllm", "report", "test"} <= set(metadata.get_all("Provides-Extra", []))
+    assert {"vllm", "pronounce", "test"} <= set(metadata.get_all("Provides-Extra", []))
 
 
 def metadata_of(wheel: Path) -> Message:

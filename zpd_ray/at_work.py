@@ -32,13 +32,13 @@ class Work:
 
 @dataclass
 class StepAtWork:
-    """A step under way. began: seconds since 1970. ended: pieces of work of it that have ended."""
+    """A step under way. began: seconds since 1970. before: done in pieces of work of it that have ended."""
 
     step: str
     stage: int | None
     began: float
     work: Work | None = None
-    ended: int = 0
+    before: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Doing:
     """A step under way, as it is at a moment.
 
     began: seconds since 1970. what, done, total: of the piece of work that is counted; None where nothing is,
-    or the total is not known. rate: of it, per second, over the last minute. ended: pieces of work before it.
+    or the total is not known. rate: of it, per second, over the last minute. before: done in pieces of work
+    before it.
     """
 
     step: str
@@ -56,7 +57,7 @@ class Doing:
     done: int | None = None
     total: int | None = None
     rate: float | None = None
-    ended: int = 0
+    before: int = 0
 
 
 class AtWork:
@@ -94,7 +95,7 @@ class AtWork:
         finally:
             if step is not None:
                 with self._lock:
-                    step.work, step.ended = None, step.ended + 1
+                    step.work, step.before = None, step.before + work.done
 
     def count_from_here(self) -> None:
         """What is done so far of this thread's piece of work was done by an earlier attempt."""
@@ -116,7 +117,7 @@ class AtWork:
 
 def _doing(step: StepAtWork, now: float) -> Doing:
     if step.work is None:
-        return Doing(step.step, step.stage, step.began, ended=step.ended)
+        return Doing(step.step, step.stage, step.began, before=step.before)
     work = step.work
     if not work.seen:
         work.seen.append(work.first)
@@ -129,7 +130,7 @@ def _doing(step: StepAtWork, now: float) -> Doing:
         work.total,
         rate(work.seen[0], work.seen[-1]) or rate(work.first, work.seen[-1]),
     )
-    return Doing(step.step, step.stage, step.began, *told, ended=step.ended)
+    return Doing(step.step, step.stage, step.began, *told, before=step.before)
 
 
 def rate(first: tuple[float, int], last: tuple[float, int]) -> float | None:

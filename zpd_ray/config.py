@@ -329,6 +329,7 @@ class Config(Section):
     output: NonEmpty = Field(description="run directory: a local path or a URI that pyarrow.fs opens")
     seed: int = Field(0, ge=0, description="of everything that is drawn; the same seed gives the same bytes")
     stages: Count = Field(3, description="times that the loop measures, selects and trains")
+    report: bool = Field(True, description="write report.html after each stage, as `zpd-ray report` does")
     pool: PoolConfig
     evaluation: SourceConfig | None = Field(
         None, description="Items that are never trained on: accuracy before and after each stage."

@@ -25,6 +25,7 @@ FREE = (
     "cluster.score_nodes",
     "cluster.train_nodes",
     "output",
+    "report",
     "pool.allow_damaged",
     "evaluation.allow_damaged",
     "measure.patience",

@@ -1,14 +1,21 @@
-"""A function or class by its name, ``package.module:function``."""
+"""A function or class by its name, ``package.module:function``, also in a Python that is started for it."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from collections.abc import Callable
 from functools import reduce
 from importlib import import_module
 from typing import Any
 
 from zpd_ray.errors import ZpdError
+
+
+def environment() -> dict[str, str]:
+    """Variables for a Python that finds the modules which this one finds."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 
 
 def load_function(what: str, name: str, signature: str) -> Callable[..., Any]:

@@ -44,6 +44,7 @@ def simulated_values(directory: Path, n: int = 1500, **sections: Any) -> dict[st
     values: dict[str, Any] = {
         "output": str(directory / "out"),
         "stages": 2,
+        "report": False,  # which costs seconds a stage
         "pool": {"path": str(pool), "items_per_part": 400},
         "model": {"path": "none"},
         "engine": {"name": "simulated"},

@@ -181,6 +181,7 @@ def quickstart(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Qui
         "pool.items_per_part=25",
         "cluster.actors=1",
         "stages=2",
+        "report=false",
         "select.budget={fraction = 0.2}",
         "train.batch_size=8",
         "train.micro_batch_size=8",
@@ -204,6 +205,7 @@ def pronunciation(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> 
         f"model.path={world / 'model'}",
         "pool.items_per_part=150",
         "stages=2",
+        "report=false",
         "train.epochs=1",
     )
     return run_quickstart(EXAMPLES / "pronounce/run.toml", overrides, directory / "run")

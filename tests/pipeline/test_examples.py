@@ -144,6 +144,7 @@ def run_gsm8k(directory: Path, pool: Path, model: Path, engine: str = "transform
         f"model.path={model}",
         f"engine.name={engine}",
         "stages=1",
+        "report=false",
         "measure.rollouts=1",
         "measure.max_new_tokens=4",
         "train.epochs=1",

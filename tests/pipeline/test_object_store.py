@@ -146,7 +146,9 @@ def test_pool_and_run_on_the_server_select_the_same_as_on_a_disk(
     fs, place = pafs.FileSystem.from_uri(bucket.uri("data"))
     with fs.open_output_stream(f"{place}/pool.jsonl") as stream:
         stream.write(pool.read_bytes())
-    values = simulated_values(tmp_path, stages=1, output=bucket.uri("simulated"), pool={"path": pool_uri})
+    values = simulated_values(
+        tmp_path, stages=1, report=True, output=bucket.uri("simulated"), pool={"path": pool_uri}
+    )
     config = tmp_path / "run.toml"
     config.write_text(tomli_w.dumps(values))
     done = run_here("run", config)
@@ -155,6 +157,7 @@ def test_pool_and_run_on_the_server_select_the_same_as_on_a_disk(
     columns = [name for name in theirs.column_names if name != "source_file"]
     assert ours.num_rows == 40
     assert ours.select(columns).equals(theirs.select(columns))
+    assert b"40 of them that were selected" in remote.read_bytes("report.html")
     assert_no_credentials(bucket, "simulated", done.stdout, done.stderr)
 
 

@@ -25,7 +25,7 @@ def run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Store:
         patch.syspath_prepend(PARTS)  # on the PYTHONPATH of the tests' Ray it is, too
         runpy.run_path(str(PARTS / "pool.py"), run_name="__main__")
         output = tmp_path_factory.mktemp("own") / "run"
-        run_here("run", PARTS / "run.toml", f"output={output}")
+        run_here("run", PARTS / "run.toml", f"output={output}", "report=false")
     return Store(str(output))
 
 

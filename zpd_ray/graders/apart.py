@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.graders.base import Verdict
+from zpd_ray.user_code import environment
 
 READY = {"ready": True}
 MODULE = "zpd_ray.graders.child"
@@ -96,11 +97,10 @@ class _Child:
         ours_in, theirs_out = os.pipe()
         pipes = (str(theirs_in), str(theirs_out))
         command = [sys.executable, "-P", "-m", MODULE, *pipes, name, str(patience)]
-        paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         self._process = subprocess.Popen(
             command,
             pass_fds=(theirs_in, theirs_out),
-            env=os.environ | paths,
+            env=environment(),
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a group of its own, with what the grader starts
         )

@@ -91,6 +91,8 @@ def _perform(command: str, session: Session, result: Path | None) -> None:
         else:
             take(session, step, stage)
         if step.name == command:
+            if step == EVALUATE:
+                steps.report(session, stage)
             show(taken(session.run, step, stage), draw)
             break
 

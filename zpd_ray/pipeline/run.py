@@ -33,6 +33,7 @@ def run(session: Session) -> None:
     for stage in range(session.run.config.stages):
         for step in session.run.steps:
             take(session, step, stage)
+        steps.report(session, stage)  # all stages so far -> a page for people
 
 
 def take(session: Session, step: Step, stage: int) -> None:
@@ -40,6 +41,11 @@ def take(session: Session, step: Step, stage: int) -> None:
     if not session.run.finished(stage, step):
         with steps.timed(session, step.name, stage) as details:
             details |= WORK[step](session, stage)
+
+
+def _close(session: Session, stage: int) -> None:
+    take(session, EVALUATE, stage)
+    steps.report(session, stage)
 
 
 def run_overlapped(session: Session) -> None:
@@ -58,9 +64,9 @@ def run_overlapped(session: Session) -> None:
                 training.result()
             training = trainer.submit(finish)
             if stage:
-                take(session, EVALUATE, stage - 1)
+                _close(session, stage - 1)
         if training is not None:
             training.result()
-        take(session, EVALUATE, session.run.config.stages - 1)
+        _close(session, session.run.config.stages - 1)
     finally:
         trainer.shutdown(wait=False)  # the end of the session ends what is under way

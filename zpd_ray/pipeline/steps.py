@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zpd_ray.at_work import at_work
+from zpd_ray.errors import ZpdError
 from zpd_ray.irt.flags import FLAGS
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.fit.ability import fit_ability, followed_parts
@@ -21,6 +22,7 @@ from zpd_ray.pipeline.rounds.rounds import measure_in_rounds
 from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.pipeline.train import adopt as adopting
 from zpd_ray.pipeline.train import train as training
+from zpd_ray.report.apart import write_apart
 from zpd_ray.rundir.begin import record
 from zpd_ray.rundir.groups import group_table
 from zpd_ray.rundir.layout import (
@@ -32,12 +34,13 @@ from zpd_ray.rundir.layout import (
     TRAIN,
     StageFiles,
 )
-from zpd_ray.rundir.records import Metrics, add_event, load_fit, load_metrics
+from zpd_ray.rundir.records import Metrics, add_event, load_events, load_fit, load_metrics
 from zpd_ray.selection.budget import check_anchors_left, check_buys_something, resolve_budget
 from zpd_ray.selection.probes import most_probes
 from zpd_ray.terminal import doing, say, warn
 
 Details = dict[str, Any]  # what the event of a step tells
+REPORTING = "report"  # its event
 
 
 def measure(session: Session, stage: int) -> Details:
@@ -118,6 +121,23 @@ def _tell_of_a_fall(session: Session, stage: int, now: Metrics) -> None:
             f"stage {stage}: accuracy fell from {before.accuracy:.3f} to {now.accuracy:.3f}, of {now.items} "
             "items: a lower train.learning_rate, or more select.replay, may keep what was known"
         )
+
+
+def report(session: Session, stage: int) -> None:
+    """What there is after a stage -> report.html, unless the config wants none, or it was written before.
+
+    No page is worth a run: what goes wrong is told.
+    """
+    run = session.run
+    if not run.config.report or run.finished(stage + 1, EVALUATE):  # whose page tells of this stage, too
+        return
+    if any(event.step == REPORTING and event.stage == stage for event in load_events(run.store)):
+        return
+    try:
+        with timed(session, REPORTING, stage):
+            write_apart(run.store)
+    except ZpdError as problem:
+        warn(f"stage {stage}: {problem}; the run goes on, and `zpd-ray report {run.store.root}` tries again")
 
 
 def begin_training(session: Session, stage: int) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from zpd_ray.ability import Standing
 from zpd_ray.drift import Probed
 from zpd_ray.report.cost import Cost, costs
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.layout import StageFiles
+from zpd_ray.rundir.layout import REPORT, StageFiles
 from zpd_ray.rundir.records import (
     Event,
     Metrics,
@@ -72,7 +72,7 @@ class Summary:
 
     base: the model before training. cost: of all stages. idle: share of the time in which train workers of a
     split placement waited; None elsewhere. result: path of what the last stage has trained, of the kind
-    "adapter" or "model"; None where nothing is.
+    "adapter" or "model"; None where nothing is. report: path of the page, None where none was written.
     """
 
     output: str
@@ -83,6 +83,7 @@ class Summary:
     idle: float | None
     kind: str | None
     result: str | None
+    report: str | None
 
 
 def summary(run: Run) -> Summary:
@@ -99,6 +100,7 @@ def summary(run: Run) -> Summary:
         idle=idle_share(load_events(run.store)) if config.cluster.placement == "split" else None,
         kind=config.train.result if run.trains else None,
         result=rows[-1].result,
+        report=run.store.path(REPORT) if run.store.exists(REPORT) else None,
     )
 
 
@@ -152,6 +154,8 @@ def draw(summary: Summary) -> None:
         results.print(told, highlight=False)
     if summary.result is not None:
         results.print(f"tuned {summary.kind}: {summary.result}", highlight=False, soft_wrap=True)
+    if summary.report is not None:
+        results.print(f"report: {summary.report}", highlight=False, soft_wrap=True)
 
 
 def _draw_profile(stages: list[StageRow]) -> None:

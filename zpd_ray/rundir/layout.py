@@ -17,7 +17,7 @@ stages/NN/{selected/,chosen/}          the chosen items in order of rank; their 
 stages/NN/scored/                      sort keys, while items are selected
 stages/NN/beside/METHOD/{selected/,chosen/,selection.json}   selections that are not trained on
 stages/NN/{adapter/ or model/,trainer/,canary.parquet,evaluation/}
-report.html                            the page that `zpd-ray report` writes
+report.html                            the run as a page, after each stage or by `zpd-ray report`
 progress.json                          what the run is at, every few seconds: not the same in two equal runs
 """
 

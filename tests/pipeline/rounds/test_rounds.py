@@ -6,6 +6,7 @@ One pool, of which group g1 becomes a logit harder after stage 0. Runs of a scop
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.export.rows import SelectedRows
 from zpd_ray.pipeline.commands import perform
 from zpd_ray.report.find import Found
+from zpd_ray.report.live.history import history
 from zpd_ray.report.page.tally import take_stock
 from zpd_ray.report.why import standing
 from zpd_ray.rundir import Run, Store
@@ -223,6 +225,20 @@ def test_what_was_measured_again_is_judged_by_it_and_the_selection_is_better(
     again = np.array(fresh["group"].to_pylist()) == "g1"
     b = true_difficulty(fresh["item_id"]) + np.where(again, SHIFT, 0.0)
     assert abs((fresh["b"].to_numpy() - b)[again].mean()) < 0.25  # without, off by a logit
+
+
+def test_the_time_that_is_left_goes_by_what_a_stage_measures(zone: Run, probe: Run, tmp_path: Path) -> None:
+    fresh, probes = 0.9 * 0.1 * N, 0.04 * N
+    for run, planned in ((zone, probes + 2.5 * fresh), (probe, probes)):
+        longer = replace(run, config=run.config.model_copy(update={"stages": 3}))
+        asked = run.store.read_json("stages/01/measured.json")["answers"]["items"]
+        work = {("measure", 0): N, ("measure", 1): asked, ("measure", 2): asked}
+        assert history(longer).work == work
+        before = tmp_path / run.config.measure.scope
+        shutil.copytree(run.store.root, before)
+        shutil.rmtree(before / "stages/01")
+        work |= {("measure", 1): planned, ("measure", 2): planned}
+        assert history(replace(longer, store=Store(str(before)))).work == work
 
 
 def share(run: Run, group: str) -> float:

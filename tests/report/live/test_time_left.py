@@ -38,12 +38,10 @@ def test_where_steps_repeat_it_is_the_rest(
     assert time_left(plan, past, past.keys(), unseen, {}).run == pytest.approx(left.run, rel=1e-6, abs=1e-6)
 
 
-@given(counts, st.floats(1e-3, 1e6), st.integers(0, 3), st.data())
-def test_work_left_falls_as_items_are_done_to_nothing(
-    total: int, rate: float, more: int, data: st.DataObject
-) -> None:
+@given(counts, st.floats(1e-3, 1e6), st.data())
+def test_work_left_falls_as_items_are_done_to_nothing(total: int, rate: float, data: st.DataObject) -> None:
     first, later = sorted(data.draw(st.tuples(st.integers(0, total), st.integers(0, total))))
-    before, after = work_left(first, total, rate, more), work_left(later, total, rate, more)
+    before, after = work_left(first, total, rate), work_left(later, total, rate)
     assert before is not None
     assert after is not None
     assert before >= after >= 0
@@ -67,6 +65,37 @@ def test_what_a_first_stage_has_left_falls_as_its_items_are_done(
         assert after.stage <= before.stage * (1 + 1e-9)
         assert after.run <= before.run * (1 + 1e-9)
         assert after.run >= after.stage >= 0
+
+
+@given(each_step, st.floats(2.5, 1e4), st.floats(0.1, 3.0), st.floats(0, 1))
+def test_a_stage_that_measures_less_takes_less_and_those_after_it_go_by_it(
+    took: dict[str, float], less: float, pace: float, share: float
+) -> None:
+    """Stage 0 measures ``less`` times as much as the others, which take ``pace`` times as long for it."""
+    plan, rest = Plan(4, STEPS), sum(took.values()) - took["measure"]
+    work = {("measure", stage): 1000.0 / (less if stage else 1.0) for stage in range(4)}
+    past = done_before(took, 1, 0)
+    left = time_left(plan, past, past.keys(), {}, {}, work)
+    assert left.run == pytest.approx(3 * (rest + took["measure"] / less))
+    second = pace * took["measure"] / less
+    past |= done_before(took, 2, 0) | {("measure", 1): second}
+    assert time_left(plan, past, past.keys(), {}, {}, work).run == pytest.approx(2 * (rest + second))
+    # What stage 0 will have taken says the same before it has ended.
+    now = {("measure", 0): InHand(share * took["measure"], (1 - share) * took["measure"])}
+    guesses = {step: took[step] for step in STEPS[1:]}
+    begun = time_left(plan, {}, (), now, guesses, work).run
+    whole = (1 - share) * took["measure"] + rest + 3 * (rest + took["measure"] / less)
+    assert begun == pytest.approx(whole)
+
+
+@given(counts, counts, st.integers(0, 10**9), st.floats(1e-3, 1e6))
+def test_what_a_step_counts_after_a_piece_of_work_is_left_too(
+    total: int, more: int, before: int, rate: float
+) -> None:
+    whole = before + total + more
+    assert work_left(0, total, rate, before, whole) == pytest.approx((total + more) / rate)
+    assert work_left(total, total, rate, before, whole) == pytest.approx(more / rate)
+    assert work_left(0, total, rate, before, 0.0) == pytest.approx(total / rate)  # it was more than expected
 
 
 durations = st.none() | st.floats(0, 1e6)

@@ -48,6 +48,7 @@ class Tab:
 
     async def open(self, path: Path) -> None:
         """Load a file and wait for it."""
+        self._loaded = False
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.send(f"{domain}.enable")
         await self.send("Page.navigate", url=path.as_uri())

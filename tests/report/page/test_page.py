@@ -16,15 +16,14 @@ from typer.testing import CliRunner
 from tests.pipeline.conftest import perform_in, questions, table_of, write_jsonl
 from tests.report.page.browser import CHROMIUM, tab
 from tests.report.page.html_tables import Page
+from tests.taken import reading
 from tests.test_imports import modules_after
 from zpd_ray.cli.app import app
 from zpd_ray.config_file import to_toml
 from zpd_ray.errors import ZpdError
-from zpd_ray.report.page import page
+from zpd_ray.report.page import page, tally
 from zpd_ray.rundir import Run, Store
-from zpd_ray.rundir.records import load_fit, load_metrics, load_selection
-
-pytest.importorskip("vl_convert", reason="the extra 'report' is not installed")
+from zpd_ray.rundir.records import load_events, load_fit, load_metrics, load_selection
 
 STAGES = 2
 HARM = [
@@ -45,7 +44,7 @@ class Made(NamedTuple):
 
 @pytest.fixture(scope="module")
 def made(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The page, written by the command."""
+    """The page, written by the run after each stage."""
     directory = tmp_path_factory.mktemp("report")
     rows = [row for row in questions(1200) if isinstance(row, dict)]
     for i, row in enumerate(rows):
@@ -55,17 +54,14 @@ def made(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
     write_jsonl(directory / "pool.jsonl", list(rows))
     held_out = write_jsonl(directory / "eval.jsonl", questions(200, 10**6))
     config, store = perform_in(
-        directory, stages=STAGES, evaluation={"path": str(held_out)}, select={"replay": 0.1}
+        directory, report=True, stages=STAGES, evaluation={"path": str(held_out)}, select={"replay": 0.1}
     )
-    done = CliRunner().invoke(app, ["report", config.output])
-    assert done.exit_code == 0, done.output
-    file = Path(done.output.strip())
+    file = Path(store.path("report.html"))
     text = file.read_text(encoding="utf-8")
     return Made(Run(config, store), file, text, Page(text))
 
 
 def test_it_is_one_file_that_parses_and_asks_for_nothing(made: Made) -> None:
-    assert made.file == Path(made.run.store.path("report.html"))
     assert made.file.stat().st_size < 6_000_000
     assert made.seen.unclosed == []
     assert all(address.startswith("#") for address in made.seen.addresses)
@@ -153,8 +149,29 @@ def test_items_carry_the_numbers_of_the_selection(made: Made) -> None:
         assert missed == sorted(missed, reverse=True)
 
 
-def test_writing_it_again_gives_the_same_page(made: Made) -> None:
-    assert page(made.run) == made.text
+def test_the_command_writes_the_page_that_the_run_has_written(made: Made, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", made.run.store.root, "--into", str(tmp_path / "own.html")])
+    assert done.exit_code == 0, done.output
+    assert Path(done.output.strip()).read_text(encoding="utf-8") == made.text
+    told = [event.stage for event in load_events(made.run.store) if event.step == "report"]
+    assert told == [*range(STAGES)]
+
+
+def test_of_a_larger_pool_a_sample_is_looked_at(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,200 items in 3 parts: those of one part, at every stage."""
+    monkeypatch.setattr(tally, "LOOKED_AT", 400)
+    with reading(made.run, monkeypatch) as names:
+        seen = Page(text := page(made.run))
+    read = {name.rpartition("/")[2] for name in names if "part-" in name}
+    assert read == {made.run.store.names("pool")[0]}
+    n = made.run.store.count_rows(f"pool/{read.pop()}")
+    ability = "Ability by model, logits, with its 95 % band"
+    assert seen.tables[ability] == made.seen.tables[ability]
+    for stage in range(STAGES):
+        (_, *rows) = seen.tables[f"The pool by difficulty at stage {stage}"]
+        assert n - 4 <= sum(int(row[2]) for row in rows) <= n
+    assert text.count("items of a sample of the pool&#39;s 1,200") == STAGES
+    assert {item.kind for item in seen.items} == {item.kind for item in made.seen.items}
 
 
 def test_warnings_say_what_the_records_say(made: Made) -> None:
@@ -199,14 +216,6 @@ def test_nothing_to_report_is_a_sentence(made: Made, tmp_path: Path) -> None:
     nowhere = CliRunner().invoke(app, ["report", made.run.store.root, "--into", str(tmp_path / "no/x.html")])
     assert nowhere.exit_code == 2
     assert "give another place" in nowhere.stderr
-
-
-def test_without_the_extra_the_sentence_names_it(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(ZpdError, match=r"pip install 'zpd-ray\[report\]'"):
-        page(made.run)
 
 
 def test_a_grader_and_a_method_of_the_users_are_not_imported(made: Made) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zpd_ray.ability import Standing
+from zpd_ray.plan.scopes import measured_items, probes
 from zpd_ray.report.cost import Cost, cost_of
 from zpd_ray.report.live.time_left import Key, Plan
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import (
+    ANSWERS,
     BASE,
     EVALUATE,
     EVALUATION,
@@ -22,7 +24,15 @@ from zpd_ray.rundir.layout import (
     TRAIN,
     StageFiles,
 )
-from zpd_ray.rundir.records import Event, load_events, load_fit, load_metrics, load_selection
+from zpd_ray.rundir.records import (
+    Event,
+    load_closing,
+    load_events,
+    load_fit,
+    load_metrics,
+    load_selection,
+)
+from zpd_ray.selection import METHODS, load
 from zpd_ray.selection.budget import resolve_budget
 
 BAND = 1.96  # standard errors: 95 %
@@ -51,8 +61,8 @@ class StageSoFar:
 class History:
     """Of a run that has read its pool.
 
-    tokens: mean per item, of what a step reads or trains on, by step and stage. pieces: of work that a step
-    counts one after another. workers: that train, of which the first is counted.
+    tokens: mean per item, of what a step reads or trains on, by step and stage. work: what measuring counts
+    at each stage: items, as often as they are measured. workers: that train, of which the first is counted.
     """
 
     plan: Plan
@@ -60,7 +70,7 @@ class History:
     took: dict[Key, float]
     guesses: dict[str, float]
     tokens: dict[tuple[str, int | None], float]
-    pieces: dict[str, int]
+    work: dict[Key, float]
     workers: int
     base_accuracy: float | None
     stages: list[StageSoFar]
@@ -83,7 +93,7 @@ def history(run: Run) -> History:
         took={(e.step, e.stage): e.seconds for e in events if e.stage is not None and e.seconds is not None},
         guesses=_guesses(run, events),
         tokens=_tokens(run, finished),
-        pieces={MEASURE.name: len(run.measures)},
+        work=_work(run, finished),
         workers=run.config.train.workers,
         base_accuracy=load_metrics(run.store, None).accuracy if has_base else None,
         stages=_stages(run, events, finished),
@@ -136,6 +146,40 @@ def _guesses(run: Run, events: list[Event]) -> dict[str, float]:
         rows = _budget_items(run) * run.config.train.epochs / run.config.train.workers
         guesses[TRAIN.name] = rows * step["step_seconds"] / step["rows"]
     return guesses
+
+
+def _work(run: Run, finished: frozenset[Key]) -> dict[Key, float]:
+    """What measuring has counted at each stage, and what it is going to count.
+
+    A stage to come that does not measure everything is taken to be like the last of its kind, and to measure
+    what a plan says where there is none yet: probes by ``answers`` alone, candidates by every measure.
+    """
+    work, last, measures = dict[Key, float](), None, len(_measures(run))
+    pool = run.store.read_json(f"{POOL}.json")
+    for stage in range(run.config.stages):
+        if (MEASURE.name, stage) in finished:
+            totals = load_closing(run.store, stage, MEASURE)
+            counted = float(sum(each["items"] for each in totals.values() if isinstance(each, dict)))
+            last = counted if run.in_rounds(stage) else last
+        elif not run.in_rounds(stage):
+            counted = float(pool["items"] * measures)
+        else:
+            counted = _planned(run, pool, measures) if last is None else last
+        work[(MEASURE.name, stage)] = counted
+    return work
+
+
+def _measures(run: Run) -> set[str]:
+    """Those that are taken, as far as that can be told without importing a method of the user's."""
+    ours = (name for name in run.methods if name in METHODS)
+    return {ANSWERS, *(need for name in ours for need in load(name).needs)}
+
+
+def _planned(run: Run, pool: Mapping[str, int], measures: int) -> float:
+    """Of a stage that measures in rounds."""
+    config, asked = run.config, probes(run.config, pool["items"])
+    items = measured_items(config, config.measure.scope, 1, pool["items"], pool["response_tokens"])
+    return float(asked + (items - asked) * measures)
 
 
 def _budget_items(run: Run) -> float:

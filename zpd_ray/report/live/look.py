@@ -165,13 +165,15 @@ def _left(behind: History, doing: Sequence[Doing], at: float) -> TimeLeft:
     now = {
         (d.step, d.stage): InHand(at - d.began, _step_left(d, behind)) for d in doing if d.stage is not None
     }
-    return time_left(behind.plan, behind.took, behind.finished, now, behind.guesses)
+    return time_left(behind.plan, behind.took, behind.finished, now, behind.guesses, behind.work)
 
 
 def _step_left(doing: Doing, behind: History | None) -> float | None:
-    """By the rate of its work, and as much for each of its pieces of work that are still to come."""
-    pieces = behind.pieces.get(doing.step, 1) if behind is not None else 1
-    return work_left(doing.done, doing.total, doing.rate, max(0, pieces - 1 - doing.ended))
+    """By the rate of its work, and of what its step counts after that."""
+    whole = 0.0
+    if behind is not None and doing.stage is not None:
+        whole = behind.work.get((doing.step, doing.stage), 0.0)
+    return work_left(doing.done, doing.total, doing.rate, doing.before, whole)
 
 
 def _activity(doing: Doing, behind: History | None, left: TimeLeft, at: float) -> Activity:

@@ -8,6 +8,8 @@ from statistics import median
 
 Seconds = float
 Key = tuple[str, int]  # a step and its stage
+# Stages whose work differs by a larger factor tell less: part of what a step takes does not go by its work.
+ALIKE = 2.0
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,17 @@ class TimeLeft:
     run: Seconds | None
 
 
-def work_left(done: int | None, total: int | None, rate: float | None, more: int = 0) -> Seconds | None:
-    """For the rest of a piece of work at ``rate`` per second, and ``more`` of the same size.
+def work_left(
+    done: int | None, total: int | None, rate: float | None, before: int = 0, whole: float = 0.0
+) -> Seconds | None:
+    """For the rest of a piece of work at ``rate`` per second, and for what its step counts after it.
 
-    None where there is no rate, or no total.
+    before: done in pieces of the step before this one. whole: what the step counts in all, about; it may turn
+    out to be more. None where there is no rate, or no total.
     """
     if done is None or not total or not rate:
         return None
-    return (max(0, total - done) + more * total) / rate
+    return max(0.0, total - done, whole - before - done) / rate
 
 
 def time_left(
@@ -59,31 +64,36 @@ def time_left(
     finished: Collection[Key],
     now: Mapping[Key, InHand],
     guesses: Mapping[str, Seconds],
+    work: Mapping[Key, float] | None = None,
 ) -> TimeLeft:
     """What is left of a run.
 
     took: seconds of steps that have ended. finished: these, and those whose seconds nobody has seen. now:
-    steps under way. guesses: seconds of steps that have not been seen at any stage.
+    steps under way. guesses: seconds of steps that have not been seen at any stage. work: how much a step
+    does at a stage, where stages differ.
 
-    A step that is still to come takes the median of what it took at other stages; where it has not ended at
-    any, what it will have taken at this one; else the guess.
+    A step that is still to come takes the median of what it took at other stages, in proportion to its work;
+    where it has not ended at any, what it will have taken at this one; else the guess.
     """
+    amounts = work or {}
 
-    def typical(step: str) -> Seconds | None:
-        known = [seconds for (name, _), seconds in took.items() if name == step]
-        if known:
-            return median(known)
-        here = [
-            each.seconds + each.left
-            for (name, _), each in now.items()
-            if name == step and each.left is not None
-        ]
-        return here[0] if here else guesses.get(step)
+    def typical(step: str, stage: int) -> Seconds | None:
+        known = {at: seconds for (name, at), seconds in took.items() if name == step}
+        if not known:
+            known = {
+                at: each.seconds + each.left
+                for (name, at), each in now.items()
+                if name == step and each.left is not None
+            }
+        shares = {at: _share(amounts, step, stage, at) for at in known}
+        alike = [at for at, share in shares.items() if 1 / ALIKE <= share <= ALIKE]
+        scaled = [known[at] * shares[at] for at in alike or known]
+        return median(scaled) if scaled else guesses.get(step)
 
     def left(step: str, stage: int) -> Seconds | None:
         if (step, stage) in finished:
             return 0.0
-        usual, in_hand = typical(step), now.get((step, stage))
+        usual, in_hand = typical(step, stage), now.get((step, stage))
         if in_hand is None:
             return usual
         if in_hand.left is not None:
@@ -99,6 +109,12 @@ def time_left(
         return TimeLeft(here, stage, None)
     run = sum(sum(rest.values()) for rest in known) if plan.trains is None else _side_by_side(known, plan)
     return TimeLeft(here, stage, run)
+
+
+def _share(amounts: Mapping[Key, float], step: str, stage: int, other: int) -> float:
+    """How much of what a step does at the ``other`` stage it does at ``stage``."""
+    here, there = amounts.get((step, stage)), amounts.get((step, other))
+    return here / there if here and there else 1.0
 
 
 def _side_by_side(rests: list[dict[str, Seconds]], plan: Plan) -> Seconds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from zpd_ray.calibration import Fit
@@ -9,8 +10,8 @@ from zpd_ray.irt.flags import FLAGS
 from zpd_ray.measures import UNPARSED_TOLD
 from zpd_ray.report.page.tally import Tally
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.layout import EVALUATE, POOL, SELECT, StageFiles
-from zpd_ray.rundir.records import load_events, load_metrics, load_selection
+from zpd_ray.rundir.layout import ANSWERS, EVALUATE, MEASURE, POOL, SELECT, StageFiles
+from zpd_ray.rundir.records import load_closing, load_events, load_metrics, load_selection
 
 
 def warnings(run: Run, tallies: list[Tally]) -> list[str]:
@@ -18,7 +19,7 @@ def warnings(run: Run, tallies: list[Tally]) -> list[str]:
     found = [*_of_the_run(run)]
     for tally in tallies:
         stage = tally.fit.stage
-        told = [*_of_measuring(tally), *_of_the_fit(tally.fit), *_of_selecting(run, stage)]
+        told = [*_of_measuring(run, stage), *_of_the_fit(tally.fit), *_of_selecting(run, stage)]
         told += _of_evaluating(run, stage)
         found += [f"Stage {stage}: {sentence}." for sentence in dict.fromkeys(told)]
     return found
@@ -40,14 +41,16 @@ def _of_the_run(run: Run) -> Iterator[str]:
         yield f"{total} of {pool['rows']} rows of the pool were left out ({told}): see quarantine/."
 
 
-def _of_measuring(tally: Tally) -> Iterator[str]:
-    if tally.failed:
-        yield f"{tally.failed} items could not be measured"
-    share = tally.unparsed / max(1, tally.responses)
+def _of_measuring(run: Run, stage: int) -> Iterator[str]:
+    counted = Counter(load_closing(run.store, stage, MEASURE)[ANSWERS])  # 0 of what no grader asked for
+    if counted["failed"]:
+        yield f"{counted['failed']:,} of {counted['items']:,} items could not be measured"
+    unparsed, responses = counted["unparsed"], counted["responses"]
+    share = unparsed / max(1, responses)
     if share > UNPARSED_TOLD:
         what = "most" if share > 0.5 else "many"
         yield (
-            f"the grader found no answer in {what} responses ({tally.unparsed} of {tally.responses}, "
+            f"the grader found no answer in {what} responses ({unparsed:,} of {responses:,}, "
             f"{share:.0%}); they count as wrong"
         )
 

@@ -16,6 +16,7 @@ MAIN, SECOND, ZONE, POOL = "var(--main)", "var(--second)", "var(--zone)", "var(-
 GROUP_COLOURS = [f"var(--g{i})" for i in range(8)]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke"]
 SAID = {"field": "said"}
+RULE: Spec = {"type": "rule", "color": MUTED, "strokeDash": [4, 4]}
 
 CONFIG: Spec = {
     "font": "system-ui, sans-serif",
@@ -72,6 +73,11 @@ def _model(models: list[str]) -> Spec:
     }
 
 
+def _beside(models: list[str]) -> Spec:
+    """The same, with room for several values beside each other."""
+    return _model(models) | {"scale": {"type": "band", "paddingInner": 0.6, "domain": models}}
+
+
 def ability(rows: Rows, models: list[str], width: int) -> Spec:
     """theta of each model with its band. rows: model, value, low, high. models: all there are, in order."""
     return _banded(rows, models, width, "ability theta, logits", {})
@@ -107,14 +113,14 @@ def lines(rows: Rows, models: list[str], width: int, title: str) -> Spec:
         "legend": {"columns": 1 if width < 400 else 3},
     }
     shape = colour | {"scale": {"domain": names, "range": SHAPES[: len(names)]}}
-    x, y = _model(models), _axis("value", title)
-    ends = {"y": _axis("low", title), "y2": {"field": "high"}}
+    y, ends = _axis("value", title), {"y": _axis("low", title), "y2": {"field": "high"}}
+    x = {"x": _beside(models), "xOffset": {"field": "series", "sort": names, "scale": {"paddingOuter": 1}}}
     layers = [
-        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {"x": x, **ends, "color": colour}},
-        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y, "color": colour}},
+        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**x, **ends, "color": colour}},
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {**x, "y": y, "color": colour}},
         {
             "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
-            "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "description": SAID},
+            "encoding": {**x, "y": y, "color": colour, "shape": shape, "description": SAID},
         },
     ]
     return chart(width, {"height": 230, "data": {"values": rows}, "layer": layers})
@@ -209,7 +215,7 @@ def calibration(rows: Rows, width: int) -> Spec:
     layers = [
         {
             "data": {"values": [{"predicted": 0, "observed": 0}, {"predicted": 1, "observed": 1}]},
-            "mark": {"type": "line", "color": MUTED, "strokeDash": [4, 4]},
+            "mark": RULE | {"type": "line"},
             "encoding": {"x": x, "y": y},
         },
         {"mark": {"type": "rule", "color": MAIN, "strokeWidth": 2}, "encoding": {"x": x, **ends}},
@@ -219,6 +225,22 @@ def calibration(rows: Rows, width: int) -> Spec:
         },
     ]
     return chart(width, {"height": 250, "data": {"values": rows}, "layer": layers})
+
+
+def shifts(rows: Rows, width: int) -> Spec:
+    """By how much parts of the pool are harder than predicted. rows: part, value, low, high."""
+    title = "harder than predicted by, logits"
+    y = {"field": "part", "type": "nominal", "title": None, "sort": None}
+    x, ends = _axis("value", title), {"x": _axis("low", title), "x2": {"field": "high"}}
+    layers = [
+        {"data": {"values": [{"zero": 0}]}, "mark": RULE, "encoding": {"x": _axis("zero", title)}},
+        {"mark": {"type": "rule", "color": MAIN, "strokeWidth": 2}, "encoding": {"y": y, **ends}},
+        {
+            "mark": {"type": "point", "color": MAIN, "fill": MAIN, "size": 60, "opacity": 1},
+            "encoding": {"y": y, "x": x, "description": SAID},
+        },
+    ]
+    return chart(width, {"height": {"step": 34}, "data": {"values": rows}, "layer": layers})
 
 
 def cost(rows: Rows, width: int) -> Spec:

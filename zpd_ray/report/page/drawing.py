@@ -6,8 +6,6 @@ import re
 from itertools import count
 from typing import Any
 
-from zpd_ray.errors import ZpdError
-
 VERSION = "5.20"  # of Vega-Lite, among those that vl-convert brings along
 _NAMES = re.compile(r'(id="|url\(#|href="#)(clip|gradient)')
 
@@ -16,14 +14,9 @@ class Drawing:
     """Draws; two drawings of a page do not share the names of what they define."""
 
     def __init__(self) -> None:
-        """Raises ZpdError where the extra is not installed."""
-        try:
-            import vl_convert
-        except ImportError:
-            raise ZpdError(
-                "the plots of a report are drawn by vl-convert, which is not installed; install the extra: "
-                "pip install 'zpd-ray[report]'"
-            ) from None
+        """Loads what draws: 80 MB, and no sooner than there is something to draw."""
+        import vl_convert
+
         self._convert, self._numbers = vl_convert, count()
 
     def svg(self, spec: dict[str, Any]) -> str:

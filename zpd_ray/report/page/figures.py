@@ -8,21 +8,23 @@ from functools import partial
 from typing import Any
 
 from zpd_ray.report.cost import Cost, costs
-from zpd_ray.report.page import charts, tables
+from zpd_ray.report.page import charts, probes, tables
 from zpd_ray.report.page.estimates import GroupTheta, calibration, group_thetas, told_by_fit
 from zpd_ray.report.page.tables import Table
 from zpd_ray.report.page.tally import Tally
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.layout import BASE, EVALUATE, METRICS, SELECT, TRAIN
+from zpd_ray.rundir.layout import BASE, EVALUATE, METRICS, POOL, SELECT, TRAIN
 from zpd_ray.rundir.records import Metrics, load_closing, load_metrics
 
 STAGES_DRAWN = 4  # of plots that there are one of at each stage
+UNMEASURED = " The last model has none: a further stage would measure it."
 
 
-MODELS, DIFFICULTY, CALIBRATION, COST = (
+MODELS, DIFFICULTY, CALIBRATION, DRIFT, COST = (
     "Ability and accuracy",
     "Difficulty and selection",
     "Calibration of p",
+    "Drift",
     "Cost",
 )
 # What holds for all plots of a section.
@@ -33,18 +35,21 @@ SECTIONS = {
     CALIBRATION: "How many responses are right where the fit expects a share p of them, from the NLL alone, "
     "before an item's own responses are looked at. Of items never trained on, with Wilson's 95 % interval; "
     "rollouts of an item count as what they say together. On the dashed line p is what it says.",
+    DRIFT: "Probes are items that are never trained on and are asked at every stage. Their responses are "
+    "held against what earlier stages predict at the ability of now: a group, or a band of difficulty, that "
+    "answers otherwise has drifted.",
     COST: "Selecting is measuring, fitting and selecting; evaluating is in neither. Of what ended well.",
 }
 
 
 @dataclass(frozen=True)
 class Figure:
-    """draw(width in pixels) -> Vega-Lite specification."""
+    """draw(width in pixels) -> Vega-Lite specification; None where the table says it all."""
 
     section: str  # of the page, a key of ``SECTIONS``
     title: str
     note: str
-    draw: Callable[[int], dict[str, Any]]
+    draw: Callable[[int], dict[str, Any]] | None
     table: Table
 
 
@@ -56,6 +61,7 @@ def figures(run: Run, groups: list[str], tallies: list[Tally]) -> list[Figure]:
         *_of_models(run, tallies, groups, metrics),
         *_difficulties(run, drawn),
         *(_calibration(tally) for tally in drawn),
+        _drift(tallies),
         *_cost(costs_so_far(run)),
     ]
     return [figure for figure in found if figure.table.rows]
@@ -94,11 +100,12 @@ def _of_models(
     able = tables.ability_rows(tables.standings(last, behind))
     accurate, losses = tables.accuracy_rows(metrics), _losses(run)
     models = [tables.model_name(n) for n in sorted({*behind.values(), *metrics, *losses})]
+    unmeasured = "" if models[-1] in (row["model"] for row in able) else UNMEASURED
     yield Figure(
         MODELS,
         "Ability",
         "theta and theta +- 1.96 standard errors, in logits. All stages are on the scale of the last fit, on "
-        "which the pool's mean b is 0 at stage 0.",
+        f"which the pool's mean b is 0 at stage 0.{unmeasured}",
         partial(charts.ability, able, models),
         tables.ability_table(able),
     )
@@ -157,18 +164,20 @@ def _losses(run: Run) -> dict[int, float]:
 
 def _difficulties(run: Run, tallies: list[Tally]) -> Iterator[Figure]:
     last, target = tallies[-1].fit, run.config.select.target_p
+    items = run.store.read_json(f"{POOL}.json")["items"]
     shown = [tables.difficulty(tally, last.ability.at(tally.fit.stage).theta, target) for tally in tallies]
     ends = [
         b for each in shown for b in (*each.zone, *(row[at] for row in each.rows for at in ("low", "high")))
     ]
     for tally, each in zip(tallies, shown, strict=True):
         stage, chosen = tally.fit.stage, int(tally.zone.sum() + tally.replay.sum())
+        of = "of the pool" if tally.looked_at >= items else f"of a sample of the pool's {items:,}"
         beyond = f" {each.beyond:,} items lie beyond the axis." if each.beyond else ""
         yield Figure(
             DIFFICULTY,
             f"Stage {stage}",
-            f"{int(tally.pool.sum()):,} items of the pool, {tally.in_zone:,} of them in the zone around "
-            f"theta = {each.theta:z.2f}; below, the {chosen:,} that were selected.{beyond}",
+            f"{int(tally.pool.sum()):,} items {of}, {tally.in_zone:,} of them in the zone around "
+            f"theta = {each.theta:z.2f}; below, the {chosen:,} of them that were selected.{beyond}",
             partial(charts.difficulty, each.rows, each.theta, each.zone, (min(ends), max(ends))),
             tables.difficulty_table(stage, each.rows),
         )
@@ -182,6 +191,20 @@ def _calibration(tally: Tally) -> Figure:
         f"{sum(each.responses for each in bins):,} responses to {sum(each.items for each in bins):,} items.",
         partial(charts.calibration, tables.calibration_rows(bins)),
         tables.calibration_table(stage, bins),
+    )
+
+
+def _drift(tallies: list[Tally]) -> Figure:
+    """Without rows where no stage asks probes."""
+    fits = [tally.fit for tally in tallies]
+    rows = probes.drift_rows(fits)
+    return Figure(
+        DRIFT,
+        "Parts of the pool that have drifted" if rows else "Nothing has drifted",
+        "How much harder a part is than predicted, against the others, with its 95 % interval. p is "
+        "two-sided and corrected for the number of tests; where nothing has drifted, it is the least one.",
+        partial(charts.shifts, rows) if rows else None,
+        probes.drift_table(fits),
     )
 
 

@@ -95,7 +95,8 @@ def _sections(found: list[Figure], drawing: Drawing) -> list[dict[str, Any]]:
     from markupsafe import Markup
 
     def drawn(figure: Figure) -> dict[str, Any]:
-        plots = {name: Markup(drawing.svg(figure.draw(width))) for name, width in WIDTHS.items()}
+        draw = figure.draw
+        plots = {name: Markup(drawing.svg(draw(width))) for name, width in WIDTHS.items()} if draw else {}
         return {"title": figure.title, "note": figure.note, "table": figure.table, "plots": plots}
 
     by_section = groupby(found, key=lambda figure: figure.section)

@@ -1,4 +1,4 @@
-"""Sums over the pool at one stage, part by part: their size does not grow with the pool."""
+"""Sums over the pool at one stage, part by part: neither their size nor their time grows with the pool."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ LIMIT = 60.0  # logits: what lies beyond counts in the last bin
 BINS = int(2 * LIMIT / BIN)
 SHARES = 10  # bins of predicted p
 GROUPS = 7  # groups that are told apart; the others count together
+# Items at most, about, and over all stages: those of some parts, to which items come by a hash of their ids.
+LOOKED_AT, JUDGED = 100_000, 400_000
 
 
 @dataclass
 class Tally:
-    """What the page shows of the pool at a stage.
+    """What the page shows of the pool, or of a sample of it, at a stage.
 
     pool, zone, replay: items by bin of b, int64 (BINS,), all and those selected. outcomes: by bin of the p
     expected from the NLL, float64 (SHARES, 7): items and sums of p k, k, s, s^2, s k, k^2 of items never
@@ -40,9 +42,12 @@ class Tally:
     outcomes: Floats = field(default_factory=lambda: np.zeros((SHARES, 7)))
     answers: irt.Counts | None = None
     in_zone: int = 0  # measured items whose p lies in the zone, trained ones too
-    failed: int = 0
-    responses: int = 0
-    unparsed: int = 0
+    failed: int = 0  # items that could not be measured
+
+    @property
+    def looked_at(self) -> int:
+        """Items in all."""
+        return int(self.pool.sum()) + self.failed
 
     def add(
         self,
@@ -62,8 +67,6 @@ class Tally:
             of += np.bincount(bins[rows], minlength=BINS)
         self.in_zone += int((measured & (judged.p >= zone[0]) & (judged.p <= zone[1])).sum())
         self.failed += int(judged.failed.sum())
-        self.responses += int(judged.integers("rollouts")[judged.now].sum())
-        self.unparsed += int(judged.integers("unparsed")[judged.now].sum())
         fresh = measured & judged.now & ~judged.trained
         self._add_outcomes(judged, fresh & (judged.integers("rollouts") > 0))
         self._add_answers(judged, fresh & np.isfinite(nll), group, nll)
@@ -90,9 +93,9 @@ class Tally:
 def take_stock(run: Run, fits: list[Fit], seats: int) -> tuple[list[str], list[Tally], list[Sample]]:
     """Names of the groups that are told apart, and of each stage its sums and its sample of items.
 
-    seats: items of each kind in a sample.
+    Of all items, or of ``LOOKED_AT`` where the pool has more. seats: items of each kind in a sample.
     """
-    parts = run.store.names(POOL)
+    parts = _looked_at(run, min(LOOKED_AT, JUDGED // len(fits)))
     groups, zone = _groups(run, parts), zone_of(run.config.select.target_p)
     tallies, samples = [Tally(fit) for fit in fits], [Sample(fit.stage, seats) for fit in fits]
     for part in parts:
@@ -108,6 +111,12 @@ def take_stock(run: Run, fits: list[Fit], seats: int) -> tuple[list[str], list[T
             tally.add(judged, chosen, group, nll, zone)
             sample.add(run, part, judged, chosen, group)
     return groups, tallies, samples
+
+
+def _looked_at(run: Run, most: int) -> list[str]:
+    """The parts whose items are looked at, ``most`` of them about: the same at every stage."""
+    parts, items = run.store.names(POOL), run.store.read_json(f"{POOL}.json")["items"]
+    return parts[: max(1, len(parts) * most // max(most, items))]
 
 
 def _groups(run: Run, parts: list[str]) -> list[str]:
