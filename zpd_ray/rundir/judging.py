@@ -23,7 +23,8 @@ from zpd_ray.selection import Candidates, Method
 from zpd_ray.selection.keys import Keys, shuffled
 
 RESPONSES = ("successes", "rollouts")
-COUNTS = ("n_tokens", "n_greedy", *RESPONSES, "credit", "unparsed")  # of ``answers``: 0 where not asked
+# Of ``answers``: 0 where not asked.
+COUNTS = ("n_tokens", "n_greedy", *RESPONSES, "credit", "unparsed", "n_other")
 JUDGED = ["b", "b_sd", "p", "score"]
 
 
