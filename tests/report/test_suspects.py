@@ -20,6 +20,7 @@ from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 from zpd_ray.report.suspects import evidence, suspects
 from zpd_ray.rundir import Run, Store
+from zpd_ray.rundir.begin import record
 from zpd_ray.rundir.layout import POOL, StageFiles
 from zpd_ray.rundir.records import load_fit, save_fit
 
@@ -31,19 +32,20 @@ WRONG = RNG.random(N) < 0.1
 RIGHT = np.stack([np.where(WRONG, 0, RNG.binomial(ROLLOUTS, expit(t - B))) for t in range(STAGES)])
 TRAINED = np.flatnonzero(WRONG)[:3]  # by stage 0; they are right from then on
 RIGHT[1:, TRAINED] = ROLLOUTS
+FAILED = 7  # could not be measured
 
 
 def measured(stage: int, rows: np.ndarray, told: bool) -> pa.Table:
     """What ``answers`` found of these items. told: first choices are counted, and wrong answers kept."""
-    n, right = len(rows), RIGHT[stage, rows]
+    n, right, failed = len(rows), RIGHT[stage, rows], rows == FAILED
     missed = np.where(WRONG[rows], 1, 6)
     columns = {
         "item_id": [f"q{i}" for i in rows],
-        "nll": pa.array(NLL[rows], pa.float32()),
+        "nll": pa.array(NLL[rows], pa.float32(), mask=failed),
         "n_tokens": np.full(n, TOKENS),
         "n_greedy": TOKENS - missed if told else [None] * n,
-        "successes": right,
-        "rollouts": np.full(n, ROLLOUTS),
+        "successes": right * ~failed,
+        "rollouts": ROLLOUTS * ~failed,
         "credit": right,
         "unparsed": np.zeros(n),
         "other_answer": ["42" if told and s < ROLLOUTS else None for s in right],
@@ -95,6 +97,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
                     f"{files.selection()}/chosen/{part}", pa.table({"row": pa.array(chosen, pa.int64())})
                 )
         fit(run)
+        record(run)
         return run
 
     return run_of
@@ -102,13 +105,13 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 def fit(run: Run) -> None:
     """Of every stage, by what was answered before training."""
-    previous, none = None, np.zeros(N, dtype=np.int64)
-    trained = np.isin(np.arange(N), TRAINED)
+    kept = np.flatnonzero(np.arange(N) != FAILED)
+    previous, none, trained = None, np.zeros(len(kept), dtype=np.int64), np.isin(kept, TRAINED)
     for stage in range(STAGES):
         asked = [np.where(trained & (t > 0), 0, ROLLOUTS) for t in range(stage + 1)]
-        answers = {t: (RIGHT[t] * (asked[t] > 0), asked[t]) for t in range(stage + 1)}
-        history = count_history(NLL, none, trained & (stage > 0), answers)
-        told = Statistics.of(NLL, none, RIGHT[stage], np.full(N, ROLLOUTS), history)
+        answers = {t: (RIGHT[t, kept] * (k > 0), k) for t, k in enumerate(asked)}
+        history = count_history(NLL[kept], none, trained & (stage > 0), answers)
+        told = Statistics.of(NLL[kept], none, RIGHT[stage, kept], asked[0], history)
         previous = fit_stage(told, run.config.ability, stage, previous)
         save_fit(run.store, previous)
 
@@ -189,15 +192,21 @@ def test_a_group_is_listed_by_itself(run: Run) -> None:
         suspects(run, 1, "g2")
 
 
-def test_the_command(taken: Run) -> None:
-    root = taken.store.root
+def test_what_could_not_be_measured_is_no_suspect(run: Run) -> None:
+    listed = ids(run)
+    assert len(listed) > N // 4
+    assert FAILED not in listed
+
+
+def test_the_command(run: Run) -> None:
+    root = run.store.root
     code, text = invoke("suspects", root, "--top", "2")
     assert code == 0, text
-    assert "items have fewer right responses than expected, over 2 stages" in text
-    assert "in [bold] letters" in text
-    assert "of 8 responses answer" in text
+    assert f"of {N} items have fewer right responses than expected, over 3 stages" in text
+    assert "[bold] " in text
+    assert "wrong 12 of 12 where" in text
     assert "2 shown (--top)" in text
     rows = json.loads(invoke("suspects", root, "--top", "1", "--group", "g1", "--json")[1])["rows"]
     assert [row["item"]["group"] for row in rows] == ["g1"]
-    code, text = invoke("suspects", root, "--group", "g7")
-    assert (code, "no item of the pool has the group 'g7'" in text) == (2, True)
+    code, text = invoke("suspects", root, "--group", "g2")
+    assert (code, "no item of the pool has the group 'g2'" in text) == (2, True)

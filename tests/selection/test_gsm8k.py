@@ -174,7 +174,7 @@ class Posterior:
     def __init__(self, fit: Fit, item: Item, right: int, rollouts: int) -> None:
         of, self.theta = fit.calibration, fit.ability.theta
         z = (math.log(item.nll()) - of.location) / of.scale
-        self.centre, self.right = of.gamma * (z - of.origin) + of.shift
+        self.centre = of.gamma * (z - of.origin) + of.shift
         self.right, self.wrong = right, rollouts - right
         self.nodes, self.weights, self.sigma = of.residual_nodes, of.residual_weights, of.sigma
         self.aim = self.theta - math.log(TARGET_P / (1 - TARGET_P))
