@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from zpd_ray.report.suspects import evidence
+from zpd_ray.report.evidence import evidence
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import recorded_run
 from zpd_ray.rundir.judging import read_measured

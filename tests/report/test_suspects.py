@@ -18,7 +18,8 @@ from zpd_ray.ability import count_history
 from zpd_ray.calibration import Statistics, fit_stage
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
-from zpd_ray.report.suspects import evidence, suspects
+from zpd_ray.report.evidence import evidence
+from zpd_ray.report.suspects import suspects
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import record
 from zpd_ray.rundir.layout import POOL, StageFiles
