@@ -48,6 +48,9 @@ MEASUREMENT = pa.schema(
         ("rollouts", pa.int32()),  # k: responses graded
         ("credit", pa.float32()),  # sum of the shares that were graded right: s, where no grader gives shares
         ("unparsed", pa.int32()),  # responses in which the grader found no answer (they count as wrong)
+        # the wrong answer that most responses gave; null: none did, or the grader does not tell answers
+        ("other_answer", pa.string()),
+        ("n_other", pa.int32()),  # responses that gave it
         ("completion", pa.string()),  # the start of a response, of a few rows of each part; else null
         ("error", pa.string()),  # null when the row was measured
     ]

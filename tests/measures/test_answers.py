@@ -53,6 +53,39 @@ def test_a_refused_prompt_is_an_error_of_its_row_alone(tmp_path: Path, already: 
     assert (counted["failed"], counted["responses"]) == (1, ROLLOUTS * (N - 1))
 
 
+def never(completion: str, answer: str) -> bool:
+    """A grader of the user's."""
+    return False
+
+
+class Answering(SimulatedEngine):
+    """Says the same to every prompt."""
+
+    SAID = ("the answer is 7", "#### 42", "7.0", "I do not know", "8")
+
+    def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
+        return Completions([list(self.SAID)] * items.num_rows, [None] * items.num_rows)
+
+
+@pytest.mark.parametrize(
+    ("grader", "answer", "other"),
+    [
+        ("numeric", "42", ("7", 2)),
+        ("numeric", "7", ("42", 1)),  # of equally many the first in order
+        ("exact", "8", ("#### 42", 1)),
+        ("tests.measures.test_answers:never", "42", (None, 0)),  # nobody asks it for answers
+    ],
+)
+def test_the_wrong_answer_that_most_responses_gave_is_kept(
+    tmp_path: Path, grader: str, answer: str, other: tuple[str | None, int]
+) -> None:
+    config = validate(simulated_values(tmp_path, n=1, measure={"grader": grader, "rollouts": 5}))
+    values = {"item_id": ["q"], "response": ["#### 42"], "answer": [answer], "response_tokens": [20]}
+    items = pa.table([values.get(f.name, [None]) for f in schema.ITEM], schema=schema.ITEM)
+    row = Answers(config).measure(Answering(config, ModelRef("unused")), items, 0).to_pylist()[0]
+    assert (row["other_answer"], row["n_other"]) == other
+
+
 def test_a_few_responses_are_kept_to_be_looked_at(tmp_path: Path) -> None:
     config = validate(simulated_values(tmp_path, n=1, measure={"grader": "numeric", "rollouts": 2}))
     values = {"response": ["#### 42"] * N, "answer": ["42"] * N, "response_tokens": [20] * N}

@@ -1,4 +1,4 @@
-"""The commands for what a run has selected: list it, explain it, take it to another trainer."""
+"""The commands for the items of a run: list what is selected, explain it, doubt it, take it elsewhere."""
 
 from __future__ import annotations
 
@@ -84,6 +84,33 @@ def why(
         for sentence in told.missing:
             terminal.warn(sentence)
         return 2 if told.missing else 0
+
+    sys.exit(exit_code(work))
+
+
+@app.command()
+def suspects(
+    run: RunDirectory,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="items to list, the most suspect first")] = 20,
+    group: Annotated[str | None, typer.Option(metavar="NAME", help="only items of this group")] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """List items whose references may be wrong, with the evidence.
+
+    They stay wrong where others of their difficulty become right, the model is sure of another token, or its
+    responses agree on another answer.
+
+    Example: `zpd-ray suspects runs/mine --top 50 --group algebra`
+    """
+
+    def work() -> None:
+        from zpd_ray import terminal
+        from zpd_ray.report.items import draw_suspects
+        from zpd_ray.report.suspects import suspects as find
+        from zpd_ray.rundir.begin import recorded_run
+
+        terminal.show(find(recorded_run(run), top, group), draw_suspects)
 
     sys.exit(exit_code(work))
 

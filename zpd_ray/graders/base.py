@@ -67,6 +67,10 @@ class CompletionGrader:
         """0 for every item."""
         return np.zeros(len(choices), dtype=np.int64)
 
+    def answer_of(self, completion: str, choices: list[str] | None) -> str | None:
+        """The answer that a completion gives, equal answers alike; None: there is none, or it is not told."""
+        return None
+
 
 class Scored(Protocol):
     """What a pass over the references has told: the arrays of ``engines.Scores``, each (n,)."""

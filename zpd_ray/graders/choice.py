@@ -60,12 +60,21 @@ class Choice(CompletionGrader):
 
     def grade(self, completion: str, answer: str, choices: list[str] | None) -> Verdict:
         """A completion that picks no option, or more than one, is unparsed."""
-        completion = completion[-WINDOW:]
-        gold = _one(_named(answer, choices), choices)
-        got = _one(_named(completion, choices) or _mentioned(completion, choices), choices)
+        gold, got = _one(_named(answer, choices), choices), _picked(completion, choices)
         if gold is None or got is None:
             return UNPARSED
         return Verdict(right=got == gold, parsed=True)
+
+    def answer_of(self, completion: str, choices: list[str] | None) -> str | None:
+        """The letter of the option that is picked."""
+        got = _picked(completion, choices)
+        return None if got is None else chr(ord("A") + got)
+
+
+def _picked(completion: str, choices: list[str] | None) -> int | None:
+    """The one option that a completion picks, from 0."""
+    completion = completion[-WINDOW:]
+    return _one(_named(completion, choices) or _mentioned(completion, choices), choices)
 
 
 def _one(picks: set[int], choices: list[str] | None) -> int | None:

@@ -26,6 +26,10 @@ class Exact(CompletionGrader):
         got, gold = normalise(completion), normalise(answer)
         return Verdict(right=got == gold, parsed=True) if got and gold else UNPARSED
 
+    def answer_of(self, completion: str, choices: list[str] | None) -> str | None:
+        """The completion in the form in which it is compared."""
+        return normalise(completion) or None
+
 
 def normalise(text: str) -> str:
     """The form in which texts are compared."""

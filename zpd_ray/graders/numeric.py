@@ -21,6 +21,7 @@ currency around it. Unparsed, being ambiguous or no number: 1,5 and 1 234,5 (dec
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -96,6 +97,15 @@ class Numeric(CompletionGrader):
         if got is None or gold is None:
             return UNPARSED
         return Verdict(right=equal(got, gold), parsed=True)
+
+    def answer_of(self, completion: str, choices: list[str] | None) -> str | None:
+        """The number: whole ones in full, others with six digits."""
+        got = parse(completion)
+        if got is None:
+            return None
+        value = got.scaled().value
+        whole = value.denominator == 1
+        return str(value) if whole else f"{Decimal(value.numerator) / value.denominator:.6g}"
 
 
 def equal(one: Number, other: Number) -> bool:

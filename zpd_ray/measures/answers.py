@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from zpd_ray import graders, schema
 from zpd_ray.config import Config
 from zpd_ray.engines.base import Engine, Scores
 from zpd_ray.errors import ZpdError
-from zpd_ray.graders import ScoreGrader, Verdict
+from zpd_ray.graders import CompletionGrader, ScoreGrader, Verdict
 from zpd_ray.graders.apart import Apart
 from zpd_ray.hashing import item_keys, streams, uniforms
 from zpd_ray.measures.base import Measure
 
 GRADED = 103  # the stream of random numbers that turns shares into right and wrong
 SAMPLES, CHARACTERS = 3, 300  # rows of a part of whose first response so many characters are kept
+ANSWER_CHARACTERS = 80  # of an answer that is kept
 
 
 class Answers(Measure):
@@ -40,6 +42,7 @@ class Answers(Measure):
         scores = engine.score(items)
         failed = np.array([error is not None for error in scores.error], dtype=bool)
         samples: list[str | None] = [None] * items.num_rows
+        others: list[tuple[str | None, int]] = [(None, 0)] * items.num_rows
         if isinstance(self._grader, ScoreGrader):
             share = _shares(self._grader, scores, failed)
             responses = self.config.measure.rollouts if self._grader.samples else 1
@@ -47,11 +50,16 @@ class Answers(Measure):
             counts |= {name: np.full(len(share), n) for name, n in (("rollouts", responses), ("unparsed", 0))}
         else:
             completions = engine.generate(items, self.config.measure.rollouts, stage)
-            counts = self._counts(self._verdicts(completions.texts, items), items, stage)
+            verdicts = self._verdicts(completions.texts, items)
+            counts, others = (
+                self._counts(verdicts, items, stage),
+                self._others(completions.texts, verdicts, items),
+            )
             samples = _samples(completions.texts, counts["unparsed"])
             for i in np.flatnonzero(~failed & (counts["rollouts"] == 0)):
                 failed[i], scores.error[i] = True, f"prompt refused: {completions.error[i]}"
-        return _measurement(items, scores, failed, counts, samples)
+        counts["n_other"] = np.array([n for _, n in others], dtype=np.int64)
+        return _measurement(items, scores, failed, counts, [answer for answer, _ in others], samples)
 
     def _verdicts(self, completions: list[list[str]], items: pa.Table) -> list[list[Verdict]]:
         if self._apart is not None:
@@ -61,6 +69,19 @@ class Answers(Measure):
             [graders.grade_item(self._grader, text, item) for text in texts]
             for texts, item in zip(completions, asked, strict=True)
         ]
+
+    def _others(
+        self, completions: list[list[str]], verdicts: list[list[Verdict]], items: pa.Table
+    ) -> list[tuple[str | None, int]]:
+        """Of each item the wrong answer that most responses gave, and how many did.
+
+        A grader of the user's, which has a process of its own, is not asked for answers.
+        """
+        grader = self._grader
+        if self._apart is not None or not isinstance(grader, CompletionGrader):
+            return [(None, 0)] * len(completions)
+        asked = zip(completions, verdicts, items["choices"].to_pylist(), strict=True)
+        return [_other(grader, *each) for each in asked]
 
     def _counts(self, verdicts: list[list[Verdict]], items: pa.Table, stage: int) -> dict[str, Any]:
         """successes, credit, rollouts, unparsed: (n,) each, over an item's responses."""
@@ -81,6 +102,17 @@ class Answers(Measure):
         draws = [uniforms(streams(keys, self.config.seed, stage, GRADED, r)) for r in range(share.shape[1])]
         right = share > np.stack(draws, axis=1) if draws else share > 0
         return {"successes": right.sum(axis=1), "credit": share.sum(axis=1)}
+
+
+def _other(
+    grader: CompletionGrader, texts: list[str], verdicts: list[Verdict], choices: list[str] | None
+) -> tuple[str | None, int]:
+    wrong = [
+        text for text, verdict in zip(texts, verdicts, strict=True) if verdict.parsed and not verdict.right
+    ]
+    told = (grader.answer_of(text, choices) for text in wrong)
+    given = Counter(answer[:ANSWER_CHARACTERS] for answer in told if answer is not None)
+    return min(given.items(), key=lambda pair: (-pair[1], pair[0]), default=(None, 0))
 
 
 def _shares(grader: ScoreGrader, scores: Scores, failed: np.ndarray) -> np.ndarray:
@@ -107,6 +139,7 @@ def _measurement(
     scores: Scores,
     failed: np.ndarray,
     counts: dict[str, np.ndarray],
+    others: list[str | None],
     samples: list[str | None],
 ) -> pa.Table:
     keep = ~failed  # a row that failed has no response either: it must not count as a wrong answer
@@ -115,6 +148,7 @@ def _measurement(
         "nll": pa.array(scores.nll, pa.float32(), mask=failed),
         "n_tokens": pa.array(scores.n_tokens * keep, pa.int32()),
         "n_greedy": pa.array(scores.n_greedy * keep, pa.int32(), mask=scores.n_greedy < 0),
+        "other_answer": pa.array(others, pa.string(), mask=failed),
         "completion": pa.array(samples, pa.string(), mask=failed),
         "error": pa.array(scores.error, pa.string()),
     }

@@ -78,7 +78,8 @@ def select(session: Session, stage: int) -> Details:
     if stage == 0:
         choose_probes(run, fit)  # before anything is trained on
     for method in run.methods[1:]:
-        select_items(run, fit, method, beside=True)
+        for warning in select_items(run, fit, method, beside=True).warnings:
+            warn(f"stage {stage}, {method}, which is not trained on: {warning}")
     chosen = select_items(run, fit, run.methods[0])
     say(
         f"stage {stage}: selected {chosen.zone} items of the zone (mean b {chosen.mean_b:.2f}, "

@@ -1,4 +1,4 @@
-"""What ``zpd-ray show`` and ``zpd-ray why`` print."""
+"""What ``zpd-ray show``, ``zpd-ray why`` and ``zpd-ray suspects`` print."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from zpd_ray.errors import ZpdError
 from zpd_ray.report.find import find_items, find_quarantined, missing
 from zpd_ray.report.show import Filters, listed
+from zpd_ray.report.suspects import Suspects
 from zpd_ray.report.why import Standing, item_of, standing
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import MEASURE, StageFiles
@@ -124,6 +125,27 @@ def draw_reasons(told: Reasons) -> None:
             _print_item(each.item, each.standings)
         elif each.quarantined is not None:
             _print_quarantined(each.asked, each.quarantined)
+
+
+def draw_suspects(found: Suspects) -> None:
+    """The list, for people."""
+    _say(
+        f"{found.scored} of {found.items} items have fewer right responses than expected, over "
+        f"{found.stages} stages; those whose references are most likely wrong (a missed token of the "
+        "reference is one in whose place the model would say another):"
+    )
+    rows = [
+        [
+            f"{each.score:.1f}",
+            each.item["item_id"],
+            each.why,
+            _short(each.item["messages"][-1]["content"], BRIEF),
+            _short(each.item["response"] or "", BRIEF),
+        ]
+        for each in found.rows
+    ]
+    _print_table(("score", "item", "why", "prompt", "reference"), rows)
+    _say(f"{len(rows)} shown (--top); `zpd-ray why {found.run} ITEM` tells more of one")
 
 
 def _stages(run: Run) -> list[int]:

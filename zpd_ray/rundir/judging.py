@@ -23,7 +23,8 @@ from zpd_ray.selection import Candidates, Method
 from zpd_ray.selection.keys import Keys, shuffled
 
 RESPONSES = ("successes", "rollouts")
-COUNTS = ("n_tokens", "n_greedy", *RESPONSES, "credit", "unparsed")  # of ``answers``: 0 where not asked
+# Of ``answers``: 0 where not asked.
+COUNTS = ("n_tokens", "n_greedy", *RESPONSES, "credit", "unparsed", "n_other")
 JUDGED = ["b", "b_sd", "p", "score"]
 
 
@@ -85,7 +86,9 @@ def last_measured(run: Run, stage: int, measure: str, part: str, columns: list[s
         tables.append(some.drop_columns("row"))
     if len(tables) == 1:
         return Known(tables[0], at, part, np.arange(n))
-    return Known(pa.concat_tables(tables).take(place), at, part, np.arange(n))
+    # A run that an earlier version began has fewer columns in its first stages.
+    every = pa.concat_tables(tables, promote_options="default")
+    return Known(every.take(place), at, part, np.arange(n))
 
 
 def _some_rows(run: Run, stage: int, measure: str, part: str, columns: list[str] | None) -> pa.Table:

@@ -18,7 +18,8 @@ class Selection:
     selected: items in all; zone and replay: items by reason; outside_zone: items of the zone's share whose p
     is far from the zone; tokens: response tokens; mean_b, mean_p: over the zone; groups: items by group;
     budget, unit: what was to be spent, and in what; warnings: sentences; left_out: items that were measured
-    and that the method gave no score.
+    and that the method gave no score; tied: items that share the lowest score that was taken, replay aside,
+    and drawn: how many of them were taken, by a seeded hash of the ids (0 and 0 where all were).
     """
 
     selected: int
@@ -33,6 +34,8 @@ class Selection:
     unit: str
     warnings: list[str]
     left_out: int = 0
+    tied: int = 0
+    drawn: int = 0
 
 
 @dataclass(frozen=True)

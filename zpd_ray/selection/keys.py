@@ -35,3 +35,8 @@ def sort_key(score: NDArray[np.float64], hashes: Keys) -> Keys:
     # Negative numbers order backwards by their bits: all bits turn; of the others the sign alone.
     ascending = np.where(bits >> _SIGN, ~bits, bits | (np.uint64(1) << _SIGN))
     return ~ascending >> _HASH_BITS << _HASH_BITS | hashes >> np.uint64(64 - HASH_BITS)
+
+
+def same_score(keys: Keys, key: int) -> NDArray[np.bool_]:
+    """Which keys are of items with the score of ``key``, which hashes alone tell from it: (n,)."""
+    return keys >> _HASH_BITS == np.uint64(key) >> _HASH_BITS

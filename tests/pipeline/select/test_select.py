@@ -19,7 +19,7 @@ from zpd_ray.config_file import validate
 from zpd_ray.matching import probability
 from zpd_ray.pipeline.commands import perform
 from zpd_ray.pipeline.select import select
-from zpd_ray.rundir.records import load_fit
+from zpd_ray.rundir.records import load_fit, load_selection
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection import top
 from zpd_ray.selection.budget import replay_share, resolve_budget
@@ -132,3 +132,33 @@ def test_killed_while_scoring_and_resumed_gives_the_same_bytes(
     assert files_of(killed, *directories) == files_of(whole, *directories)
     assert killed.read_json("stages/00/selection.json") == whole.read_json("stages/00/selection.json")
     assert not killed.exists("stages/00/scored")
+
+
+def test_ties_and_too_few_items_are_counted_and_told(
+    simulate: Simulate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    select = {
+        "method": "full",
+        "beside": ["difficulty_window"],
+        "budget": {"items": 200},
+        "window_high": -1.0,
+    }
+    config, store = simulate(n=400, stages=1, select=select)
+    equal = load_selection(store, "stages/00")
+    assert (equal.selected, equal.tied, equal.drawn) == (200, 400, 200)
+    told = "400 items share the lowest score that was taken by full, and a seeded hash of their ids drew 200"
+    assert equal.warnings == [f"{told} of them"]
+    ids = table_of(store, "pool")["item_id"]
+    first = np.argsort(item_hash(ids, config.seed, 0, "select"))[:200]
+    assert set(ids.take(first).to_pylist()) == set(table_of(store, "stages/00/chosen")["item_id"].to_pylist())
+
+    few = load_selection(store, "stages/00/beside/difficulty_window")
+    assert (few.selected, few.tied, few.drawn) == (400 - few.left_out, 0, 0)
+    short = f"only {few.selected} of 200 items were left to select"
+    assert few.warnings == [
+        short,
+        f"{few.left_out} items have no score by difficulty_window, and could not be selected",
+    ]
+    said = capsys.readouterr().err
+    assert f"stage 0: {told}" in said
+    assert f"stage 0, difficulty_window, which is not trained on: {short}" in said

@@ -22,6 +22,7 @@ from zpd_ray.cli.app import app
 from zpd_ray.config_file import to_toml
 from zpd_ray.errors import ZpdError
 from zpd_ray.report.page import page, tally
+from zpd_ray.report.suspects import suspects
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import load_events, load_fit, load_metrics, load_selection
 
@@ -91,6 +92,13 @@ def test_ability_and_accuracy_are_those_of_the_run(made: Made) -> None:
     for row, stage in zip(rows, [None, *range(STAGES)], strict=True):
         of = load_metrics(made.run.store, stage)
         assert (row[1], row[4], row[5]) == (f"{of.accuracy:.3f}", str(of.items), f"{of.nll:.3f}")
+
+
+def test_suspects_are_listed_with_their_evidence(made: Made) -> None:
+    (_, *rows) = made.seen.tables["Suspect references"]
+    found = suspects(made.run, len(rows)).rows
+    assert len(rows) == 20
+    assert [row[:3] for row in rows] == [[e.item["item_id"], f"{e.score:.1f}", e.why] for e in found]
 
 
 def test_every_group_has_its_ability_near_the_common_one(made: Made) -> None:

@@ -25,7 +25,7 @@ from zpd_ray.rundir.judging import (
 )
 from zpd_ray.rundir.layout import ANSWERS, POOL
 from zpd_ray.selection import looks_for_zone
-from zpd_ray.selection.keys import Keys, shuffled, sort_key
+from zpd_ray.selection.keys import Keys, same_score, shuffled, sort_key
 from zpd_ray.selection.top import NOTHING, Threshold
 
 Rows = NDArray[np.int64]
@@ -99,6 +99,13 @@ class Scoring:
     def judged(self, part: str, rows: Rows) -> pa.Table:
         """What the fit and the method said of some rows of a part: float64 columns ``JUDGED``."""
         return self._kept(part, "judged").take(rows)
+
+    def tied(self, part: str, threshold: Threshold) -> tuple[int, int]:
+        """How many items of a part have the score at the threshold, and how many of them are chosen."""
+        ranked = self.ranked(part, "zone")
+        ranked = ranked.take(same_score(ranked.keys, threshold.key))
+        kept = threshold.keeps(ranked.keys, lambda at: self.ids(part, ranked.rows[at]))
+        return len(kept), int(kept.sum())
 
     def left_out(self, part: str) -> int:
         """How many items of a part were measured and got no score."""

@@ -22,6 +22,7 @@ from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.select.scoring import Among, Ranked, Scoring
 from zpd_ray.pipeline.select.selected import (
     ITEMS_PER_FILE,
+    Beyond,
     Files,
     reasons,
     summarise,
@@ -51,6 +52,7 @@ from zpd_ray.selection.top import (
 
 KEYED = pa.schema([("key", pa.uint64()), ("item_id", pa.string()), ("weight", pa.int64())])
 Counted = list[NDArray[np.int64]]
+DRAWN_TOLD = 0.1  # share of a selection that scores did not decide, from which a reader is told
 
 
 def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selection:
@@ -81,19 +83,22 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     warn = partial(_warnings, run, method, amount, zone.top, replay.top)
     after_zone = Starts(replay.starts.keys, replay.starts.rows + zone.top.rows)
     sums = _write(scoring, zone.top.threshold, Files(zone.starts, after_zone))
-    selection = summarise(sums, amount.value, amount.unit, _left_out(scoring), warn)
+    selection = summarise(sums, amount.value, amount.unit, _beyond(scoring, zone.top.threshold), warn)
     run.store.remove(scoring.scratch)
     save_selection(run.store, directory, selection)
     return selection
 
 
-def _left_out(scoring: Scoring) -> int:
-    """Items that were measured and got no score (NaN): by the method's own rule they may not be selected."""
+def _beyond(scoring: Scoring, zone: Threshold) -> Beyond:
+    """What a selection does not show, counted over the pool."""
 
     def of_parts(names: list[str]) -> dict[str, int]:
-        return {"items": sum(scoring.left_out(name) for name in names)}
+        tied = [scoring.tied(name, zone) for name in names]
+        left_out = sum(scoring.left_out(name) for name in names)
+        return {"left_out": left_out, "tied": sum(n for n, _ in tied), "drawn": sum(n for _, n in tied)}
 
-    return sum(row["items"] for row in parts.sums(scoring.run.store.names(POOL), of_parts))
+    rows = list(parts.sums(scoring.run.store.names(POOL), of_parts))
+    return Beyond(**{name: sum(row[name] for row in rows) for name in Beyond._fields})
 
 
 @dataclass(frozen=True)
@@ -240,6 +245,11 @@ def _warnings(
     if replay.weight < 0.99 * asked:
         found.append(
             f"replay: {replay.weight} of {asked} {amount.unit} were mastered; the zone took the rest"
+        )
+    if selection.tied > selection.drawn >= DRAWN_TOLD * max(1, selection.zone):
+        found.append(
+            f"{selection.tied} items share the lowest score that was taken by {method}, and a seeded hash of "
+            f"their ids drew {selection.drawn} of them"
         )
     if selection.left_out:
         found.append(f"{selection.left_out} items have no score by {method}, and could not be selected")

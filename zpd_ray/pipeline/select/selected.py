@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,14 @@ class Files:
         return file + (len(self.zone.keys) if reason == "replay" else 0)
 
 
+class Beyond(NamedTuple):
+    """Counts over the pool, as of ``records.Selection``."""
+
+    left_out: int
+    tied: int
+    drawn: int
+
+
 def reasons(looks_for_zone: bool, p: NDArray[np.float64], target_p: float) -> NDArray[np.str_]:
     """Why each item of the zone's share of the budget was taken, by its p: (n,)."""
     low, high = zone_of(target_p)
@@ -84,7 +92,7 @@ def summarise(
     files: Iterable[dict[str, Any]],
     budget: int,
     unit: str,
-    left_out: int,
+    beyond: Beyond,
     warn: Callable[[Selection], list[str]],
 ) -> Selection:
     """What was selected from where, from the files' sums in order of rank; ``warn`` is asked for warnings."""
@@ -109,6 +117,6 @@ def summarise(
         budget=budget,
         unit=unit,
         warnings=[],
-        left_out=left_out,
+        **beyond._asdict(),
     )
     return replace(told, warnings=warn(told))

@@ -12,8 +12,9 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.report.page.cautions import warnings
 from zpd_ray.report.page.drawing import Drawing
 from zpd_ray.report.page.figures import SECTIONS, Figure, costs_so_far, figures, metrics_of
-from zpd_ray.report.page.sample import KINDS, TEXTS, shown
+from zpd_ray.report.page.sample import KINDS, TEXTS, cut, shown
 from zpd_ray.report.page.tally import Tally, take_stock
+from zpd_ray.report.suspects import suspects
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import CONFIG, FIT, MANIFEST, POOL, REPORT, SELECT, StageFiles
 from zpd_ray.rundir.records import load_fit, load_selection
@@ -22,6 +23,7 @@ TEMPLATES = Path(__file__).parent / "template"
 WIDTHS = {"wide": 520, "narrow": 330}  # pixels of a plot, for a screen and for a phone
 ITEMS, SEATS = 600, 24  # items on the page, and of each kind at a stage, about
 ITEMS_BYTES, TEXT_BYTES = 2_500_000, 2000  # of all texts together, and of one
+SUSPECTS, SUSPECT_BYTES = 20, 300  # items in the table of suspects, and of each text in it
 
 
 def write_page(run: Run, into: str | None = None) -> str:
@@ -59,6 +61,7 @@ def page(run: Run) -> str:
         warnings=warnings(run, tallies),
         facts=_facts(run, tallies),
         sections=_sections(figures(run, groups, tallies), drawing),
+        suspects=_suspects(run),
         items=items,
         kinds=[kind for kind in KINDS if any(item.kind == kind for item in items)],
         stages=fitted,
@@ -103,6 +106,20 @@ def _sections(found: list[Figure], drawing: Drawing) -> list[dict[str, Any]]:
     return [
         {"title": title, "note": SECTIONS[title], "figures": [drawn(each) for each in own]}
         for title, own in by_section
+    ]
+
+
+def _suspects(run: Run) -> list[list[str]]:
+    """Rows of the table: item, score, evidence, prompt, reference."""
+    return [
+        [
+            cut(each.item["item_id"], SUSPECT_BYTES),
+            f"{each.score:.1f}",
+            each.why,
+            cut(each.item["messages"][-1]["content"] or "", SUSPECT_BYTES),
+            cut(each.item["response"] or "", SUSPECT_BYTES),
+        ]
+        for each in suspects(run, SUSPECTS).rows
     ]
 
 
