@@ -17,6 +17,7 @@ PACKAGE = Path(zpd_ray.__file__).parent
 HEAVY = {"torch", "ray", "vllm", "transformers", "peft", "datasets"}
 MIDDLE = {
     "ability",
+    "curriculum",
     "engines",
     "graders",
     "readers",
@@ -182,7 +183,9 @@ def test_ray_is_imported_by_the_pipeline_alone() -> None:
     assert users == {"pipeline"}
 
 
-@pytest.mark.parametrize("name", ["irt", "difficulty", "matching", "selection", "calibration", "graders"])
+@pytest.mark.parametrize(
+    "name", ["irt", "difficulty", "matching", "selection", "calibration", "curriculum", "graders"]
+)
 def test_no_torch_where_numpy_does(name: str) -> None:
     own = PACKAGE / name
     files = own.rglob("*.py") if own.is_dir() else [own.with_suffix(".py")]
