@@ -114,9 +114,9 @@ class Curriculum:
         self._common = self._common._replace(cov=self._common.cov + steps * self._drift)
         self._out[rows] = False
         rows, place = np.unique(rows, return_inverse=True)
-        s, k = np.bincount(place, s, len(rows)), np.bincount(place, k, len(rows))
-        if (answered := k > 0).any():
-            self._absorb(rows[answered], s[answered], k[answered])
+        right, all_of_them = (np.bincount(place, each, len(rows)).astype(np.float64) for each in (s, k))
+        if (answered := all_of_them > 0).any():
+            self._absorb(rows[answered], right[answered], all_of_them[answered])
 
     def score(self, item_ids: Sequence[Any] | NDArray[Any] | None = None) -> Floats:
         """Expected p(1-p) now, of these ids or of all: (n,), 0 to 1/4."""
