@@ -1,11 +1,10 @@
-"""Memory and time of a training step: LoRA on a model of the shape of SmolLM2-135M, random weights, on the CPU.
+"""Memory and time of a training step: LoRA on a model of the shape of SmolLM2-135M, random weights, CPU.
 
     python benchmarks/training_memory.py [--rows 8] [--tokens 300] [--labels 150] [--ways ...] [--threads 1]
 
-A process of its own for each way: "all logits" (the model's own forward, float32 logits of every position, as
-version 0.2.0 trained), "head in chunks" (``ResponseLoss``, activations kept), "head in chunks, recomputed"
-(the same and gradient checkpointing, the default at this size). Two steps each: peak is of both, seconds of
-the second. Also told: the loss, and the norm of the gradient.
+A process of its own for each way: "all logits" (the model's own forward, float32 logits of every position,
+as version 0.2.0 trained), "head in chunks" (``ResponseLoss``, activations kept), "head in chunks, recomputed" (the
+same and gradient checkpointing, the default at this size). Also told: the loss, and the norm of the gradient.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     cut = options.tokens - options.labels
     batch = collate([row[:cut] for row in ids], [row[cut:] for row in ids])
     forward = (lambda: all_logits(net, batch)) if options.way == WAYS[0] else _ours(net, batch)
-    for _ in range(2):
+    for _ in range(options.steps):
         net.zero_grad()
         started = time.perf_counter()
         loss = forward()
@@ -91,6 +90,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=300, help="of prompt and response")
     parser.add_argument("--labels", type=int, default=150, help="of them, tokens of the response")
+    parser.add_argument("--steps", type=int, default=1, help="seconds are those of the last")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)

@@ -21,7 +21,7 @@ LEVELS = (1, 2, 3, 4)  # digits of each number
 SEEN = (0.25, 0.45, 0.25, 0.05)  # shares of the levels in what the base model is trained on
 ASKED = (0.25, 0.15, 0.2, 0.4)  # and among the prompts of reinforcement learning
 WRONG = 0.15  # of the prompts' answers
-LONGEST = max(LEVELS) + 2  # tokens of an answer with its end
+LONGEST = 6  # tokens of an answer with its end
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def make_prompts(rng: np.random.Generator, n: int, shares: tuple[float, ...], wr
     levels = rng.choice(LEVELS, n, p=shares)
     a, b = (rng.integers(0, 10**levels) for _ in range(2))
     sums = a + b + np.where(rng.random(n) < wrong, rng.integers(1, 9, n), 0)
-    prompts = [f"{x:0{d}}+{y:0{d}}=" for x, y, d in zip(a, b, levels, strict=True)]
-    answers = [f"{s:0{d + 1}}"[::-1] for s, d in zip(sums, levels, strict=True)]
+    prompts = [f"{x:04}+{y:04}=" for x, y in zip(a, b, strict=True)]
+    answers = [f"{total:05}"[::-1] for total in sums]
     return Prompts(prompts, answers, levels.tolist())
 
 
