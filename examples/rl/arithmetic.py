@@ -1,7 +1,7 @@
 """A tiny model that half knows how to add, and prompts of graded difficulty for it: made in a minute.
 
-A prompt is two numbers of one to four digits, "0047+0385=", and the answer is their sum, the last digit
-first. The base model has seen many short sums and few long ones.
+A prompt is a number of one to six digits and a digit to add, "4738+6=", and the answer is the sum, its last
+digit first, "4474". The base model has seen many short numbers and few long ones.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ["<pad>", "<eos>", "<unk>"]
 PAD, EOS, UNK = range(len(SPECIAL))
-LEVELS = (1, 2, 3, 4)  # digits of each number
-SEEN = (0.25, 0.45, 0.25, 0.05)  # shares of the levels in what the base model is trained on
-ASKED = (0.25, 0.15, 0.2, 0.4)  # and among the prompts of reinforcement learning
+LEVELS = (1, 2, 3, 4, 5, 6)  # digits of the number
+SEEN = (0.3, 0.3, 0.2, 0.12, 0.06, 0.02)  # shares of the levels in what the base model is trained on
+ASKED = (0.2, 0.15, 0.1, 0.1, 0.15, 0.3)  # and among the prompts of reinforcement learning
 WRONG = 0.15  # of the prompts' answers
-LONGEST = 6  # tokens of an answer with its end
+LONGEST = 8  # tokens of an answer with its end
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Prompts:
 def make_prompts(rng: np.random.Generator, n: int, shares: tuple[float, ...], wrong: float = 0.0) -> Prompts:
     """Prompts of the levels in these shares; a share ``wrong`` has the answer of another sum."""
     levels = rng.choice(LEVELS, n, p=shares)
-    a, b = (rng.integers(0, 10**levels) for _ in range(2))
-    sums = a + b + np.where(rng.random(n) < wrong, rng.integers(1, 9, n), 0)
-    prompts = [f"{x:04}+{y:04}=" for x, y in zip(a, b, strict=True)]
-    answers = [f"{total:05}"[::-1] for total in sums]
+    numbers, digits = rng.integers(10 ** (levels - 1), 10**levels), rng.integers(1, 10, n)
+    sums = numbers + digits + np.where(rng.random(n) < wrong, rng.integers(1, 9, n), 0)
+    prompts = [f"{x}+{y}=" for x, y in zip(numbers, digits, strict=True)]
+    answers = [str(total)[::-1] for total in sums]
     return Prompts(prompts, answers, levels.tolist())
 
 
