@@ -93,7 +93,16 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
 
 
 def test_what_is_computed_with_numpy_alone_imports_no_torch_and_no_ray() -> None:
-    names = ("irt", "difficulty", "matching", "selection", "calibration", "config_file", "graders")
+    names = (
+        "irt",
+        "difficulty",
+        "matching",
+        "selection",
+        "calibration",
+        "config_file",
+        "curriculum",
+        "graders",
+    )
     loaded = modules_after("; ".join(f"import zpd_ray.{name}" for name in names))
     assert not HEAVY & loaded
     assert "scipy" in loaded
@@ -183,9 +192,7 @@ def test_ray_is_imported_by_the_pipeline_alone() -> None:
     assert users == {"pipeline"}
 
 
-@pytest.mark.parametrize(
-    "name", ["irt", "difficulty", "matching", "selection", "calibration", "curriculum", "graders"]
-)
+@pytest.mark.parametrize("name", ["irt", "difficulty", "matching", "selection", "calibration", "graders"])
 def test_no_torch_where_numpy_does(name: str) -> None:
     own = PACKAGE / name
     files = own.rglob("*.py") if own.is_dir() else [own.with_suffix(".py")]
