@@ -17,6 +17,7 @@ PACKAGE = Path(zpd_ray.__file__).parent
 HEAVY = {"torch", "ray", "vllm", "transformers", "peft", "datasets"}
 MIDDLE = {
     "ability",
+    "curriculum",
     "engines",
     "graders",
     "readers",
@@ -95,7 +96,16 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
 
 
 def test_what_is_computed_with_numpy_alone_imports_no_torch_and_no_ray() -> None:
-    names = ("irt", "difficulty", "matching", "selection", "calibration", "config_file", "graders")
+    names = (
+        "irt",
+        "difficulty",
+        "matching",
+        "selection",
+        "calibration",
+        "config_file",
+        "curriculum",
+        "graders",
+    )
     loaded = modules_after("; ".join(f"import zpd_ray.{name}" for name in names))
     assert not HEAVY & loaded
     assert "scipy" in loaded

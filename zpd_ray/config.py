@@ -280,8 +280,10 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     max_grad_norm: Positive = Field(1.0, description="a longer gradient is scaled down to this norm")
     bf16: bool = Field(True, description="autocast to bfloat16 where the GPU supports it")
-    gradient_checkpointing: bool = Field(
-        False, description="compute activations twice rather than keep them: less memory, more time"
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="compute activations twice rather than keep them: less memory, more time; left out: "
+        "where the model has 100 million parameters or more",
     )
     checkpoint_steps: Count = Field(100, description="optimiser steps between checkpoints inside a stage")
     workers: Count = Field(1, description="processes that train together, each on its share of a batch")

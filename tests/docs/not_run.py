@@ -18,6 +18,9 @@ NOT_RUN = {
 PIECES = {
     ("tutorial", "from peft"): "what it loads was made by the blocks before: test_the_tutorial_in_small",
     ("irt", "from zpd_ray import irt"): "responses of nobody: tests/irt",
+    ("howto/rl", "from datasets"): "needs a model and prompts: tests/curriculum/test_adapters.py, nightly",
+    ("howto/rl", "from verl"): "needs verl: tests/curriculum/test_adapters.py, by its interface",
+    ("howto/rl", "from prime_rl"): "needs prime-rl: tests/curriculum/test_adapters.py, by its interface",
     ("howto/own-trainer", "import zpd_ray"): "runs inside of a training job: tests/pipeline/train",
 }
 # Needs Ray, hence seconds to minutes: nightly.

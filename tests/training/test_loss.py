@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
-from zpd_ray.training.loss import IGNORED, collate, response_nll
+from zpd_ray.training import loss as module
+from zpd_ray.training.loss import IGNORED, ResponseLoss, collate
 
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11]]
 RESPONSES = [[20, 21], [22, 23, 24, 25, 26], [27]]
@@ -17,6 +18,10 @@ RESPONSES = [[20, 21], [22, 23, 24, 25, 26], [27]]
 @pytest.fixture(scope="module")
 def model(model_dir: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+
+
+def response_nll(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return ResponseLoss(model)(**batch)
 
 
 def plain_nll(model: PreTrainedModel, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
@@ -55,23 +60,54 @@ def test_gradient_is_that_of_a_plain_pass(model: PreTrainedModel) -> None:
     torch.testing.assert_close(batched, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_prompt_tokens_carry_no_loss_of_their_own(model: PreTrainedModel) -> None:
-    """Each response token's logits alone get a gradient; a label put on a prompt token changes the loss."""
-    batch = collate(PROMPTS, RESPONSES)
-    logits: list[torch.Tensor] = []
+def test_only_what_predicts_a_label_goes_through_the_head(model: PreTrainedModel) -> None:
+    loss, seen = ResponseLoss(model), list[torch.Size]()
+    hook = model.lm_head.register_forward_hook(lambda head, given, out: seen.append(out.shape))
+    loss(**collate(PROMPTS, RESPONSES))
+    hook.remove()
+    assert [shape[0] for shape in seen] == [sum(map(len, RESPONSES))]
 
-    class Spy(torch.nn.Module):
-        def forward(self, **inputs: torch.Tensor) -> object:
-            out = model(**inputs)
-            out.logits.retain_grad()
-            logits.append(out.logits)
-            return out
 
-    response_nll(Spy(), batch).backward()
-    touched = logits[0].grad.abs().sum(-1) > 0
-    assert touched[:, :-1].tolist() == (batch["labels"][:, 1:] != IGNORED).tolist()
-    assert not touched[:, -1].any()
-    model.zero_grad()
+@pytest.mark.parametrize("rows", [1, 3, 7, 8])
+def test_chunks_of_any_size_give_the_same_loss_and_gradients(
+    model: PreTrainedModel, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight labels; the head trains here, as in full fine-tuning, so that chunks add up in its gradient."""
+    batch, found = collate(PROMPTS, RESPONSES), []
+    for size in (99, rows):
+        monkeypatch.setattr(module, "chunk_rows", lambda model, device, size=size: size)
+        loss = response_nll(model, batch)
+        loss.backward()
+        found.append((loss.item(), {name: p.grad.clone() for name, p in model.named_parameters()}))
+        model.zero_grad()
+    (whole, grads), (chunked, others) = found
+    assert chunked == pytest.approx(whole, rel=1e-6)
+    for name, grad in grads.items():
+        torch.testing.assert_close(others[name], grad, rtol=1e-5, atol=1e-5 * float(grad.abs().max()))
+
+
+def test_a_model_whose_head_is_not_understood_computes_all_logits(model: PreTrainedModel) -> None:
+    batch, loss = collate(PROMPTS, RESPONSES), ResponseLoss(model)
+    assert loss.finish is not None
+    expected = loss(**batch).item()
+    loss.finish = None
+    assert loss(**batch).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_model_that_caps_its_logits_is_trained_with_the_cap() -> None:
+    config = Gemma2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=16, final_logit_softcapping=2.0, max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    capped = Gemma2ForCausalLM(config)
+    with torch.no_grad():
+        capped.lm_head.weight.mul_(50.0)  # so that the cap bends
+    ids = collate(PROMPTS, RESPONSES)
+    assert ResponseLoss(capped).finish is not None
+    assert response_nll(capped, ids).item() == pytest.approx(
+        plain_nll(capped, PROMPTS, RESPONSES).item(), rel=1e-4
+    )
 
 
 def test_summed_over_any_split_into_micro_batches(model: PreTrainedModel) -> None:

@@ -16,7 +16,8 @@ from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.tokens import load_tokenizer
 from zpd_ray.errors import ZpdError
-from zpd_ray.training.loss import collate, response_nll
+from zpd_ray.training import model as module
+from zpd_ray.training.loss import ResponseLoss, collate
 from zpd_ray.training.model import load_trainable, save_model
 from zpd_ray.training.state import trainable
 
@@ -31,7 +32,7 @@ def load(config: Config, adapter: Path | None = None) -> nn.Module:
 def train_a_little(model: nn.Module) -> None:
     optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-2)
     for _ in range(2):
-        response_nll(model, BATCH).backward()
+        ResponseLoss(model)(**BATCH).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -125,10 +126,20 @@ def test_gradient_checkpointing_changes_no_gradient(make_config: MakeConfig) -> 
     for on in (False, True):
         model = load(make_config(gradient_checkpointing=on))
         train_a_little(model)  # B is 0 at first, and so is the gradient of A
-        response_nll(model, BATCH).backward()
+        ResponseLoss(model)(**BATCH).backward()
         grads.append({name: p.grad for name, p in trainable(model).items()})
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [None, True, False])
+@pytest.mark.parametrize("large", [False, True])
+def test_activations_of_large_models_are_computed_twice_unless_the_config_says(
+    asked: bool | None, large: bool, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LARGE", 1000 if large else 10**12)
+    model = load(make_config(gradient_checkpointing=asked))
+    assert model.get_base_model().is_gradient_checkpointing == (large if asked is None else asked)
 
 
 def test_targets_that_the_model_lacks_are_refused_with_those_it_has(make_config: MakeConfig) -> None:

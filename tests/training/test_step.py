@@ -42,7 +42,7 @@ def learner_of(config: Config, workers: Workers | None = None) -> Learner:
     with torch.no_grad():
         for weight in trainable(net).values():
             weight.add_(0.02 * torch.randn_like(weight))
-    return new_learner(config, net, net, workers or Workers())
+    return new_learner(config, net, workers or Workers())
 
 
 def taken(indices: list[int], size: int = 99) -> list[dict[str, torch.Tensor]]:

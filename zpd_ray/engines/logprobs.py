@@ -43,7 +43,7 @@ def score_tokens(
     return TokenScores(logp, greedy)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a buffer that the model makes anew could not be trained with
 def find_finish(model: PreTrainedModel) -> Finish | None:
     """What the model does to its head's output, where that is known; None asks for its own forward.
 
@@ -76,6 +76,11 @@ def vocabulary(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config().vocab_size)
 
 
+def chunk_rows(model: PreTrainedModel, device: str) -> int:
+    """Hidden states that go through the head at a time; device: "cpu" or "cuda"."""
+    return max(CHUNK_ROWS, CHUNK_ELEMENTS[device] // vocabulary(model))
+
+
 def _finishes(model: PreTrainedModel) -> Iterator[Finish]:
     config = model.config.get_text_config()
     cap, times, over = (
@@ -100,7 +105,7 @@ def _head_logits(
     at = torch.from_numpy(where).to(ids.device)
     states, targets = hidden.flatten(0, 1)[at], ids.flatten()[at + 1]
     head = model.get_output_embeddings()
-    chunk = max(CHUNK_ROWS, CHUNK_ELEMENTS[ids.device.type] // vocabulary(model))
+    chunk = chunk_rows(model, ids.device.type)
     for state, target in zip(states.split(chunk), targets.split(chunk), strict=True):
         yield finish(head(state).float()), target
 

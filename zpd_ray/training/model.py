@@ -15,6 +15,8 @@ from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.weights import check_targets
 
+LARGE = 100_000_000  # parameters, from which on activations outweigh the third more of time
+
 
 def load_trainable(config: Config, model: ModelRef) -> nn.Module:
     """The model of a stage, ready to be trained on; a new adapter is drawn from ``config.seed``.
@@ -28,7 +30,7 @@ def load_trainable(config: Config, model: ModelRef) -> nn.Module:
         model.base, dtype=dtype, use_safetensors=True, trust_remote_code=False
     )
     base.config.use_cache = False
-    if config.train.gradient_checkpointing:
+    if _recomputes(config, base):
         base.gradient_checkpointing_enable({"use_reentrant": False})
         base.enable_input_require_grads()
     if not lora:
@@ -36,6 +38,13 @@ def load_trainable(config: Config, model: ModelRef) -> nn.Module:
     if model.adapter is not None:
         return PeftModel.from_pretrained(base, model.adapter, is_trainable=True).train()
     return _new_adapter(config, base).train()
+
+
+def _recomputes(config: Config, base: nn.Module) -> bool:
+    """Whether activations are computed twice: as the config has it, else where the model is large."""
+    if config.train.gradient_checkpointing is not None:
+        return config.train.gradient_checkpointing
+    return sum(weight.numel() for weight in base.parameters()) >= LARGE
 
 
 def _new_adapter(config: Config, base: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from zpd_ray.config import Config
-from zpd_ray.training.loss import IGNORED, collate, response_nll
+from zpd_ray.training.loss import IGNORED, ResponseLoss, collate
 from zpd_ray.training.schedule import learning_rate
 from zpd_ray.training.state import trainable
 
@@ -39,12 +39,14 @@ class Workers:
 class Learner:
     """What a worker keeps from stage to stage.
 
-    net: the model itself, which is saved. forward: the same as it is called; with several workers, in a
-    module that averages their gradients in ``backward``, such as DistributedDataParallel.
+    net: the model itself, which is saved. loss: what of it is computed. forward: the same as it is called;
+    with several workers, in a module that averages their gradients in ``backward``, such as
+    DistributedDataParallel.
     """
 
     config: Config
     net: nn.Module
+    loss: ResponseLoss
     forward: nn.Module
     optimizer: AdamW
     device: torch.device
@@ -65,10 +67,20 @@ class StageProgress:
         return int(self.counters["step"])
 
 
-def new_learner(config: Config, net: nn.Module, forward: nn.Module, workers: Workers) -> Learner:
-    """A learner whose optimiser has seen nothing; on the device of the weights."""
+def new_learner(
+    config: Config,
+    net: nn.Module,
+    workers: Workers,
+    prepare: Callable[[nn.Module], nn.Module] = lambda loss: loss,
+) -> Learner:
+    """A learner whose optimiser has seen nothing.
+
+    prepare: makes ``forward`` of the loss, and may move its weights to another device.
+    """
+    loss = ResponseLoss(net)
+    forward = prepare(loss)
     optimizer = AdamW(trainable(net).values(), lr=0.0, weight_decay=config.train.weight_decay)
-    return Learner(config, net, forward, optimizer, next(net.parameters()).device, workers)
+    return Learner(config, net, loss, forward, optimizer, next(net.parameters()).device, workers)
 
 
 def train_step(
@@ -133,18 +145,19 @@ def item_nlls(learner: Learner, prompt_ids: list[list[int]], response_ids: list[
     """NLL of each response in nats per token, without dropout; the model trains on afterwards."""
     learner.net.eval()
     nlls = [
-        float(_loss(learner, learner.net, collate([prompt], [response]))) / len(response)
+        float(_loss(learner, learner.loss, collate([prompt], [response]))) / len(response)
         for prompt, response in zip(prompt_ids, response_ids, strict=True)
     ]
     learner.net.train()
     return nlls
 
 
-def _loss(learner: Learner, model: nn.Module, micro: Batch) -> Tensor:
+def _loss(learner: Learner, forward: nn.Module, micro: Batch) -> Tensor:
     device = learner.device
     bf16 = learner.config.train.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        return response_nll(model, {name: tensor.to(device) for name, tensor in micro.items()})
+        loss: Tensor = forward(**{name: tensor.to(device) for name, tensor in micro.items()})
+    return loss
 
 
 def _synchronising(forward: nn.Module, last: bool) -> AbstractContextManager[None]:

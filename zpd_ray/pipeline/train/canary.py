@@ -50,7 +50,7 @@ def _nlls(task: StageTask, model: ModelRef, items: pa.Table, without_adapter: bo
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
     with tempfile.TemporaryDirectory(prefix="zpd-ray-") as copies:
         net = _load(task, task.store.fetched(model, copies))
-        learner = new_learner(config, net, net, Workers())
+        learner = new_learner(config, net, Workers())
         with net.disable_adapter() if without_adapter else nullcontext():
             return item_nlls(learner, ids.prompt_ids, ids.response_ids)
 

@@ -71,8 +71,8 @@ def _load(stage: Stage) -> Learner:
     config = stage.task.config
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
     net = load_trainable(config, ModelRef(stage.base, stage.adapter))
-    forward = prepare_model(net)  # moves the weights to this worker's device
-    return new_learner(config, net, forward, Workers(stage.rank, stage.workers, _sum_over_workers))
+    workers = Workers(stage.rank, stage.workers, _sum_over_workers)
+    return new_learner(config, net, workers, prepare_model)  # which moves the weights to this worker's device
 
 
 def _begin(learner: Learner, tokenizer: Any, stage: Stage, fresh: bool) -> Trainer:

@@ -119,7 +119,7 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
     on_gpu = config.cluster.gpus_per_train_worker > 0
     try:
         net = load_trainable(config, ModelRef(config.model.path)).to("cuda" if on_gpu else "cpu")
-        learner = new_learner(config, net, net, Workers())
+        learner = new_learner(config, net, Workers())
         tokenizer = load_tokenizer(config.model.path)
         ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
         started, progress = time.perf_counter(), StageProgress(0, 1)
