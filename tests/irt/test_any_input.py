@@ -270,6 +270,7 @@ def test_any_input_gets_an_answer_in_time_and_memory_or_a_sentence(name: str, dr
     bounded(name, build(draw))
 
 
+@pytest.mark.nightly
 def test_stages_of_which_no_fit_has_a_maximum_are_flagged() -> None:
     """As the long form has found them: all or nothing in 300 rollouts, a floor of .99 and nearly no prior."""
     wide = {"theta_sd": 1e6, "gamma_sd": np.inf, "sigma_median": 50.0, "sigma_log_sd": 1.0}
