@@ -22,8 +22,6 @@ from tests.taken import taken as taken
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("zpd-ray", deadline=None)
 settings.load_profile("zpd-ray")
-# pytest-xdist has a worker per core; threads of numpy and torch on top would wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers give way to every other process, and tests on the other core would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

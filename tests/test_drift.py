@@ -9,7 +9,7 @@ from scipy.special import expit
 from zpd_ray.ability import count_history
 from zpd_ray.calibration import Statistics, fit_stage
 from zpd_ray.config import AbilityConfig
-from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, SUSPECT, Asked, Probed, estimate_moved, look_at
+from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, SUSPECT, Asked, Drifted, Probed, estimate_moved, look_at
 from zpd_ray.matching import zpd_score
 from zpd_ray.selection.probes import probe_order
 
@@ -56,6 +56,21 @@ def test_theta_that_predictions_do_not_fit_is_a_drift_of_the_whole() -> None:
     found = look_at(asked(3), THETA + 0.5, 0.05, 1000)
     assert found.drifted[0].kind == ALL
     assert abs(found.drifted[0].shift - 0.5) < 0.2
+
+
+def test_an_item_drifts_with_the_first_part_that_holds_it_and_with_the_pool() -> None:
+    known = {"se": 0.1, "p": 0.0, "probes": 99}
+    parts = [
+        Drifted(GROUP, "g3", None, None, shift=1.0, **known),
+        Drifted(BAND, "", 0.5, None, 0.25, **known),
+    ]
+    b, group = np.array([0.0, 0.0, 0.5, 1.0]), np.array(["g1", "g3", "g1", "g3"])
+    found = Probed(400, 0.0, 1.0, False, parts)
+    np.testing.assert_array_equal(found.part(b, group), [-1, 0, 1, 0])
+    np.testing.assert_array_equal(found.shift(b, group), [0.0, 1.0, 0.25, 1.0])
+    whole = Probed(400, 0.0, 1.0, False, [Drifted(ALL, "", None, None, 2.0, **known), *parts])
+    np.testing.assert_array_equal(whole.shift(b, group), [2.0, 3.0, 2.25, 3.0])
+    np.testing.assert_array_equal(whole.part(b, group), [-1, 1, 2, 1])
 
 
 @pytest.mark.parametrize("runs", [50, pytest.param(1000, marks=pytest.mark.nightly)])

@@ -136,7 +136,8 @@ class MeasureConfig(Section):
     scope: Literal["pool", "probe", "zone"] = Field(
         "pool",
         description="what stages after the first measure: everything; probes, items that are never trained "
-        "on; or probes and the items whose predicted score is best (docs/decisions.md)",
+        "on, and of parts that have drifted as many as keep it to 5 % of the pool; or probes and the items "
+        "whose predicted score is best (docs/method.md)",
     )
     probes: Count = Field(1000, description="the most there are; never more than 4 % of the pool")
     theta_se: Positive = Field(0.1, description="ask probes until theta is known so well, logits")

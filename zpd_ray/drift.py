@@ -87,7 +87,8 @@ class Drifted:
         side = "harder" if self.shift > 0 else "easier"
         return (
             f"{self} is {abs(self.shift):.2f} +- {self.se:.2f} logits {side} than predicted "
-            f"(p = {self.p:.2g}, {self.probes} probes); {self.items} of its items were measured again"
+            f"(p = {self.p:.2g}, {self.probes} probes), and is now predicted so"
+            + (f"; {self.items} of its items were measured again" if self.items else "")
         )
 
     def holds(self, b: Floats, group: NDArray[np.str_]) -> Flags:
@@ -113,6 +114,23 @@ class Probed:
     least_p: float
     unsure: bool
     drifted: list[Drifted] = field(default_factory=list)
+
+    def part(self, b: Floats, group: NDArray[np.str_]) -> Integers:
+        """Which of ``drifted`` each item belongs to, by predicted difficulty and group; -1: to none. (n,)
+
+        The first that holds it: each was found without the probes of those before. The pool is no part.
+        """
+        place = np.full(len(b), -1)
+        for at, part in reversed([*enumerate(self.drifted)]):
+            if part.kind != ALL:
+                place[part.holds(b, group)] = at
+        return place
+
+    def shift(self, b: Floats, group: NDArray[np.str_]) -> Floats:
+        """Logits by which items are harder than predicted (b), by what has drifted: (n,)."""
+        whole = sum(part.shift for part in self.drifted if part.kind == ALL)
+        of_part = np.array([0.0 if part.kind == ALL else part.shift for part in self.drifted] + [0.0])
+        return np.asarray(whole + of_part[self.part(b, group)])
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Probed:

@@ -268,3 +268,12 @@ def test_small_input_gets_an_answer_or_a_sentence(name: str, draw: dict[str, Any
 @given(draw=st.fixed_dictionaries(WORLD))
 def test_any_input_gets_an_answer_in_time_and_memory_or_a_sentence(name: str, draw: dict[str, Any]) -> None:
     bounded(name, build(draw))
+
+
+@pytest.mark.nightly
+def test_stages_of_which_no_fit_has_a_maximum_are_flagged() -> None:
+    """As the long form has found them: all or nothing in 300 rollouts, a floor of .99 and nearly no prior."""
+    wide = {"theta_sd": 1e6, "gamma_sd": np.inf, "sigma_median": 50.0, "sigma_log_sd": 1.0}
+    drawn = {"respondents": 1, "items": 300, "rollouts": 300, "answers": "all or nothing", "missing": 0.0}
+    world = build(drawn | wide | {"covariates": 2, "unit": 1e-8, "floor": "high", "freq": "zeros", "seed": 2})
+    bounded("fit_stages", world)

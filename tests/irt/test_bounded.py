@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zpd_ray import irt
-from zpd_ray.irt.stages.concurrent import fit_stages
+from zpd_ray.irt.stages.concurrent import _log_evidence, fit_stages
 
 SECONDS, BYTES = 15.0, 1_000_000_000  # 5 s on an idle machine; others run tests beside this
 SIGMA_MAX = 10.0
@@ -88,6 +90,15 @@ def test_an_unknown_sigma_is_integrated_in_bounded_time() -> None:
     fit = fit_stages(s, np.ones_like(s), x, prior=irt.Prior(theta_sd=5.0, gamma_sd=3.0, sigma_log_sd=1.0))
     assert time.process_time() - started < SECONDS
     assert fit.theta_se[0] > fit.fit.theta_se[0]
+
+
+def test_a_fit_that_has_no_maximum_has_no_weight_and_gives_no_warning() -> None:
+    fit = irt.fit_explanatory([[1, 0, 1]], np.ones((1, 3)), np.zeros((3, 0)), prior=irt.Prior(theta_sd=2.0))
+    lost = replace(fit, covariance=np.full_like(fit.covariance, np.nan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _log_evidence(lost, irt.Prior(theta_sd=2.0)) == -np.inf
+        assert np.isfinite(_log_evidence(fit, irt.Prior(theta_sd=2.0)))
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e6])

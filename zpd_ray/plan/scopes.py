@@ -22,7 +22,7 @@ def budget_items(config: Config, items: int, response_tokens: int) -> int:
 
 
 def measured_items(config: Config, scope: str, stage: int, items: int, response_tokens: int) -> int:
-    """Items that are measured at a stage, at most.
+    """Items that are measured at a stage, at most; in scope probe where nothing has drifted.
 
     pool: all at every stage. zone, probe: all at stage 0; then the probes, and for zone candidates near the
     predicted zone. random: none, a draw needs no measurement.

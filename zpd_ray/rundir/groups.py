@@ -1,4 +1,4 @@
-"""Which group of items each item of a part belongs to, for ability by group (``ability.groups``)."""
+"""Which group of items each item of a part belongs to."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def group_numbers(run: Run, part: str, names: list[str]) -> NDArray[np.int64]:
     """The place in ``names`` of each item's group, len(names) where it is not there: (n,)."""
     at = pc.index_in(_column(run, part), pa.array(names, pa.string()))
     return np.asarray(pc.fill_null(at, len(names)).to_numpy(), dtype=np.int64)
+
+
+def group_names(run: Run, part: str) -> NDArray[np.str_]:
+    """The group of each item of a part, "" where it has none: (n,)."""
+    return np.array(pc.fill_null(_column(run, part), "").to_pylist(), dtype=np.str_)
 
 
 def _column(run: Run, part: str) -> pa.ChunkedArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from zpd_ray.calibration import AIM, Fit
 from zpd_ray.difficulty import guess_floor
 from zpd_ray.judging import Aim, Judged
 from zpd_ray.matching import probability, zpd_score
-from zpd_ray.rundir.groups import group_numbers
+from zpd_ray.rundir.groups import group_names, group_numbers
 from zpd_ray.rundir.layout import ANSWERS, StageFiles
 from zpd_ray.rundir.records import load_fit
 from zpd_ray.rundir.run import Run
@@ -199,16 +200,41 @@ def _predicted(run: Run, fit: Fit, stage: int, known: Known, guess: NDArray[np.f
     before, theta = load_fit(run.store, stage), fit.ability.theta
     then, then_sd = before.difficulty(*_seen(known), guess, _ahead(run, before, known))
     # The later fit has another estimate of the earlier theta; what p was then does not change by that.
-    b = then + (fit.ability.at(stage).theta - before.ability.theta)
-    moved = sum(_moved(run, fit, later) ** 2 for later in range(stage + 1, fit.stage + 1))
-    b_sd = np.sqrt(then_sd**2 + moved)
-    ahead = _ahead(run, fit, known)
+    b, variance = then + (fit.ability.at(stage).theta - before.ability.theta), then_sd**2
+    for later in range(stage + 1, fit.stage + 1):
+        since = fit if later == fit.stage else load_fit(run.store, later)
+        if since.probed is not None:
+            scale = since.ability.at(stage).theta - fit.ability.at(stage).theta
+            b = b + _drift(run, since, known, b + scale)
+            variance = variance + since.probed.moved**2
+    ahead, b_sd = _ahead(run, fit, known), np.sqrt(variance)
     return Judged(b, b_sd, zpd_score(theta, b if ahead is None else b - ahead, b_sd, guess, *aim))
 
 
-def _moved(run: Run, fit: Fit, stage: int) -> float:
-    probed = (fit if stage == fit.stage else load_fit(run.store, stage)).probed
-    return 0.0 if probed is None else probed.moved
+def _drift(run: Run, fit: Fit, known: Known, b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits by which items have drifted at the fit's stage; b as predicted, on the fit's scale: (n,)."""
+    if fit.probed is None or not fit.probed.drifted:
+        return np.zeros_like(b)
+    return fit.probed.shift(*_sorted_by(run, fit, known, b))
+
+
+def drifted_part(run: Run, fit: Fit, known: Known) -> NDArray[np.int64]:
+    """Which part that has drifted each item belongs to that the fit's stage has not measured: (n,).
+
+    ``Probed.part``: its place, or -1.
+    """
+    assert fit.probed is not None
+    before = replace(fit, probed=replace(fit.probed, drifted=[]))
+    judged = difficulties(run, before, known, guess_floor(run.options(known.part, len(known.stage))))
+    return fit.probed.part(*_sorted_by(run, fit, known, judged.b))
+
+
+def _sorted_by(
+    run: Run, fit: Fit, known: Known, b: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """What tells the parts that probes were sorted into: b but for the group's own ability, and group."""
+    ahead = _ahead(run, fit, known)
+    return b if ahead is None else b - ahead, group_names(run, known.part)[known.row]
 
 
 def mastered(run: Run, measured: pa.Table, judged: pa.Table) -> NDArray[np.bool_]:

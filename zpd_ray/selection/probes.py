@@ -11,6 +11,7 @@ from zpd_ray.errors import ZpdError
 Floats = NDArray[np.float64]
 
 SHARE = 0.04  # of the pool, at most: they are lost for training
+MOST_MEASURED = 0.05  # of the pool, in scope probe: probes, and what is measured again of drifted parts
 FEWEST = 10
 FIRST_PROBES = 128  # of the first round; each further one doubles those asked so far
 BANDS = 5  # of difficulty, with equal numbers of items

@@ -91,7 +91,8 @@ def fit_stages(
     if identified and np.isfinite(evidence).any():  # else no fit has a maximum, and the prior is all there is
         log_weight = log_weight + evidence
     weight = np.exp(log_weight - logsumexp(log_weight))
-    theta, covariance = _mixture(weight, fits)
+    counted = np.flatnonzero(weight)  # a fit without a maximum has no covariance either
+    theta, covariance = _mixture(weight[counted], [fits[at] for at in counted])
     gamma = weight @ np.stack([fit.gamma for fit in fits])
     centre = float(weight @ nodes)
     spread = float(np.sqrt(weight @ (nodes - centre) ** 2))
@@ -119,7 +120,8 @@ def _log_evidence(fit: ExplanatoryFit, prior: Prior) -> float:
     """log of the integral over theta and gamma of likelihood x prior, without constants."""
     mean, precision = prior_arrays(prior, fit.theta.size, fit.gamma.size)
     away = np.concatenate([fit.theta, fit.gamma]) - mean[:-1]
-    sign, logdet = np.linalg.slogdet(fit.covariance[:-1, :-1])
+    known = fit.covariance[:-1, :-1]
+    sign, logdet = np.linalg.slogdet(known) if np.isfinite(known).all() else (0.0, 0.0)
     if not sign > 0:  # no maximum there, or none that a fit has found
         return -np.inf
     return float(fit.loglik - 0.5 * precision[:-1] @ away**2 + 0.5 * logdet)

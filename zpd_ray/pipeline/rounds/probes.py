@@ -12,8 +12,8 @@ from zpd_ray.drift import Asked
 from zpd_ray.hashing import item_keys, streams, uniforms
 from zpd_ray.matching import zpd_score
 from zpd_ray.pipeline.fit.ability import followed_parts
-from zpd_ray.pipeline.select.scoring import groups_of
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.groups import group_names
 from zpd_ray.rundir.judging import RESPONSES, difficulties, group_ahead, last_measured, read_measured
 from zpd_ray.rundir.layout import ANSWERS, POOL, PROBES
 from zpd_ray.selection.probes import most_probes, probe_order
@@ -50,7 +50,7 @@ def _candidates(run: Run, fit: Fit, name: str) -> pa.Table:
         "draw": uniforms(keys),
     }
     table = pa.table({name: values[rows] for name, values in columns.items()})
-    group = pa.array(groups_of(run, name)[rows].tolist(), pa.string())
+    group = pa.array(group_names(run, name)[rows].tolist(), pa.string())
     return table.append_column("group", group).append_column(
         "part", pa.array([name] * len(rows), pa.string())
     )
@@ -68,5 +68,5 @@ def asked(run: Run, fit: Fit, first: int) -> Asked:
         if (ahead := group_ahead(run, fit, name)) is not None:
             b = b - ahead[rows]  # what the group's own ability explains has not drifted
         s, k = (now[column].to_numpy().astype(np.int64) for column in RESPONSES)
-        found.append(Asked(s, k, guess, b, b_sd, groups_of(run, name)[rows]))
+        found.append(Asked(s, k, guess, b, b_sd, group_names(run, name)[rows]))
     return Asked(*(np.concatenate(values) for values in zip(*found, strict=True)))

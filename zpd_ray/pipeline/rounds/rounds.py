@@ -1,9 +1,10 @@
 """Measure a stage in rounds: probes until theta is known, what has drifted, and the best by prediction.
 
 Probes tell the ability of now, how far items move on their own, and which part of the pool does not answer as
-predicted: that part is measured again. In scope ``zone`` the items of the best predicted score follow, and
-the stage selects among what it has measured; in scope ``probe`` it selects by prediction. What a round asks
-follows from files alone, so that a killed run goes on to the same bytes.
+predicted. In scope ``zone`` the items of the best predicted score follow, and the stage selects among what it
+has measured; in scope ``probe`` it selects by prediction, and the best of a part that has drifted are
+measured again, within ``MOST_MEASURED``. What a round asks follows from files alone, so that a killed run
+goes on to the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from zpd_ray import measures
 from zpd_ray.calibration import Fit
-from zpd_ray.drift import ALL, Drifted, look_at
+from zpd_ray.drift import ALL, look_at
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.fit.ability import fit_parts, followed_parts
 from zpd_ray.pipeline.measure.measure import measure
@@ -29,8 +30,8 @@ from zpd_ray.registry import label
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import ANSWERS, MEASURE, POOL, PROBES, StageFiles
 from zpd_ray.rundir.records import load_round_fit, save_round_fit
-from zpd_ray.selection.budget import replay_share, resolve_budget
-from zpd_ray.selection.probes import FIRST_PROBES
+from zpd_ray.selection.budget import Amount, replay_share, resolve_budget
+from zpd_ray.selection.probes import FIRST_PROBES, MOST_MEASURED
 from zpd_ray.selection.top import SORTABLE_ROWS
 from zpd_ray.terminal import say
 
@@ -46,12 +47,10 @@ def measure_in_rounds(session: Session, stage: int) -> dict[str, Any]:
     run, scope = session.run, session.run.config.measure.scope
     fit, rounds = _ask_probes(session, stage)
     probed = len(rounds) - 1
-    assert fit.probed is not None
-    for part in fit.probed.drifted:
-        if scope == "probe" or part.kind != ALL:  # else the candidates are all that it would measure
-            rounds.append(_ask_best(session, fit, len(rounds), str(part), part))
-    if scope == "zone":
-        rounds.append(_ask_best(session, fit, len(rounds), "candidates", None))
+    if scope == "zone":  # what is selected is measured anyway, also of a part that has drifted
+        rounds.append(_ask_best(session, fit, len(rounds), "candidates"))
+    else:
+        _ask_drifted(session, fit, rounds)
     totals: dict[str, Counter[str]] = {name: Counter() for name in run.measures}
     for each in rounds:
         for name, counts in each["measures"].items():
@@ -99,28 +98,51 @@ def _look(session: Session, stage: int, number: int, done: int, have: int) -> Fi
     return fit
 
 
-def _ask_best(session: Session, fit: Fit, number: int, what: str, within: Drifted | None) -> Round:
-    """The items of the best predicted score, of a part of the pool or (None) of all of it.
+def _ask_drifted(session: Session, fit: Fit, rounds: list[Round]) -> None:
+    """Add a round for each part that has drifted; they share what is left of ``MOST_MEASURED``."""
+    run = session.run
+    amount, whole = _budget(run)
+    assert fit.probed is not None
+    for at, part in enumerate(fit.probed.drifted):
+        spent = sum(each["measures"].get(ANSWERS, {}).get(amount.unit, 0) for each in rounds)
+        most = (int(MOST_MEASURED * whole) - spent) // (len(fit.probed.drifted) - at)
+        if most > 0:
+            within = None if part.kind == ALL else at
+            rounds.append(_ask_best(session, fit, len(rounds), str(part), within, most))
 
-    ``measure.candidates`` times as many as the budget buys for the zone; what the stage has measured is not
-    among them.
+
+def _ask_best(
+    session: Session, fit: Fit, number: int, what: str, within: int | None = None, most: int | None = None
+) -> Round:
+    """The items of the best predicted score, of a part that has drifted (its place) or (None) of the pool.
+
+    ``measure.candidates`` times as many as the budget buys for the zone, and not above ``most``; what the
+    stage has measured is not among them.
     """
     run, directory = session.run, StageFiles(fit.stage).round(number)
-    pool = run.store.read_json(f"{POOL}.json")
-    amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
-    fresh = amount.value - replay_share(amount, run.config.select.replay)
+    amount, _ = _budget(run)
+    budget = int(
+        run.config.measure.candidates * (amount.value - replay_share(amount, run.config.select.replay))
+    )
     scoring = Scoring(
         run, fit, run.methods[0], directory, amount.unit, False, among="not measured", within=within
     )
     rows_of, total = None, 0
     if not run.store.exists(f"{directory}/items.json"):
         run.store.remove(scoring.scratch)  # of an attempt that was killed
-        budget = int(run.config.measure.candidates * fresh)
-        top, _ = top_of(scoring, "zone", budget, pool["items"] <= SORTABLE_ROWS)
+        few = run.store.read_json(f"{POOL}.json")["items"] <= SORTABLE_ROWS
+        top, _ = top_of(scoring, "zone", budget if most is None else min(budget, most), few)
         rows_of, total = partial(_chosen, scoring, top.threshold), top.rows
     done = _ask(session, fit.stage, number, what, run.store.names(POOL), rows_of, total, run.measures)
     run.store.remove(scoring.scratch)
     return done
+
+
+def _budget(run: Run) -> tuple[Amount, int]:
+    """What a stage may train on, and the whole pool in the same unit."""
+    pool = run.store.read_json(f"{POOL}.json")
+    amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
+    return amount, pool["items"] if amount.unit == "items" else pool["response_tokens"]
 
 
 def _chosen(scoring: Scoring, threshold: Any, name: str) -> Rows:

@@ -11,19 +11,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zpd_ray.calibration import Fit
-from zpd_ray.drift import Drifted
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.judging import (
     Known,
-    group_ahead,
+    drifted_part,
     judge,
     last_measured,
     mastered,
     read_measured,
     selection_order,
 )
-from zpd_ray.rundir.layout import ANSWERS, POOL
+from zpd_ray.rundir.layout import ANSWERS
 from zpd_ray.selection import looks_for_zone
 from zpd_ray.selection.keys import Keys, same_score, shuffled, sort_key
 from zpd_ray.selection.top import NOTHING, Threshold
@@ -51,7 +50,7 @@ class Scoring:
 
     directory: of the selection. unit: of the budget. replayed: whether some of it is for replay; replay: up
     to which item, once it is known. among: all items of which something is known, or those alone that the
-    fit's stage has measured, or has not; within: a part of the pool, in place of all of it.
+    fit's stage has measured, or has not; within: of a part that has drifted alone, its place among them.
     """
 
     run: Run
@@ -62,7 +61,7 @@ class Scoring:
     replayed: bool
     replay: Threshold = field(default=NOTHING)
     among: Among = "known"
-    within: Drifted | None = None
+    within: int | None = None
 
     @property
     def scratch(self) -> str:
@@ -142,7 +141,7 @@ class Scoring:
         judged = judge(self.run, self.fit, self.method, part, known, order)
         score = judged["score"].to_numpy()
         failed = pc.is_null(measured["nll"]).to_numpy()
-        others = self._others(part, known, judged)
+        others = self._others(part, known)
         away = others | failed | np.isnan(score)
         if not self.run.config.select.allow_trained:
             away |= self.run.trained_before(self.fit.stage, part, len(ids))
@@ -157,20 +156,12 @@ class Scoring:
             columns["weight"] = measured["n_tokens"]
         return {"keys": pa.table(columns), "judged": judged}
 
-    def _others(self, part: str, known: Known, judged: pa.Table) -> NDArray[np.bool_]:
+    def _others(self, part: str, known: Known) -> NDArray[np.bool_]:
         """Which items of a part are not to be chosen from, whatever they score: probes, and by ``among``."""
         others = np.zeros(len(known.stage), dtype=bool)
         if self.among != "known":
             others |= (known.stage == self.fit.stage) != (self.among == "measured")
         if self.within is not None:
-            b, ahead = judged["b"].to_numpy(), group_ahead(self.run, self.fit, part)
-            b = b if ahead is None else b - ahead  # as the probes of the band were sorted
-            others |= ~self.within.holds(b, groups_of(self.run, part))
+            others |= drifted_part(self.run, self.fit, known) != self.within
         others[self.run.probe_rows(part)] = True
         return others
-
-
-def groups_of(run: Run, part: str) -> NDArray[np.str_]:
-    """The group of each item of a part, "" where it has none: (n,)."""
-    groups = run.store.read_table(f"{POOL}/{part}", ["group"])["group"]
-    return np.array(pc.fill_null(groups, "").to_pylist(), dtype=np.str_)

@@ -17,7 +17,7 @@ from zpd_ray.difficulty import guess_floor
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run, judging
 from zpd_ray.rundir.judging import last_measured, selection_order
-from zpd_ray.rundir.layout import ANSWERS, POOL
+from zpd_ray.rundir.layout import ANSWERS
 from zpd_ray.selection import METHODS
 from zpd_ray.selection.keys import Keys
 
@@ -85,10 +85,3 @@ def _options(run: Run, part: str, n: int) -> Integers:
     """As ``Run.options``, without importing a grader of the user's: such responses are not guessable."""
     own = ":" in run.config.measure.grader
     return np.zeros(n, dtype=np.int64) if own else run.options(part, n)
-
-
-def groups_of(run: Run, part: str) -> list[str]:
-    """The group of each item of a part, "" where it has none."""
-    column = run.store.read_table(f"{POOL}/{part}", ["group"])["group"]
-    found: list[str] = pc.fill_null(column, "").to_pylist()
-    return found

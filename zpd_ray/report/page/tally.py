@@ -12,9 +12,10 @@ from zpd_ray import irt
 from zpd_ray.calibration import Fit
 from zpd_ray.difficulty import bin_of
 from zpd_ray.matching import zone_of
-from zpd_ray.report.page.judging import Flags, Floats, Integers, Judged, groups_of, judge
+from zpd_ray.report.page.judging import Flags, Floats, Integers, Judged, judge
 from zpd_ray.report.page.sample import Sample
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.groups import group_names
 from zpd_ray.rundir.layout import POOL, SELECT, StageFiles
 
 BIN = 0.05  # logits, of the histogram of b
@@ -100,7 +101,7 @@ def take_stock(run: Run, fits: list[Fit], seats: int) -> tuple[list[str], list[T
     tallies, samples = [Tally(fit) for fit in fits], [Sample(fit.stage, seats) for fit in fits]
     for part in parts:
         names = {name: number for number, name in enumerate(groups)}
-        group = np.array([names.get(name, len(groups)) for name in groups_of(run, part)], dtype=np.int64)
+        group = np.array([names.get(name, len(groups)) for name in group_names(run, part)], dtype=np.int64)
         nll = np.zeros(0)
         for tally, sample in zip(tallies, samples, strict=True):
             judged = judge(run, tally.fit, part)
@@ -121,7 +122,7 @@ def _looked_at(run: Run, most: int) -> list[str]:
 
 def _groups(run: Run, parts: list[str]) -> list[str]:
     """The largest groups, by the first part: items come to parts by a hash of their id."""
-    counts = Counter(groups_of(run, parts[0]))
+    counts = Counter(group_names(run, parts[0]).tolist())
     return sorted(sorted(counts, key=lambda name: (-counts[name], name))[:GROUPS])
 
 
