@@ -3,7 +3,7 @@
     python examples/rl/train.py [--draw curriculum uniform] [--seeds 0] [--steps 60]
 
 For each seed a base model is made (`arithmetic.py`), and trained twice from there with equal numbers of
-rollouts. Told: greedy accuracy on 1,000 other prompts of all four levels in equal shares, before and after,
+rollouts. Told: greedy accuracy on 1,000 other prompts of all levels in equal shares, before and after,
 and the mean share of prompts of a batch that had both right and wrong rollouts.
 """
 
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=60, help="of reinforcement learning (default: %(default)s)"
     )
-    parser.add_argument("--base-steps", type=int, default=600, help="of supervised training before")
+    parser.add_argument("--base-steps", type=int, default=160, help="of supervised training before")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a model of this size gains nothing from more
     logging.set_verbosity_error()
