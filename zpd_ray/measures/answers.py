@@ -51,10 +51,8 @@ class Answers(Measure):
         else:
             completions = engine.generate(items, self.config.measure.rollouts, stage)
             verdicts = self._verdicts(completions.texts, items)
-            counts, others = (
-                self._counts(verdicts, items, stage),
-                self._others(completions.texts, verdicts, items),
-            )
+            counts = self._counts(verdicts, items, stage)
+            others = self._others(completions.texts, verdicts, items)
             samples = _samples(completions.texts, counts["unparsed"])
             for i in np.flatnonzero(~failed & (counts["rollouts"] == 0)):
                 failed[i], scores.error[i] = True, f"prompt refused: {completions.error[i]}"
@@ -107,6 +105,7 @@ class Answers(Measure):
 def _other(
     grader: CompletionGrader, texts: list[str], verdicts: list[Verdict], choices: list[str] | None
 ) -> tuple[str | None, int]:
+    """Of equally many the first in the order of texts; (None, 0) where no wrong answer was read."""
     wrong = [
         text for text, verdict in zip(texts, verdicts, strict=True) if verdict.parsed and not verdict.right
     ]
