@@ -102,11 +102,14 @@ def _make(plan: Plan, cell: Cell, failed: Failures) -> None:
 
 def _measure_stage0(run: Run) -> None:
     """Stage 0 up to its fit, in a run directory that other runs begin with."""
-    _wait_for(run)
-    if not (run.finished(0, MEASURE) and run.finished(0, FIT)):
-        check_run(run.config)
-        say(f"stage 0 of seed {run.config.seed}, for all runs: {', '.join(run.measures)}")
-        _work_on(run, _take_stage0)
+
+    def work() -> None:
+        if not (run.finished(0, MEASURE) and run.finished(0, FIT)):
+            check_run(run.config)
+            say(f"stage 0 of seed {run.config.seed}, for all runs: {', '.join(run.measures)}")
+            _work_on(run, _take_stage0)
+
+    _when_free(run, work)
 
 
 def _take_stage0(session: Session) -> None:
@@ -119,15 +122,25 @@ def _take_stage0(session: Session) -> None:
 
 
 def _begin(before: Run, run: Run) -> None:
-    with locked(run.store):
-        begin_from(before, run)
+    def work() -> None:
+        with locked(run.store):
+            begin_from(before, run)
+
+    _when_free(run, work)
 
 
-def _wait_for(run: Run) -> None:
-    """Until no other process works on it."""
-    while is_held(run.store):
-        doing(f"waiting for another process that works on {run.store.root}")
-        time.sleep(WAIT_SECONDS)
+def _when_free(run: Run, work: Callable[[], None]) -> None:
+    """Do it when no other process works on the run, and again where one was faster."""
+    while True:
+        while is_held(run.store):
+            doing(f"waiting for another process that works on {run.store.root}")
+            time.sleep(WAIT_SECONDS)
+        try:
+            work()
+            return
+        except ZpdError:
+            if not is_held(run.store):
+                raise
 
 
 def _work_on(run: Run, work: Callable[[Session], None]) -> None:
