@@ -3,8 +3,9 @@
     python benchmarks/training_memory.py [--rows 8] [--tokens 300] [--labels 150] [--ways ...] [--threads 1]
 
 A process of its own for each way: "all logits" (the model's own forward, float32 logits of every position,
-as version 0.2.0 trained), "head in chunks" (``ResponseLoss``, activations kept), "head in chunks, recomputed" (the
-same and gradient checkpointing, the default at this size). Also told: the loss, and the norm of the gradient.
+as version 0.2.0 trained), "head in chunks" (``ResponseLoss``, activations kept), "head in chunks, recomputed"
+(the same and gradient checkpointing, the default at this size). Also told: the loss, and the norm of the
+gradient.
 """
 
 from __future__ import annotations
