@@ -161,8 +161,8 @@ def difficulties(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], a
     """b of each item, its sd and its score at the fit's theta; b on the scale of the fit. guess: (n,).
 
     An item that the fit's stage has measured is judged by that fit. Of another one b is what the fit of the
-    stage that last measured it says, and its variance grows by what items move on their own at each stage
-    since (``Probed.moved``).
+    stage that last measured it says, and what has drifted since (``Probed.shift``); its variance grows by
+    what items move on their own at each stage since (``Probed.moved``).
     """
     if (known.stage == fit.stage).all():
         return _judged(run, fit, known, guess, aim)

@@ -31,7 +31,7 @@ from zpd_ray.report.page.tally import take_stock
 from zpd_ray.report.why import standing
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_run
-from zpd_ray.rundir.judging import last_measured, read_measured
+from zpd_ray.rundir.judging import difficulties, last_measured, read_measured
 from zpd_ray.rundir.records import load_events, load_fit
 
 N, SHIFT, GAIN = 4000, 1.0, 0.3
@@ -241,6 +241,29 @@ def test_the_time_that_is_left_goes_by_what_a_stage_measures(zone: Run, probe: R
         shutil.rmtree(before / "stages/01")
         work |= {("measure", 1): planned, ("measure", 2): planned}
         assert history(replace(longer, store=Store(str(before)))).work == work
+
+
+@pytest.mark.nightly
+def test_a_drift_stays_with_items_that_no_later_stage_has_measured(local_ray: None, tmp_path: Path) -> None:
+    """At stage 2 the probes show none: they were asked after it. Items last measured at stage 0 keep it."""
+    config, store = perform_in(
+        tmp_path,
+        n=N,
+        stages=3,
+        measure={"scope": "probe"},
+        engine={"simulated": {"drift": {"g1": SHIFT}, "gain": GAIN}},
+    )
+    run, fit, away = Run(config, store), load_fit(store, 2), []
+    assert fit.probed is not None
+    assert fit.probed.drifted == []
+    for part in store.names("pool"):
+        known = last_measured(run, 2, "answers", part)
+        pool = store.read_table(f"pool/{part}", ["item_id", "group"])
+        rows = np.flatnonzero((known.stage == 0) & (np.array(pool["group"].to_pylist()) == "g1"))
+        b = difficulties(run, fit, known.take(rows), np.zeros(len(rows))).b
+        away.extend(b - SHIFT - true_difficulty(pool["item_id"])[rows])
+    assert len(away) > 1000
+    assert abs(np.mean(away)) < 0.4  # without, a logit
 
 
 def share(run: Run, group: str) -> float:
