@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from zpd_ray.report.evidence import evidence
+from zpd_ray.report.evidence import evidence, usual
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import recorded_run
 from zpd_ray.rundir.judging import read_measured
@@ -31,8 +31,9 @@ def scores(run: Run) -> dict[str, Floats]:
     """By rule a score of every item of the pool, the larger the more suspect."""
     fits = [load_fit(run.store, t) for t in range(run.config.stages) if run.finished(t, FIT)]
     found: dict[str, list[Floats]] = {}
+    common = usual(run, fits)
     for part in run.store.names(POOL):
-        of = evidence(run, fits, part)
+        of = evidence(run, fits, part, common)
         nll = np.stack([nlls(run, fit.stage, part) for fit in fits])
         told = {
             "suspects": of.score,

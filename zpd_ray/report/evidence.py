@@ -7,10 +7,12 @@ The score is a sum of three log odds, in nats. What an item did after it was tra
   This is the likelihood ratio of appropriateness measurement (Levine & Drasgow 1988, Psychometrika 53(2)), of
   items in place of persons; that nobody gets wrongly annotated items right is the feasibility of Rodriguez et
   al. 2021 (ACL, "Evaluation Examples Are Not Equally Informative").
-- *sure*: nats per token of the reference that is not the model's first choice, mean over stages. Where the
-  model is sure of another token that is the margin between the two, whose mean over the course of training
-  tells wrong labels from hard ones (AUM: Pleiss et al. 2020, arXiv 2001.10528). Where an engine does not
-  count first choices: the NLL per token.
+- *sure*: (v - u) sqrt(m). v: nats per missed token, which is one of the reference that is not the model's
+  first choice; u: the usual v, its median over the pool; m: how many are missed; v and m are means over
+  stages. Where the model is sure of another token, its nats are the margin between the two, whose mean over
+  the course of training tells wrong labels from hard ones (AUM: Pleiss et al. 2020, arXiv 2001.10528). m
+  tokens are put together as m independent scores are (Stouffer et al. 1949, The American Soldier). Where an
+  engine does not count first choices, all tokens count as missed.
 - *agreed*: log of m / (k - m + 1) where m of the last k responses give the same wrong answer: the share of
   the majority is taken for its probability to be right (self-consistency: Wang et al. 2023, arXiv
   2203.11171). 0 where the grader tells no answers, or none was read.
@@ -35,13 +37,14 @@ from zpd_ray.irt.quadrature import HERMITE_NODES, HERMITE_WEIGHTS
 from zpd_ray.matching import probability
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.judging import group_ahead, read_measured
-from zpd_ray.rundir.layout import ANSWERS
+from zpd_ray.rundir.layout import ANSWERS, POOL
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 LUCK = 0.01  # P(right | wrong reference) where an answer cannot be guessed
 TINY = 1e-300
+BINS_PER_NAT, BINS = 20, 2000  # up to 100 nats
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Evidence:
     """What is known of the n items of a part; arrays of shape (n,).
 
     asked, right: responses, and how many are right; expected: how many should be, by the fit; unexpected,
-    sure, agreed: nats, as above; given: of the last ``of`` responses give the same wrong ``answer`` (strings,
-    null).
+    sure, agreed: nats, as above; per_missed: v; given: of the last ``of`` responses give the same wrong
+    ``answer`` (strings, null).
     """
 
     asked: Integers
@@ -59,6 +62,7 @@ class Evidence:
     unexpected: Floats
     sure: Floats
     agreed: Floats
+    per_missed: Floats
     given: Integers
     of: Integers
     answer: pa.Array
@@ -73,19 +77,33 @@ class Evidence:
 class _Asked:
     """Of a part at a stage: what it answered there before it was trained on; arrays of shape (n,).
 
-    theta: ability on each item's group. sure: NaN of what was not measured then, or was trained on before.
-    table: all that was measured.
+    theta: ability on each item's group. missed: reference tokens that are not the first choice; per_missed:
+    nats for each; both NaN of what was not measured then, or was trained on before. table: all that was.
     """
 
     theta: Floats
     right: Integers
     asked: Integers
-    sure: Floats
+    missed: Floats
+    per_missed: Floats
     table: pa.Table
 
 
-def evidence(run: Run, fits: list[Fit], part: str) -> Evidence:
-    """Of every item of a part, from the stages that ``fits`` are of, the first one's first."""
+def usual(run: Run, fits: list[Fit]) -> float:
+    """Median over the pool of nats per missed token, of items that miss any, to 1 / BINS_PER_NAT."""
+    counts = np.zeros(BINS, dtype=np.int64)
+    for part in run.store.names(POOL):
+        missed, per_missed = _missed_tokens([_asked(run, fit, fits[-1], part) for fit in fits])
+        bins = (per_missed[missed > 0] * BINS_PER_NAT).astype(np.int64)
+        counts += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
+    return (float(np.searchsorted(np.cumsum(counts), counts.sum() / 2)) + 0.5) / BINS_PER_NAT
+
+
+def evidence(run: Run, fits: list[Fit], part: str, usual: float) -> Evidence:
+    """Of every item of a part, from the stages that ``fits`` are of, the first one's first.
+
+    usual: nats per missed token, as the function of that name tells of the pool.
+    """
     stages = [_asked(run, fit, fits[-1], part) for fit in fits]
     first, ability = fits[0].calibration, fits[-1].ability
     nll = stages[0].table["nll"]
@@ -97,15 +115,15 @@ def evidence(run: Run, fits: list[Fit], part: str) -> Evidence:
     expected, unexpected = _surprise(stages, b, ability.sigma, guess)
     given, of, answer = _agreement(stages)
     agreed = np.where(given > 0, np.log(np.maximum(given, 1) / (of - given + 1)), 0.0)
-    sure = np.stack([stage.sure for stage in stages])
-    known = np.isfinite(sure)
+    missed, per_missed = _missed_tokens(stages)
     return Evidence(
         asked=np.sum([stage.asked for stage in stages], axis=0),
         right=np.sum([stage.right for stage in stages], axis=0),
         expected=np.where(begun, expected, 0.0),
         unexpected=unexpected,
-        sure=np.where(known, sure, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1),
+        sure=(per_missed - usual) * np.sqrt(missed),
         agreed=agreed,
+        per_missed=per_missed,
         given=given,
         of=of,
         answer=answer,
@@ -119,9 +137,17 @@ def _asked(run: Run, fit: Fit, last: Fit, part: str) -> _Asked:
     right, asked = (np.where(counts, _integers(table, name), 0) for name in ("successes", "rollouts"))
     tokens, first = _integers(table, "n_tokens"), _integers(table, "n_greedy")
     missed = np.where(pc.is_valid(table["n_greedy"]).to_numpy(), tokens - first, tokens)
-    sure = np.where(counts, nll * tokens / np.maximum(missed, 1), np.nan)
+    per_missed = nll * tokens / np.maximum(missed, 1)
+    missed, per_missed = (np.where(counts, values, np.nan) for values in (missed, per_missed))
     theta, ahead = np.full(len(nll), last.ability.at(fit.stage).theta), group_ahead(run, fit, part)
-    return _Asked(theta if ahead is None else theta + ahead, right, asked, sure, table)
+    return _Asked(theta if ahead is None else theta + ahead, right, asked, missed, per_missed, table)
+
+
+def _missed_tokens(stages: list[_Asked]) -> tuple[Floats, Floats]:
+    """Mean over stages of how many tokens of each item are missed, and of nats for each; 0 of none."""
+    known = np.maximum(np.sum([np.isfinite(stage.missed) for stage in stages], axis=0), 1)
+    missed = np.nansum([stage.missed for stage in stages], axis=0) / known
+    return missed, np.nansum([stage.per_missed for stage in stages], axis=0) / known
 
 
 def _integers(table: pa.Table, column: str) -> Integers:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
-from zpd_ray.report.evidence import Evidence, Floats, evidence
+from zpd_ray.report.evidence import Evidence, Floats, evidence, usual
 from zpd_ray.report.find import Found
 from zpd_ray.report.why import item_of
 from zpd_ray.rundir import Run
@@ -35,6 +35,7 @@ class Suspect:
     unexpected: float
     sure: float
     agreed: float
+    per_missed: float
     given: int
     of: int
     answer: str | None
@@ -58,8 +59,9 @@ def suspects(run: Run, top: int, group: str | None = None) -> Suspects:
     Raises ZpdError when nothing is fitted yet, or there is no such group.
     """
     fits, kept, items, scored = _fits(run), list[Kept](), 0, 0
+    common = usual(run, fits)
     for part in run.store.names(POOL):
-        found, within = evidence(run, fits, part), _within(run, part, group)
+        found, within = evidence(run, fits, part, common), _within(run, part, group)
         score = np.where(within, found.score, -np.inf)
         items, scored = items + int(within.sum()), scored + int(np.isfinite(score).sum())
         kept = heapq.nsmallest(top, [*kept, *_best(found, score, part, top)], key=lambda each: each[:3])
@@ -67,7 +69,7 @@ def suspects(run: Run, top: int, group: str | None = None) -> Suspects:
         raise ZpdError(
             f"no item of the pool has the group {group!r}; `zpd-ray show {run.store.root}` lists groups"
         )
-    return Suspects(run.store.root, len(fits), items, scored, [_suspect(run, *each) for each in kept])
+    return Suspects(run.store.root, len(fits), items, scored, [_suspect(run, common, *each) for each in kept])
 
 
 def _best(found: Evidence, score: Floats, part: str, top: int) -> Iterator[Kept]:
@@ -95,19 +97,24 @@ def _within(run: Run, part: str, group: str | None) -> NDArray[np.bool_]:
 
 def _numbers(found: Evidence, row: int) -> dict[str, Any]:
     counts = {name: int(getattr(found, name)[row]) for name in ("asked", "right", "given", "of")}
-    nats = {name: float(getattr(found, name)[row]) for name in ("expected", "unexpected", "sure", "agreed")}
+    nats = {
+        name: float(getattr(found, name)[row])
+        for name in ("expected", "unexpected", "sure", "agreed", "per_missed")
+    }
     return counts | nats | {"answer": found.answer[row].as_py()}
 
 
-def _suspect(run: Run, minus_score: float, part: str, row: int, numbers: dict[str, Any]) -> Suspect:
+def _suspect(
+    run: Run, common: float, minus_score: float, part: str, row: int, numbers: dict[str, Any]
+) -> Suspect:
     item = item_of(run, Found(part, row))
-    return Suspect(item=item, score=-minus_score, **numbers, why=_in_words(numbers))
+    return Suspect(item=item, score=-minus_score, **numbers, why=_in_words(numbers, common))
 
 
-def _in_words(of: dict[str, Any]) -> str:
+def _in_words(of: dict[str, Any], common: float) -> str:
     told = (
         f"wrong {of['asked'] - of['right']} of {of['asked']} where {of['expected']:.1f} right were expected"
     )
     if of["given"] > 1:
         told += f"; {of['given']} of {of['of']} responses answer {of['answer']!r}"
-    return f"{told}; {of['sure']:.1f} nats per missed token"
+    return f"{told}; {of['per_missed']:.1f} nats per missed token where {common:.1f} are usual"
