@@ -11,8 +11,8 @@ The score is a sum of three log odds, in nats. What an item did after it was tra
   first choice; u: the usual v, its median over the pool; m: how many are missed; v and m are means over
   stages. Where the model is sure of another token, its nats are the margin between the two, whose mean over
   the course of training tells wrong labels from hard ones (AUM: Pleiss et al. 2020, arXiv 2001.10528). m
-  tokens are put together as m independent scores are (Stouffer et al. 1949, The American Soldier). Where an
-  engine does not count first choices, all tokens count as missed.
+  tokens are put together as m independent scores are (Stouffer et al. 1949, The American Soldier). 0 where
+  an engine does not count first choices.
 - *agreed*: log of m / (k - m + 1) where m of the last k responses give the same wrong answer: the share of
   the majority is taken for its probability to be right (self-consistency: Wang et al. 2023, arXiv
   2203.11171). 0 where the grader tells no answers, or none was read.
@@ -78,7 +78,8 @@ class _Asked:
     """Of a part at a stage: what it answered there before it was trained on; arrays of shape (n,).
 
     theta: ability on each item's group. missed: reference tokens that are not the first choice; per_missed:
-    nats for each; both NaN of what was not measured then, or was trained on before. table: all that was.
+    nats for each; both NaN where they are not known, or it was trained on before. table: all that was
+    measured.
     """
 
     theta: Floats
@@ -136,9 +137,9 @@ def _asked(run: Run, fit: Fit, last: Fit, part: str) -> _Asked:
     counts = ~run.trained_before(fit.stage, part, table.num_rows) & np.isfinite(nll)
     right, asked = (np.where(counts, _integers(table, name), 0) for name in ("successes", "rollouts"))
     tokens, first = _integers(table, "n_tokens"), _integers(table, "n_greedy")
-    missed = np.where(pc.is_valid(table["n_greedy"]).to_numpy(), tokens - first, tokens)
+    missed, told = tokens - first, counts & pc.is_valid(table["n_greedy"]).to_numpy()
     per_missed = nll * tokens / np.maximum(missed, 1)
-    missed, per_missed = (np.where(counts, values, np.nan) for values in (missed, per_missed))
+    missed, per_missed = (np.where(told, values, np.nan) for values in (missed, per_missed))
     theta, ahead = np.full(len(nll), last.ability.at(fit.stage).theta), group_ahead(run, fit, part)
     return _Asked(theta if ahead is None else theta + ahead, right, asked, missed, per_missed, table)
 

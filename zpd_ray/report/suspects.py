@@ -117,4 +117,6 @@ def _in_words(of: dict[str, Any], common: float) -> str:
     )
     if of["given"] > 1:
         told += f"; {of['given']} of {of['of']} responses answer {of['answer']!r}"
-    return f"{told}; {of['per_missed']:.1f} nats per missed token where {common:.1f} are usual"
+    if of["per_missed"] > 0:
+        told += f"; {of['per_missed']:.1f} nats per missed token where {common:.1f} are usual"
+    return told
