@@ -59,7 +59,7 @@ def trained(
                 num_generations=ROLLOUTS,
                 max_completion_length=LONGEST,
                 shuffle_dataset=draw == "uniform",  # the stream has its order
-                learning_rate=1e-3,
+                learning_rate=1e-4,
                 lr_scheduler_type="constant",
                 beta=0.0,
                 seed=seed,
