@@ -73,7 +73,10 @@ def _observe(curriculum: Curriculum, told: list[tuple[int, bool]]) -> None:
 
 
 def _of_all_processes(told: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
-    from accelerate.utils import gather_object
+    import torch.distributed as dist
 
-    gathered: list[tuple[int, bool]] = gather_object(told)
-    return gathered
+    if not dist.is_initialized():
+        return told
+    gathered: list[list[tuple[int, bool]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, told)
+    return [each for part in gathered for each in part]
