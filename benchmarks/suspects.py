@@ -31,7 +31,7 @@ def scores(run: Run) -> dict[str, Floats]:
     """By rule a score of every item of the pool, the larger the more suspect."""
     fits = [load_fit(run.store, t) for t in range(run.config.stages) if run.finished(t, FIT)]
     found: dict[str, list[Floats]] = {}
-    common = usual(run, fits)
+    common = usual(run, fits, run.store.names(POOL))
     for part in run.store.names(POOL):
         of = evidence(run, fits, part, common)
         nll = np.stack([nlls(run, fit.stage, part) for fit in fits])

@@ -141,7 +141,10 @@ def test_missed_tokens_tell_them_where_the_nll_does_not(make: Make) -> None:
     made = make(told=True)
     fits = [load_fit(made.store, stage) for stage in range(STAGES)]
     sure = np.concatenate(
-        [evidence(made, fits, part, usual(made, fits)).sure for part in made.store.names(POOL)]
+        [
+            evidence(made, fits, part, usual(made, fits, made.store.names(POOL))).sure
+            for part in made.store.names(POOL)
+        ]
     )
     assert average_precision(np.argsort(-sure).tolist()) > 0.3
 
@@ -180,7 +183,10 @@ def test_the_likelihood_ratio_is_that_of_a_plain_integral(run: Run) -> None:
 
 def test_the_evidence_is_told_in_words(make: Make) -> None:
     made = make(told=True)
-    first, common = suspects(made, 1).rows[0], usual(made, [load_fit(made.store, t) for t in range(STAGES)])
+    first, common = (
+        suspects(made, 1).rows[0],
+        usual(made, [load_fit(made.store, t) for t in range(STAGES)], made.store.names(POOL)),
+    )
     nats = NLL[int(first.item["item_id"][1:])] * TOKENS
     assert first.per_missed == pytest.approx(nats)
     assert (first.right, first.given, first.of, first.answer) == (0, 3, ROLLOUTS, "42")

@@ -13,7 +13,7 @@ from torch.optim import AdamW
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
-from zpd_ray.training.loss import collate, response_nll
+from zpd_ray.training.loss import ResponseLoss, collate
 from zpd_ray.training.model import load_trainable
 from zpd_ray.training.state import load_state, save_state, trainable
 
@@ -29,7 +29,7 @@ def step(model: nn.Module, optimizer: AdamW, number: int) -> None:
     for group in optimizer.param_groups:
         group["lr"] = 1e-2 / (1 + number)
     batch = collate([[5 + number, 6], [7]], [[20, 21 + number], [22, 23, 24]])
-    response_nll(model, batch).backward()
+    ResponseLoss(model)(**batch).backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 

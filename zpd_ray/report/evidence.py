@@ -90,10 +90,10 @@ class _Asked:
     table: pa.Table
 
 
-def usual(run: Run, fits: list[Fit]) -> float:
-    """Median over the pool of nats per missed token, of items that miss any, to 1 / BINS_PER_NAT."""
+def usual(run: Run, fits: list[Fit], parts: list[str]) -> float:
+    """Median over the parts of nats per missed token, of items that miss any, to 1 / BINS_PER_NAT."""
     counts = np.zeros(BINS, dtype=np.int64)
-    for part in run.store.names(POOL):
+    for part in parts:
         missed, per_missed = _missed_tokens([_asked(run, fit, fits[-1], part) for fit in fits])
         bins = (per_missed[missed > 0] * BINS_PER_NAT).astype(np.int64)
         counts += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)

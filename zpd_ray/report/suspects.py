@@ -53,14 +53,15 @@ class Suspects:
     rows: list[Suspect]
 
 
-def suspects(run: Run, top: int, group: str | None = None) -> Suspects:
+def suspects(run: Run, top: int, group: str | None = None, parts: list[str] | None = None) -> Suspects:
     """The ``top`` items of the highest score, ties by part and row; parts are read one at a time.
 
-    Raises ZpdError when nothing is fitted yet, or there is no such group.
+    parts: of the pool, to look at; None: all. Raises ZpdError when nothing is fitted yet, or there is no such group.
     """
     fits, kept, items, scored = _fits(run), list[Kept](), 0, 0
-    common = usual(run, fits)
-    for part in run.store.names(POOL):
+    parts = run.store.names(POOL) if parts is None else parts
+    common = usual(run, fits, parts)
+    for part in parts:
         found, within = evidence(run, fits, part, common), _within(run, part, group)
         score = np.where(within, found.score, -np.inf)
         items, scored = items + int(within.sum()), scored + int(np.isfinite(score).sum())

@@ -13,7 +13,7 @@ from zpd_ray.report.page.cautions import warnings
 from zpd_ray.report.page.drawing import Drawing
 from zpd_ray.report.page.figures import SECTIONS, Figure, costs_so_far, figures, metrics_of
 from zpd_ray.report.page.sample import KINDS, TEXTS, cut, shown
-from zpd_ray.report.page.tally import Tally, take_stock
+from zpd_ray.report.page.tally import Tally, looked_at, take_stock
 from zpd_ray.report.suspects import suspects
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import CONFIG, FIT, MANIFEST, POOL, REPORT, SELECT, StageFiles
@@ -29,7 +29,7 @@ SUSPECTS, SUSPECT_BYTES = 20, 300  # items in the table of suspects, and of each
 def write_page(run: Run, into: str | None = None) -> str:
     """Write the page of a run: report.html in its directory, or a local file; where it is.
 
-    Raises ZpdError when nothing is fitted yet, the extra is missing, or the file cannot be written.
+    Raises ZpdError when nothing is fitted yet, or the file cannot be written.
     """
     content = page(run).encode(errors="replace")
     if into is None:
@@ -61,7 +61,7 @@ def page(run: Run) -> str:
         warnings=warnings(run, tallies),
         facts=_facts(run, tallies),
         sections=_sections(figures(run, groups, tallies), drawing),
-        suspects=_suspects(run),
+        suspects=_suspects(run, looked_at(run, len(fits))),
         items=items,
         kinds=[kind for kind in KINDS if any(item.kind == kind for item in items)],
         stages=fitted,
@@ -109,7 +109,7 @@ def _sections(found: list[Figure], drawing: Drawing) -> list[dict[str, Any]]:
     ]
 
 
-def _suspects(run: Run) -> list[list[str]]:
+def _suspects(run: Run, parts: list[str]) -> list[list[str]]:
     """Rows of the table: item, score, evidence, prompt, reference."""
     return [
         [
@@ -119,7 +119,7 @@ def _suspects(run: Run) -> list[list[str]]:
             cut(each.item["messages"][-1]["content"] or "", SUSPECT_BYTES),
             cut(each.item["response"] or "", SUSPECT_BYTES),
         ]
-        for each in suspects(run, SUSPECTS).rows
+        for each in suspects(run, SUSPECTS, parts=parts).rows
     ]
 
 

@@ -96,7 +96,7 @@ def take_stock(run: Run, fits: list[Fit], seats: int) -> tuple[list[str], list[T
 
     Of all items, or of ``LOOKED_AT`` where the pool has more. seats: items of each kind in a sample.
     """
-    parts = _looked_at(run, min(LOOKED_AT, JUDGED // len(fits)))
+    parts = looked_at(run, len(fits))
     groups, zone = _groups(run, parts), zone_of(run.config.select.target_p)
     tallies, samples = [Tally(fit) for fit in fits], [Sample(fit.stage, seats) for fit in fits]
     for part in parts:
@@ -114,8 +114,9 @@ def take_stock(run: Run, fits: list[Fit], seats: int) -> tuple[list[str], list[T
     return groups, tallies, samples
 
 
-def _looked_at(run: Run, most: int) -> list[str]:
-    """The parts whose items are looked at, ``most`` of them about: the same at every stage."""
+def looked_at(run: Run, stages: int) -> list[str]:
+    """The parts whose items are looked at where so many stages are shown: the same at every stage."""
+    most = min(LOOKED_AT, JUDGED // stages)
     parts, items = run.store.names(POOL), run.store.read_json(f"{POOL}.json")["items"]
     return parts[: max(1, len(parts) * most // max(most, items))]
 
