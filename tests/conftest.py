@@ -49,6 +49,8 @@ GROUPS = {
     "tests/docs/test_exported": "simulated",
     "tests/pipeline": "quickstart",
     "tests/chaos": "quickstart",
+    "tests/compare/test_plan": "quickstart",
+    "tests/compare/test_compare": "quickstart",
 }
 
 

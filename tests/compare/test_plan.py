@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,11 @@ from tests.pipeline.processes import Quickstart
 from zpd_ray.compare.configs import read_configs
 from zpd_ray.compare.cost import added_training, needed
 from zpd_ray.compare.file import load_comparison
+from zpd_ray.compare.page import page
 from zpd_ray.compare.picks import by_group, by_truth, counted, in_common
 from zpd_ray.compare.plan import Plan
 from zpd_ray.compare.sharing import begin_from
+from zpd_ray.compare.show import grids
 from zpd_ray.compare.writing import write_result
 from zpd_ray.config_file import load_config
 from zpd_ray.errors import ZpdError
@@ -139,7 +144,6 @@ def test_tables_of_what_is_finished(quickstart: Quickstart, tmp_path: Path) -> N
     (overlap, _) = found.overlaps
     assert np.allclose(overlap.shares, 1.0)
     assert sum(by_row["zpd", 0.5].truth.values()) == pytest.approx(1.0)
-    pytest.importorskip("vl_convert")
     plot = Path(plan.comparison.output, "plot.svg").read_text()
     assert all(f">{name}<" in plot for name in plan.contenders)
 
@@ -151,6 +155,22 @@ def test_the_table_as_markdown(quickstart: Quickstart, tmp_path: Path) -> None:
     table = Path(plan.comparison.output, "table.md").read_text()
     assert "not distinguishable from random" in table
     assert json.loads(Path(plan.comparison.output, "table.json").read_text())["items"] == found.items
+
+
+def test_the_page_holds_every_table_and_nothing_that_runs_or_is_fetched(
+    quickstart: Quickstart, tmp_path: Path
+) -> None:
+    plan = plan_over(quickstart, tmp_path, methods=["random", "zpd"], tune={}, seeds=[0], budgets=[0.5])
+    finish(plan, quickstart)
+    found = write_result(plan, {})
+    hostile = "<script>alert(1)</script>"
+    text = page(replace(found, missing=[hostile]), f"runs/{hostile}")
+    assert all(text.count(html.escape(grid.title)) >= 3 for grid in grids(found))
+    assert "<svg" in text
+    assert "<script" not in text
+    assert html.escape(hostile) in text
+    assert not re.search(r"""(src|href)=["'](?!#)""", text)
+    assert Path(plan.comparison.output, "report.html").read_text() == page(found, plan.comparison.output)
 
 
 def test_what_a_run_has_picked(quickstart: Quickstart) -> None:

@@ -15,7 +15,7 @@ Spec = dict[str, Any]
 
 
 def svg(result: Result) -> str:
-    """The drawing. Raises ZpdError where the extra ``report`` is not installed."""
+    """The drawing."""
     return Drawing().svg(spec(result))
 
 

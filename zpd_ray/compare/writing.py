@@ -1,10 +1,9 @@
-"""The tables and the plot of a comparison into its output."""
+"""The tables, the plot and the page of a comparison into its output."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from zpd_ray.compare.cells import Cell
+from zpd_ray.compare.page import page
 from zpd_ray.compare.plan import Plan
 from zpd_ray.compare.plot import svg
 from zpd_ray.compare.result import Result, result
@@ -12,6 +11,7 @@ from zpd_ray.compare.show import markdown
 from zpd_ray.errors import ZpdError
 from zpd_ray.plain import to_json
 from zpd_ray.rundir import Store
+from zpd_ray.rundir.layout import REPORT
 
 TABLE, VALUES, PLOT = "table.md", "table.json", "plot.svg"
 
@@ -19,8 +19,8 @@ TABLE, VALUES, PLOT = "table.md", "table.json", "plot.svg"
 def write_result(plan: Plan, failed: dict[Cell, str]) -> Result:
     """What the finished runs have come to; it is written into the comparison's output, too.
 
-    As table.md, table.json and, where the extra ``report`` is installed, plot.svg. Raises ZpdError where no
-    run is finished.
+    As table.md, table.json, plot.svg, and report.html with all of it. Raises ZpdError where no run is
+    finished.
     """
     found = result(plan, failed)
     if found is None:
@@ -33,6 +33,6 @@ def write_result(plan: Plan, failed: dict[Cell, str]) -> Result:
     store = Store(plan.comparison.output)
     store.write_bytes(TABLE, markdown(found).encode())
     store.write_bytes(VALUES, (to_json(found) + "\n").encode())
-    if find_spec("vl_convert") is not None:
-        store.write_bytes(PLOT, svg(found).encode())
+    store.write_bytes(PLOT, svg(found).encode())
+    store.write_bytes(REPORT, page(found, store.root).encode(errors="replace"))
     return found

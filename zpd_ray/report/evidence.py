@@ -37,7 +37,7 @@ from zpd_ray.irt.quadrature import HERMITE_NODES, HERMITE_WEIGHTS
 from zpd_ray.matching import probability
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.judging import group_ahead, read_measured
-from zpd_ray.rundir.layout import ANSWERS, POOL
+from zpd_ray.rundir.layout import ANSWERS
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -137,9 +137,9 @@ def _asked(run: Run, fit: Fit, last: Fit, part: str) -> _Asked:
     counts = ~run.trained_before(fit.stage, part, table.num_rows) & np.isfinite(nll)
     right, asked = (np.where(counts, _integers(table, name), 0) for name in ("successes", "rollouts"))
     tokens, first = _integers(table, "n_tokens"), _integers(table, "n_greedy")
-    missed, told = tokens - first, counts & pc.is_valid(table["n_greedy"]).to_numpy()
-    per_missed = nll * tokens / np.maximum(missed, 1)
-    missed, per_missed = (np.where(told, values, np.nan) for values in (missed, per_missed))
+    told = counts & pc.is_valid(table["n_greedy"]).to_numpy()
+    missed = np.where(told, tokens - first, np.nan)
+    per_missed = nll * tokens / np.maximum(missed, 1.0)
     theta, ahead = np.full(len(nll), last.ability.at(fit.stage).theta), group_ahead(run, fit, part)
     return _Asked(theta if ahead is None else theta + ahead, right, asked, missed, per_missed, table)
 

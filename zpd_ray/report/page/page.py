@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.report.page.cautions import warnings
 from zpd_ray.report.page.drawing import Drawing
 from zpd_ray.report.page.figures import SECTIONS, Figure, costs_so_far, figures, metrics_of
+from zpd_ray.report.page.rendering import render
 from zpd_ray.report.page.sample import KINDS, TEXTS, cut, shown
 from zpd_ray.report.page.tally import Tally, looked_at, take_stock
 from zpd_ray.report.suspects import suspects
@@ -19,7 +18,6 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import CONFIG, FIT, MANIFEST, POOL, REPORT, SELECT, StageFiles
 from zpd_ray.rundir.records import load_fit, load_selection
 
-TEMPLATES = Path(__file__).parent / "template"
 WIDTHS = {"wide": 520, "narrow": 330}  # pixels of a plot, for a screen and for a phone
 ITEMS, SEATS = 600, 24  # items on the page, and of each kind at a stage, about
 ITEMS_BYTES, TEXT_BYTES = 2_500_000, 2000  # of all texts together, and of one
@@ -56,7 +54,8 @@ def page(run: Run) -> str:
     groups, tallies, samples = take_stock(run, fits, seats)
     most = seats * len(KINDS) * len(fitted) * len(TEXTS)
     items = shown(run, samples, min(TEXT_BYTES, ITEMS_BYTES // most))
-    return _render(
+    return render(
+        "page.html.j2",
         name=run.store.root,
         warnings=warnings(run, tallies),
         facts=_facts(run, tallies),
@@ -127,28 +126,3 @@ def _versions(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     engine = {f"engine {name}": value for name, value in manifest.get("engine", {}).items()}
     plain = {"seed": manifest["seed"], "python": manifest["python"]}
     return [(name, str(value)) for name, value in (plain | manifest["versions"] | engine).items()]
-
-
-def _render(**values: Any) -> str:
-    """The template with these values, all of them escaped.
-
-    The page's own policy lets no script run but ours, by its hash, and nothing be fetched from anywhere.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    ours = {
-        "script": Markup(script),
-        "digest": digest,
-        "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-    }
-    return environment.get_template("page.html.j2").render(**values, **ours)
