@@ -60,7 +60,7 @@ def split(
 ) -> Store:
     """A run of three stages in which a stage is measured while the one before trains."""
     output = tmp_path_factory.mktemp("split") / "run"
-    small = ("stages=3", "train.epochs=2", "cluster.actors=1")
+    small = ("stages=3", "cluster.actors=1")
     changed = (*small, "cluster.placement=split", f"output={output}")
     request.param(quickstart.config, (*quickstart.overrides, *changed))
     return Store(str(output))
