@@ -24,7 +24,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from zpd_ray.pipeline.train.job import MEMORY
+from zpd_ray.training.allocator import VARIABLES
 from zpd_ray.training.loss import ResponseLoss, collate
 
 WAYS = ("all logits", "head in chunks", "head in chunks, recomputed")
@@ -102,7 +102,7 @@ def main() -> None:
         print(json.dumps(measured(options)), flush=True)
         return
     for way in options.ways:
-        own = {} if way == WAYS[0] else MEMORY  # version 0.2.0 left the allocator as it was
+        own = {} if way == WAYS[0] else VARIABLES  # version 0.2.0 left the allocator as it was
         command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
         subprocess.run(command, check=True, env=os.environ | own)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tomli_w
 
@@ -21,7 +22,7 @@ from zpd_ray.compare.page import page
 from zpd_ray.compare.picks import by_group, by_truth, counted, in_common
 from zpd_ray.compare.plan import Plan
 from zpd_ray.compare.sharing import begin_from
-from zpd_ray.compare.show import grids
+from zpd_ray.compare.show import grids, remarks
 from zpd_ray.compare.writing import write_result
 from zpd_ray.config_file import load_config
 from zpd_ray.errors import ZpdError
@@ -146,6 +147,27 @@ def test_tables_of_what_is_finished(quickstart: Quickstart, tmp_path: Path) -> N
     assert sum(by_row["zpd", 0.5].truth.values()) == pytest.approx(1.0)
     plot = Path(plan.comparison.output, "plot.svg").read_text()
     assert all(f">{name}<" in plot for name in plan.contenders)
+
+
+def test_evaluation_items_that_could_not_be_measured_are_counted(
+    quickstart: Quickstart, tmp_path: Path
+) -> None:
+    plan = plan_over(quickstart, tmp_path, methods=["random", "zpd"], tune={}, seeds=[0], budgets=[0.5])
+    finish(plan, quickstart)
+    (zpd,) = plan.of_table(("zpd", 0.5), ())
+    store, directory = Store(f"{plan.comparison.output}/{zpd.place}"), StageFiles(1).evaluation
+    name = store.names(directory)[0]
+    rows = store.read_table(f"{directory}/{name}")
+    at, errors = rows.schema.get_field_index("error"), ["too long", *[None] * (rows.num_rows - 1)]
+    kind = rows.schema.field(at)
+    store.write_table(f"{directory}/{name}", rows.set_column(at, kind, pa.array(errors, kind.type)))
+    found = write_result(plan, {})
+    assert {line.method: line.unmeasured for line in found.lines} == {
+        "random": 0,
+        "zpd": 1,
+        plan.with_cost: 0,
+    }
+    assert any("1 of 24 evaluation items could not be measured" in told for told in remarks(found))
 
 
 def test_the_table_as_markdown(quickstart: Quickstart, tmp_path: Path) -> None:

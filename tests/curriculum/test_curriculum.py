@@ -157,6 +157,7 @@ BAD_IDS = {
     "mixed": (["a", 3], "strings alone"),
     "mixed the other way": ([3, "a"], "whole numbers"),
     "floats": (np.array([0.5, 1.5]), "item_ids holds"),
+    "a share among numbers": ([3, 1.5], "whole numbers"),
     "nested": ([["a"], ["b"]], "flat list"),
     "missing": (["a", None], "item_ids holds"),
 }

@@ -16,13 +16,9 @@ def needed(run: Run) -> Cost:
     A run measures its pool at every stage, since ability is told of every stage. A method that looks at
     nothing needs none of it, one that is static needs what stage 0 measured.
     """
-    method = selection.load(run.config.select.method)
-    spent = costs(run)
-    if getattr(method, "blind", False):
-        looked: list[Cost] = []
-    else:
-        looked = spent[:1] if getattr(method, "static", False) else spent
-    select = sum(looked, Cost())
+    name, spent = run.config.select.method, costs(run)
+    looked = spent[:1] if getattr(selection.load(name), "static", False) else spent
+    select = Cost() if selection.is_blind(name) else sum(looked, Cost())
     train = sum(spent, Cost())
     return replace(select, training_seconds=train.training_seconds, trained=train.trained)
 

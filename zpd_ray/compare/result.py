@@ -16,6 +16,7 @@ from zpd_ray.compare.outcomes import Outcome, last_outcome, outcome
 from zpd_ray.compare.picks import by_group, by_truth, counted, in_common, notes
 from zpd_ray.compare.plan import Plan, Row
 from zpd_ray.compare.statistics import Interval, crossed
+from zpd_ray.errors import ZpdError
 from zpd_ray.report.cost import Cost
 from zpd_ray.rundir import Run
 
@@ -30,6 +31,7 @@ class Line:
     seeds: whose runs are in it. values: what tuning has chosen. accuracy, nll (nats per token): of the last
     model, with intervals over seeds and items. more_accuracy, more_nll: the paired difference to random of
     the same budget, over the seeds that both have; None where there is none; told: the former in words.
+    unmeasured: items of the table that a run could not measure, and that its figures leave out.
     selected: items; selecting, training: tokens and seconds of a run, means over seeds; tokens that training
     counts are those of responses. groups, truth: shares of the items selected. notes: what was said of
     selections, and of how many of ``selections``.
@@ -44,6 +46,7 @@ class Line:
     more_accuracy: Interval | None
     more_nll: Interval | None
     told: str
+    unmeasured: int
     selected: float
     selecting_tokens: float
     training_tokens: float
@@ -142,6 +145,7 @@ def _line(
         more_accuracy=more,
         more_nll=_difference(ours, theirs, "nll") if both else None,
         told=f"{more.told} random" if more else "",
+        unmeasured=int((~_measured(_values(list(judged.values()), "credit"))).sum()),
         selected=groups.total() / n,
         selecting_tokens=(total.prefilled + total.generated) / n,
         training_tokens=total.trained / n,
@@ -173,8 +177,18 @@ def _difference(ours: list[Outcome], theirs: list[Outcome], what: str) -> Interv
 
 
 def _interval(values: Floats) -> Interval:
-    """Over the items that were measured in every seed."""
-    return crossed(values[:, np.isfinite(values).all(axis=0)])
+    """Over the items that were measured in every seed. Raises ZpdError where there is none."""
+    if not _measured(values).any():
+        raise ZpdError(
+            f"none of {values.shape[1]} evaluation items was measured in every run that is compared; the "
+            "column `error` of their evaluation/ files has the reasons"
+        )
+    return crossed(values[:, _measured(values)])
+
+
+def _measured(values: Floats) -> NDArray[np.bool_]:
+    """Which items have a value in every seed: (items,)."""
+    return np.asarray(np.isfinite(values).all(axis=0))
 
 
 def _overlap(plan: Plan, runs: dict[Row, Runs], budget: float) -> Overlap | None:

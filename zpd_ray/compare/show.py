@@ -122,6 +122,11 @@ def remarks(result: Result) -> list[str]:
         "of their intervals by chance."
     ]
     for line in result.lines:
+        if line.unmeasured:
+            told.append(
+                f"{line.method}, {_percent(line.budget)}: {line.unmeasured} of {result.items} evaluation "
+                "items could not be measured in every run, and are left out of its figures"
+            )
         for note, count in line.notes.items():
             told.append(
                 f"{line.method}, {_percent(line.budget)}, {count} of {line.selections} selections: {note}"

@@ -83,10 +83,14 @@ def _as_array(item_ids: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 
 
 def _whole(array: NDArray[Any]) -> NDArray[Any]:
+    told = "item_ids holds more than whole numbers; expected these alone, or strings"
     try:
-        return array.astype(np.int64, casting="safe" if array.dtype != object else "unsafe")
+        whole = array.astype(np.int64, casting="safe" if array.dtype != object else "unsafe")
     except (TypeError, ValueError, OverflowError):
-        raise ZpdError("item_ids holds more than whole numbers; expected these alone, or strings") from None
+        raise ZpdError(told) from None
+    if (whole != array).any():  # 1.5 would have become 1
+        raise ZpdError(told)
+    return whole
 
 
 def _keys(ids: NDArray[Any]) -> NDArray[np.uint64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import suppress
@@ -30,13 +29,11 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import RAY_TRAIN as DIRECTORY
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import Advance
+from zpd_ray.training.allocator import VARIABLES
 
 BUILT_IN = "zpd_ray.pipeline.train.loop:train_loop"
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's, in its directory
 ATTEMPTS = 4  # at the job itself: Ray Train's own controller may be killed
-# glibc keeps what a training step frees, and then finds no place in it: a step of 135 million parameters on a
-# CPU took 3.7 GB in place of 1.3. Blocks of a MiB or more are given back at once.
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1 << 20))}
 BEAT_SECONDS = 0.2
 CLOSE_SECONDS = 60.0
 
@@ -112,7 +109,7 @@ class TrainJob:
             serve,
             train_loop_config={"function": self.config.train.function or BUILT_IN},
             scaling_config=_scaling(self.config),
-            run_config=_run_config(self.store, {CONTROLLER_VARIABLE: self._controller_name, **MEMORY}),
+            run_config=_run_config(self.store, {CONTROLLER_VARIABLE: self._controller_name} | VARIABLES),
         )
         try:
             trainer.fit()

@@ -23,6 +23,7 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import POOL, REHEARSAL
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import say
+from zpd_ray.training.allocator import VARIABLES
 
 GIB = 2**30
 NO_MEMORY = ("out of memory", "allocate memory", "enough memory")  # of a GPU, and of torch on the CPU
@@ -68,6 +69,7 @@ def try_step(config: Config, items: pa.Table) -> dict[str, float]:
         num_cpus=cluster.cpus_per_train_worker,
         num_gpus=cluster.gpus_per_train_worker,
         label_selector=train_nodes(cluster) or None,
+        runtime_env={"env_vars": VARIABLES},  # else its memory would not be that of a train worker
     )
     longest = int(pc.max(pc.add(items["prompt_tokens"], items["response_tokens"])).as_py())
     try:
