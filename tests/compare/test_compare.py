@@ -41,7 +41,8 @@ def test_the_comparison_of_the_readme_in_small(quickstart: Quickstart, tmp_path:
     assert (ifd / file).samefile(zpd / file)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out/runs").rglob("*.parquet")}
     again = run_here("compare", ROOT / path, *options[1::2], *few, *settings(quickstart))
-    assert again.stdout == done.stdout
+    assert "accuracy" in again.stdout
+    assert done.stdout.endswith(again.stdout)  # Ray may have warned of something before
     assert before == {file: file.stat().st_mtime_ns for file in before}
     run_here("run", zpd / "config.toml", f"output={tmp_path / 'alone'}")  # with nothing shared
     for stage in ("00", "01"):
