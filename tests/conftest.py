@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ settings.register_profile("zpd-ray", deadline=None)
 settings.load_profile("zpd-ray")
 # Ray's workers give way to every other process, and tests on the other core would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
+STARTUP = str(Path(__file__).with_name("startup"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [STARTUP, os.environ.get("PYTHONPATH")]))
 
 # Tests of a group share a worker of pytest-xdist, and with it what is costly to start: a Ray, a run of the
 # quickstart, the engines of vLLM. The first place that fits counts; elsewhere a file is a group.

@@ -53,9 +53,9 @@ def assert_the_same(simulate: Simulate, place: Path, run: dict[str, Any], faults
     assert_same_files(place / "run", Path(undisturbed.root), untrained)
 
 
-def test_a_node_and_the_driver_die(simulate: Simulate, tmp_path: Path) -> None:
+def test_a_node_dies(simulate: Simulate, tmp_path: Path) -> None:
     """With an engine that computes nothing: what dies while training is in tests/pipeline/train."""
-    assert_the_same(simulate, tmp_path, {"pool": {"items_per_part": 100}}, [NODE, DRIVER])
+    assert_the_same(simulate, tmp_path, {"stages": 1, "pool": {"items_per_part": 100}}, [NODE])
 
 
 @pytest.mark.nightly

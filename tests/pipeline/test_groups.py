@@ -55,7 +55,8 @@ def test_group_thetas_are_told_and_used_and_hang_on_no_part_or_actor(simulate: S
     assert table_of(parts, "stages/01/selected").equals(table_of(store, "stages/01/selected"))
 
 
-@pytest.mark.parametrize("scope", ["zone", pytest.param("probe", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("scope", ["zone", "probe"])
 def test_items_that_a_stage_has_not_measured_are_judged_by_the_theta_of_their_group(
     simulate: Simulate, scope: str
 ) -> None:

@@ -57,19 +57,6 @@ def test_selections_spend_the_budget_once_and_never_twice_on_an_item(
         assert sum(summary["groups"].values()) == 300
 
 
-def test_any_number_of_parts_gives_the_same_selection(
-    plain_run: tuple[Config, Store], simulate: Simulate
-) -> None:
-    config, few = plain_run
-    pool = {"path": config.pool.path, "items_per_part": 65}
-    _, many = simulate(output="many", pool=pool, select={"replay": 0.1})
-    assert len(many.names("pool")) > 5 * len(few.names("pool"))
-    for stage in (0, 1):
-        assert load_fit(few, stage) == load_fit(many, stage)
-        name = f"stages/{stage:02d}/selected"
-        assert files_of(few, name) == files_of(many, name)
-
-
 def test_running_again_touches_nothing_and_a_changed_config_is_refused(
     plain_run: tuple[Config, Store], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,20 +79,25 @@ def test_running_again_touches_nothing_and_a_changed_config_is_refused(
     perform("run", more_actors)
 
 
-def test_steps_one_by_one_with_three_actors_give_the_bytes_of_the_run(
+def test_steps_one_by_one_with_three_actors_and_many_parts_select_the_bytes_of_the_run(
     plain_run: tuple[Config, Store], tmp_path: Path
 ) -> None:
+    """With as many parts and another number of actors all bytes are the same: tests/pipeline/rounds."""
     config, whole = plain_run
     three = config.cluster.model_copy(update={"actors": 3})
-    config = config.model_copy(update={"output": str(tmp_path / "steps"), "cluster": three})
+    parts = config.pool.model_copy(update={"items_per_part": 65})
+    changed = {"output": str(tmp_path / "steps"), "cluster": three, "pool": parts}
+    config = config.model_copy(update=changed)
     for step in ("select", "evaluate", "measure", "fit", "select", "evaluate"):  # it takes those before it
         perform(step, config)
     steps = Store(config.output)
-    directories = [
-        f"stages/{t:02d}/{d}" for t in (0, 1) for d in ("measurements/answers", "selected", "chosen")
-    ]
-    assert files_of(whole, *directories) == files_of(steps, *directories)
-    assert load_fit(whole, 1) == load_fit(steps, 1)
+    assert len(steps.names("pool")) > 5 * len(whole.names("pool"))
+    for stage in (0, 1):
+        assert load_fit(whole, stage) == load_fit(steps, stage)
+        selected = f"stages/{stage:02d}/selected"
+        assert files_of(whole, selected) == files_of(steps, selected)
+        answers = f"stages/{stage:02d}/measurements/answers"
+        assert table_of(whole, answers).equals(table_of(steps, answers))
 
 
 def test_random_ignores_difficulty(simulate: Simulate) -> None:

@@ -50,9 +50,11 @@ with Session(Run(config, Store(config.output))) as session:
         "said": [ray_logs(), said],
         "logs": os.path.realpath(logs),
         "modes": {str(each): each.stat().st_mode & 0o777 for each in Path(logs).parents},
+        "cpus": ray.cluster_resources()["CPU"],
         "listening": sorted(set(listening())),
         "session": ray._private.worker._global_node.get_session_dir_path(),
     }
+told["over"] = not ray.is_initialized()
 told["environment"] = {k: v for k, v in os.environ.items() if before.get(k) != v}
 told["after"] = [ray_logs(), *os.listdir(os.environ["RAY_TMPDIR"])]
 try:
@@ -100,6 +102,12 @@ def test_every_server_listens_on_loopback_alone(told: dict[str, Any]) -> None:
     for name, address in told["listening"]:
         ip = ipaddress.ip_address(address)
         assert (getattr(ip, "ipv4_mapped", None) or ip).is_loopback, (name, address)
+
+
+def test_it_has_more_logical_cpus_than_cores_and_ends_with_the_session(told: dict[str, Any]) -> None:
+    """Actors and tasks take turns on a machine of our own."""
+    assert told["cpus"] == 2 + (os.cpu_count() or 1)
+    assert told["over"]
 
 
 def test_nobody_else_gets_into_the_folder(told: dict[str, Any], place: Path) -> None:

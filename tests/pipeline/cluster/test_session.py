@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -66,23 +65,6 @@ def test_an_autoscaler_may_add_what_is_missing(local_ray: None, tmp_path: Path) 
     asked = {"actors": 400, "autoscaling": True}
     with session_of(validate(simulated_values(tmp_path, n=1, cluster=asked))):
         assert ray.is_initialized()
-
-
-def test_a_local_ray_is_started_with_what_the_run_needs(tmp_path: Path) -> None:
-    """More logical CPUs than cores on a machine of our own: actors and tasks take turns."""
-    values = simulated_values(tmp_path, n=1, cluster={"actors": 40})
-    code = f"""
-import ray
-from zpd_ray.config_file import validate
-from zpd_ray.pipeline.cluster.session import Session
-from zpd_ray.rundir import Run, Store
-config = validate({values!r})
-with Session(Run(config, Store(config.output))):
-    print(ray.cluster_resources()["CPU"])
-print(ray.is_initialized())
-"""
-    done = call([sys.executable, "-c", code])
-    assert done.stdout.split() == [f"{40 + (os.cpu_count() or 1)}.0", "False"], done.stderr
 
 
 def test_a_ray_that_was_there_is_joined_and_left_running(address: str, tmp_path: Path) -> None:

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import tomli_w
 
 from tests.pipeline.conftest import questions, simulated_values
-from tests.pipeline.processes import call, command
+from tests.pipeline.processes import call, command, run_here
 from tests.readers.hub_server import COMMIT, serving
 from zpd_ray.rundir.store import Store
 
 
-def test_a_dataset_of_the_hub_is_read_once_from_one_commit(tmp_path: Path) -> None:
+def test_a_dataset_of_the_hub_is_read_once_from_one_commit(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the tasks of a Ray of its own; resuming the run asks the hub for nothing."""
     data = tmp_path / "dataset"
     data.mkdir()
@@ -28,14 +31,11 @@ def test_a_dataset_of_the_hub_is_read_once_from_one_commit(tmp_path: Path) -> No
     config = tmp_path / "run.toml"
     pool = {"path": "hf://datasets/org/name?split=train"}
     config.write_text(tomli_w.dumps(simulated_values(tmp_path, pool=pool)))
-
-    def ingest() -> None:
-        own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
-        done = call(command("ingest", config), env=os.environ | own)
-        assert done.returncode == 0, done.stdout + done.stderr
-
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     with serving(data, "org/name") as (endpoint, asked):
-        ingest()
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        done = call(command("ingest", config), env=os.environ)
+        assert done.returncode == 0, done.stdout + done.stderr
     store = Store(str(tmp_path / "out"))
     summary = store.read_json("pool.json")
     there = f"hf://datasets/org/name@{COMMIT}"
@@ -44,6 +44,7 @@ def test_a_dataset_of_the_hub_is_read_once_from_one_commit(tmp_path: Path) -> No
     assert f"GET datasets/org/name/resolve/{COMMIT}/train-1.parquet" in asked
     assert not any("test.parquet" in one for one in asked)
     with serving(data, "org/name", commit="0" * 40) as (endpoint, asked):
-        ingest()  # the dataset has moved on, the run has not
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        run_here("ingest", config)  # the dataset has moved on, the run has not
     assert asked == []
     assert store.read_json("pool.json") == summary

@@ -95,7 +95,7 @@ def assert_no_secret(*texts: str) -> None:
         assert SECRET not in text
 
 
-def resubmit_over_a_line_that_breaks(head: Head, world: World) -> subprocess.CompletedProcess[str]:
+def submit_over_a_line_that_breaks(head: Head, world: World) -> subprocess.CompletedProcess[str]:
     """While the job is at the gate, which opens when the line is there again."""
     proxy = Proxy(int(head.address.rpartition(":")[2]))
     arguments = replace(head, address=proxy.address).command(*world.submit())
@@ -115,6 +115,40 @@ def resubmit_over_a_line_that_breaks(head: Head, world: World) -> subprocess.Com
     return subprocess.CompletedProcess(arguments, process.returncode, "".join(lines) + stdout, stderr)
 
 
+def submitted(told: str) -> str:
+    """The name of the job, as ``submit`` says it."""
+    return told.partition("submitted ")[2].split()[0]
+
+
+def assert_told_whole(head: Head, job: str, done: subprocess.CompletedProcess[str]) -> None:
+    """That it succeeded, by every command that tells of a job; its log is what was followed."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{job} succeeded" in done.stderr
+    assert "zpd, 1 stages" in done.stdout
+    listed = head.call("status").stdout
+    assert job in listed
+    assert "succeeded" in listed
+    steps = head.call("status", job).stdout
+    told = json.loads(head.call("status", job, "--json").stdout)
+    assert [each["job"] for each in told["jobs"]] == [job]
+    assert told["jobs"][0]["state"] == "succeeded"
+    assert [step["step"] for step in told["steps"] if step["stage"] == 0][:2] == ["measure", "fit"]
+    assert "theta" in steps
+    assert "40 items" in steps  # a tenth of 400
+    log = head.call("logs", job).stdout
+    assert "stage 0: theta" in log
+    assert log == done.stdout  # though the connection broke: nothing lost, nothing twice
+    assert_no_secret(listed, steps, log)
+
+
+def test_a_run_is_submitted_and_followed_over_a_line_that_breaks(head: Head, world: World) -> None:
+    done = submit_over_a_line_that_breaks(head, world)
+    assert_told_whole(head, submitted(done.stderr), done)
+    assert 'address = "auto"' in (world.output / "config.toml").read_text()
+    assert_no_secret(done.stdout, done.stderr, *(path.read_text() for path in world.output.glob("*.json*")))
+
+
+@pytest.mark.nightly
 def test_a_run_is_submitted_left_alone_stopped_and_resumed(head: Head, world: World) -> None:
     process = subprocess.Popen(
         head.command(*world.submit()),
@@ -128,7 +162,9 @@ def test_a_run_is_submitted_left_alone_stopped_and_resumed(head: Head, world: Wo
 
     again = head.call(*world.submit("--no-wait"), **world.env)
     assert again.returncode == 2
-    assert f"the job zpd-mine-1 is working on {world.output}" in again.stderr
+    told = again.stderr
+    assert f"is working on {world.output}" in told
+    first = told.partition("the job ")[2].split()[0]
 
     assert process.stdout is not None
     told = process.stdout.readline()
@@ -139,39 +175,24 @@ def test_a_run_is_submitted_left_alone_stopped_and_resumed(head: Head, world: Wo
     rest, stderr = process.communicate(timeout=60)
     stdout = told + rest
     assert process.returncode == 130, stderr
-    assert "zpd-mine-1 goes on without you" in stderr
-    assert f"zpd-ray stop zpd-mine-1 --address {head.address}" in stderr
+    assert f"{first} goes on without you" in stderr
+    assert f"zpd-ray stop {first} --address {head.address}" in stderr
     assert "output, pool.path are file paths: every node must see the same files" in stderr
-    assert "running" in head.call("status", "zpd-mine-1").stdout
+    assert "running" in head.call("status", first).stdout
 
-    stopped = head.call("stop", "zpd-mine-1")
+    stopped = head.call("stop", first)
     assert stopped.returncode == 0
     assert "submitting the same config again resumes" in stopped.stderr
-    assert "ended already" in head.call("stop", "zpd-mine-1").stderr
+    assert "ended already" in head.call("stop", first).stderr
     assert not (world.output / "stages/00/measured.json").exists()
 
     written = recorded.stat().st_mtime_ns
-    done = resubmit_over_a_line_that_breaks(head, world)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "zpd-mine-2 succeeded" in done.stderr
-    assert "zpd, 1 stages" in done.stdout
+    done = submit_over_a_line_that_breaks(head, world)
+    second = submitted(done.stderr)
+    assert_told_whole(head, second, done)
     assert recorded.stat().st_mtime_ns == written  # resumed, not begun anew
-    assert 'address = "auto"' in recorded.read_text()
     assert_no_secret(stdout, stderr, done.stdout, done.stderr, recorded.read_text())
-
-    listed = head.call("status").stdout
-    assert all(word in listed for word in ("zpd-mine-1", "stopped", "zpd-mine-2", "succeeded"))
-    steps = head.call("status", "zpd-mine-2").stdout
-    told = json.loads(head.call("status", "zpd-mine-2", "--json").stdout)
-    assert [job["job"] for job in told["jobs"]] == ["zpd-mine-2"]
-    assert told["jobs"][0]["state"] == "succeeded"
-    assert [step["step"] for step in told["steps"] if step["stage"] == 0][:2] == ["measure", "fit"]
-    assert "theta" in steps
-    assert "40 items" in steps  # a tenth of 400
-    log = head.call("logs", "zpd-mine-2").stdout
-    assert "stage 0: theta" in log
-    assert log == done.stdout  # though the connection broke: nothing lost, nothing twice
-    assert_no_secret(listed, steps, log, *(path.read_text() for path in world.output.glob("*.json*")))
+    assert all(word in head.call("status").stdout for word in (first, "stopped", second, "succeeded"))
 
 
 def test_an_error_on_the_far_side_is_told_here(head: Head, world: World) -> None:
@@ -181,8 +202,7 @@ def test_an_error_on_the_far_side_is_told_here(head: Head, world: World) -> None
     assert f"zpd-ray: no such file or directory: '{world.config.parent}/elsewhere.jsonl'" in done.stdout
     assert "failed (exit code 2)" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    job = done.stderr.partition("submitted ")[2].split()[0]
-    followed = head.call("logs", job, "--follow")
+    followed = head.call("logs", submitted(done.stderr), "--follow")
     assert followed.returncode == 2
     assert "no such file or directory" in followed.stdout
 

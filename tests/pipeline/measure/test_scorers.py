@@ -19,11 +19,13 @@ import pytest
 import ray
 from ray.exceptions import RayError
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
 from tests.engines.real_vllm import needs_vllm
 from tests.pipeline.conftest import simulated_values, table_of
-from tests.pipeline.processes import RUN_SECONDS, Quickstart, call, descendants
+from tests.pipeline.processes import RUN_SECONDS, Quickstart, descendants, flags
 from zpd_ray import ray_folder
+from zpd_ray.cli.app import app
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import Engine, EngineError, ModelRef
@@ -75,8 +77,8 @@ def test_an_adapter_that_was_damaged_after_training_stops_the_run(
     weights = load_file(file)
     name = sorted(name for name in weights if "lora_B" in name)[0]
     save_file(weights | {name: np.zeros_like(weights[name])}, file)
-    again = call(done.command(run))
-    assert again.returncode == 2, again.stderr
+    again = CliRunner().invoke(app, ["run", str(done.config), *flags(*done.overrides, f"output={run}")])
+    assert again.exit_code == 2, again.stderr
     assert "the engine does not serve what was trained" in again.stderr
     assert "Traceback" not in again.stderr
     assert not (run / "stages/00/metrics.json").exists()
@@ -124,7 +126,7 @@ def run(config: Config, store: Store) -> dict[str, Any]:
         return measure(session, "answers", ModelRef("none"), "pool", "measured")
 
 
-@pytest.mark.parametrize("actors", [1, 2])
+@pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_an_engine_that_fails_gets_a_fresh_process_and_the_part_is_done_again(
     open_flaky: OpenFlaky, actors: int
 ) -> None:

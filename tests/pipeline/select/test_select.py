@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import tomli_w
 
-from tests.pipeline.conftest import Simulate, simulated_file, simulated_values, table_of
-from tests.pipeline.processes import RUN_SECONDS
+from tests.pipeline.conftest import Simulate, simulated_values, table_of
+from tests.pipeline.processes import RUN_SECONDS, command
 from tests.pipeline.test_run import files_of
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
@@ -98,7 +100,11 @@ def test_rows_of_the_chosen_are_those_of_their_ids(replay_run: tuple[Config, Sto
         assert items["item_id"].take(chosen["row"]).to_pylist() == chosen["item_id"].to_pylist()
 
 
-def killed_while_scoring(arguments: list[str], run: Path) -> None:
+def killed_while_scoring(config: Config) -> None:
+    run = Path(config.output)
+    file = run.with_suffix(".toml")
+    file.write_text(tomli_w.dumps(config.model_dump(exclude_unset=True)))
+    arguments = command("run", file)
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + RUN_SECONDS
     while not list(run.glob("stages/00/scored/*.arrow")):
@@ -110,18 +116,25 @@ def killed_while_scoring(arguments: list[str], run: Path) -> None:
     assert not (run / "stages/00/selection.json").exists(), "killed too late to say anything"
 
 
-def test_killed_while_scoring_and_resumed_gives_the_same_bytes(
-    simulate: Simulate, address: str, tmp_path: Path
+def stopped_before_scoring(config: Config) -> None:
+    perform("fit", config)
+
+
+@pytest.mark.parametrize(
+    ("left", "rows"),  # of a part; scoring many parts takes long enough to be killed in it
+    [(stopped_before_scoring, 200), pytest.param(killed_while_scoring, 20, marks=pytest.mark.nightly)],
+)
+def test_what_is_left_of_a_selection_is_not_trusted_and_resuming_gives_the_same_bytes(
+    simulate: Simulate, address: str, tmp_path: Path, left: Callable[[Config], None], rows: int
 ) -> None:
-    """What the killed attempt has kept is not trusted: here it is damaged, and another key would show."""
-    sections = {"pool": {"items_per_part": 20}, "stages": 1, "select": {"replay": 0.2}}
+    """What it has kept is damaged here, and another key would show."""
+    sections = {"pool": {"items_per_part": rows}, "stages": 1, "select": {"replay": 0.2}}
     _, whole = simulate(output="whole", **sections)
     place = {"output": str(tmp_path / "killed"), "cluster": {"address": address}}
     config = validate(simulated_values(tmp_path, **place, **sections))
-    simulated = simulated_file(tmp_path, **place, **sections)
-    killed_while_scoring(simulated.command(tmp_path / "killed"), tmp_path / "killed")
+    left(config)
     killed = Store(config.output)
-    kept = pa.table({name: pa.array(np.zeros(20, np.uint64)) for name in ("zone", "replay")})
+    kept = pa.table({name: pa.array(np.zeros(rows, np.uint64)) for name in ("zone", "replay")})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, kept.schema) as file:
         file.write_table(kept)

@@ -245,6 +245,7 @@ def fit_under_fire(made: tuple[Config, Store], at: dict[str, int], checkpoints: 
     return store
 
 
+@pytest.mark.nightly  # test_train_job.py: what is left of a job whose controller was killed
 def test_two_workers_whose_controller_is_killed_equal_one_that_is_left_alone(
     reference: tuple[Config, Store], make: Make
 ) -> None:

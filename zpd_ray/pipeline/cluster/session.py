@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 IDLE_VARIABLE = "RAY_idle_worker_killing_time_threshold_ms"
 IDLE_WORKER_MS = 60_000
+PREEMPTION_VARIABLE = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -190,6 +191,8 @@ def _start_here(cpus: float) -> None:
     # Ray ends workers that idle for a second: on a small machine every step would start its processes anew,
     # at seconds of a core each (24 starts against 14 in a run of two stages).
     variables[IDLE_VARIABLE] = os.environ.get(IDLE_VARIABLE, str(IDLE_WORKER_MS))
+    # Nobody announces that this machine is taken away, so Ray Train needs no process that waits for it.
+    variables[PREEMPTION_VARIABLE] = "0"
     with _on_loopback(), _environment(variables):
         ray.init(
             address="local",
