@@ -20,6 +20,8 @@ TOLERANCE = 1e-6
 # From here one Newton step ends at rounding (its error is of the order of the square), and moves the
 # Hessian by less than a relative 1e-4: it is not computed again.
 LAST_STEP = 1e-4
+# The same for a step in logits, where there are so many responses that a standard error is hardly longer.
+LAST_LOGITS = 1e-4
 SMALL = 1e-3  # a gradient above this many standard errors is no maximum, whatever the steps looked like
 LAST_STEP_SAMPLED = 5e-2  # the same for data so many that a sample gives the curvature: closer to quadratic
 
@@ -101,7 +103,8 @@ def maximise(
             step, decrement = ascent_step(gradient, np.asarray(hessian))
         if decrement < tolerance:
             return _finish(objective, x, (value, gradient, hessian), True, iteration)
-        if curvature is None and decrement < last_step:
+        short = decrement < last_step or (decrement < 0.1 and np.abs(step).max(initial=0.0) < LAST_LOGITS)
+        if curvature is None and short:
             x = x + step
             value, gradient, _ = objective(x, False)
             if _small(gradient, np.asarray(hessian)):

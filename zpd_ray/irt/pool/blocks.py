@@ -108,7 +108,7 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
         if coarse < WORTH * step:
             yield block
         else:
-            yield from _by_posterior(block, latent, narrowest, coarse)
+            yield from _by_posterior(block, latent, coarse)
 
 
 def least_sd(trials: Array, latent: Latent) -> float:
@@ -192,8 +192,8 @@ class _Windows(NamedTuple):
     step: Array
 
 
-def _by_posterior(block: Block, latent: Latent, narrowest: float, coarse: float) -> Iterator[Block]:
-    windows = _windows(block, latent, narrowest, coarse)
+def _by_posterior(block: Block, latent: Latent, coarse: float) -> Iterator[Block]:
+    windows = _windows(block, latent, coarse)
     for part in _cut(windows, CURVE * latent.theta.size):
         grid = Grid(
             float(windows.low[part].min()), float(windows.high[part].max()), float(windows.step[part].min())
@@ -203,27 +203,36 @@ def _by_posterior(block: Block, latent: Latent, narrowest: float, coarse: float)
             yield block.rows(part[start : start + size], grid)
 
 
-def _windows(block: Block, latent: Latent, narrowest: float, coarse: float) -> _Windows:
-    """From log densities on a coarse grid: between two nodes they exceed the higher one by h^2 / 8 times the
-    largest curvature at most, and curvatures change by less than a factor e in a logit.
+def _windows(block: Block, latent: Latent, coarse: float) -> _Windows:
+    """From log densities on a coarse grid. In a cell they exceed those at its ends by h^2 / 8 times the
+    curvature at most, and that of a response changes by less than a factor e in a logit.
+
+    What lies e^-t below the top may be resolved worse by as much: the error of a step h where the curvature
+    is v is of the order of exp(-t - 2 pi^2 / (v h^2)), the bound of `quadrature` for a part of the density.
     """
     low, high, _ = around(block.mean, latent.sigma, coarse)
     for _ in range(MOST_WIDENED):
         coarse = max(coarse, (high - low) * block.mean.size / MAX_CELLS)
         nodes = uniform_grid(low, high, coarse)
         t = terms(latent.theta[:, None] - nodes, block.c)
-        logs = log_integrand(block, latent, nodes, t)
-        held = logs > logs.max(axis=1, keepdims=True) - (OUTSIDE + 0.125 * (coarse / narrowest) ** 2)
-        if not held[:, [0, -1]].any():
+        below = log_integrand(block, latent, nodes, t)
+        np.subtract(below.max(axis=1, keepdims=True), below, out=below)
+        alike = bool((block.trials == block.trials[0]).all())
+        curvature = latent.sigma**-2 + (block.trials[:1] if alike else block.trials) @ -t.dd_wrong
+        curvature = np.exp(0.5 * coarse) * np.sqrt(curvature[:, :-1] * curvature[:, 1:])
+        depth = np.minimum(below[:, :-1], below[:, 1:])
+        depth -= 0.125 * coarse**2 * curvature
+        if depth[:, [0, -1]].min() > OUTSIDE:
             break
         low, high = low - WIDER * (high - low), high + WIDER * (high - low)
-    held[:, 1:] |= held[:, :-1]  # and the nodes beside them: cells with one end in are in
-    held[:, :-1] |= held[:, 1:]
+    held = depth < OUTSIDE
     first = held.argmax(axis=1)
-    last = held.shape[1] - 1 - held[:, ::-1].argmax(axis=1)
-    curvature = np.where(held, block.trials @ -t.dd_wrong, 0.0).max(axis=1) * np.exp(0.5 * coarse)
-    step = STEP_PER_SD / np.sqrt(latent.sigma**-2 + curvature)
-    return _Windows(nodes[first], nodes[last], step)
+    last = held.shape[1] - held[:, ::-1].argmax(axis=1)
+    np.maximum(depth, 0.0, out=depth)
+    depth *= -(STEP_PER_SD**2) / (2.0 * np.pi**2)
+    depth += 1.0
+    depth *= curvature
+    return _Windows(nodes[first], nodes[last], STEP_PER_SD / np.sqrt(depth.max(axis=1)))
 
 
 def _cut(windows: _Windows, curves: float) -> list[Index]:

@@ -113,7 +113,7 @@ class Prepared:
 
     def fit(self, prior: Prior, near: ExplanatoryFit | None = None) -> ExplanatoryFit:
         """The maximum; `prior` may have another sigma than that of `prepare`, and nothing else. near: the fit
-        with yet another sigma, to start from.
+        with yet another sigma, to start from; b_mean and b_sd are then empty.
         """
         own, inside = prior_arrays(prior, self.extremes.size, self.unit.size), self._inside
         problem = Problem(
@@ -127,7 +127,8 @@ class Prepared:
         top, flags = solve(problem, prior, self.repeated, start)
         latent = Latent.of(top.x, self.keep.size)
         value = top.value + 0.5 * float(problem.precision @ (top.x - problem.mean) ** 2)
-        return _result(top, value, flags, self, self._moments(latent), latent)
+        moments = self._moments(latent) if near is None else (np.empty(0), np.empty(0))
+        return _result(top, value, flags, self, moments, latent)
 
     @property
     def _inside(self) -> NDArray[np.intp]:

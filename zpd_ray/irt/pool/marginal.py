@@ -20,7 +20,7 @@ from zpd_ray.irt.quadrature import weighted_polynomials
 
 Array = NDArray[np.float64]
 
-DIRECT = 4  # respondents up to whom covariances of scores are summed pair by pair
+DIRECT = 16  # respondents up to whom covariances of scores are summed pair by pair
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 
@@ -100,39 +100,80 @@ def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Late
 
 
 def _add_covariance_direct(hessian: Array, block: Block, found: Posterior, latent: Latent) -> None:
-    """The same as E[x y] - E[x] E[y], for few respondents: products of all scores in one matrix product.
+    """The same as E[x y] - E[x] E[y], for few respondents: what items share of their scores, the curves at
+    the nodes, is taken out of the sums over items.
 
     No series that must end, so that it is also right where responses cut a wide prior off sharply.
     """
-    t, n, precision = found.terms, latent.theta.size, latent.sigma**-2
+    n, precision, x, freq = latent.theta.size, latent.sigma**-2, block.covariates, block.freq
     middle = 0.5 * float(found.nodes[0] + found.nodes[-1])
     b, m = found.nodes - middle, block.mean - middle
-    lift = t.d_right - t.d_wrong if block.c != 0.0 else np.zeros((0, b.size))
-    scores = np.concatenate([t.d_wrong, lift, b[None], b[None] ** 2])
-    row, column = np.triu_indices(scores.shape[0])
-    means = found.weights @ scores.T
-    pairs = np.empty((m.size, scores.shape[0], scores.shape[0]))
-    pairs[:, row, column] = (
-        found.weights @ (scores[row] * scores[column]).T - means[:, row] * means[:, column]
+    given, curves = _coefficients(block, found)
+    mean = found.weights @ curves.T
+    by_b = _by_respondent(given * (found.weights @ (curves * b).T), n)
+    by_square = _by_respondent(given * (found.weights @ (curves * b**2).T), n)
+    powers = found.weights @ np.stack([b, b**2, b**3, b**4], axis=1)
+    first, second = powers[:, 0], powers[:, 1]
+    theta = _by_respondent(given * mean, n)
+    by_b -= theta * first[:, None]
+    by_square -= theta * second[:, None]
+    hessian[:n, :n] += _products(block, found) - theta.T @ (theta * freq[:, None])
+    # Scores by the prior mean, (b - m) / sigma^2, and by log sigma, (b - m)^2 / sigma^2 less a constant.
+    variance = second - first**2
+    cross = powers[:, 2] - first * second - 2.0 * m * variance
+    fourth = powers[:, 3] - second**2 - 4.0 * m * (cross + m * variance)
+    slopes, last = slice(n, hessian.shape[0] - 1), hessian.shape[0] - 1
+    theta_gamma = precision * (by_b * freq[:, None]).T @ x
+    theta_sigma = precision * freq @ (by_square - 2.0 * m[:, None] * by_b)
+    gamma_sigma = precision**2 * x.T @ (freq * cross)
+    hessian[:n, slopes] += theta_gamma
+    hessian[slopes, :n] += theta_gamma.T
+    hessian[:n, last] += theta_sigma
+    hessian[last, :n] += theta_sigma
+    hessian[slopes, slopes] += precision**2 * (x * (freq * variance)[:, None]).T @ x
+    hessian[slopes, last] += gamma_sigma
+    hessian[last, slopes] += gamma_sigma
+    hessian[last, last] += precision**2 * float(freq @ fourth)
+
+
+def _coefficients(block: Block, found: Posterior) -> tuple[Array, Array]:
+    """Scores by theta as coefficients (n_items, n_curves) of curves (n_curves, n_nodes): trials of the
+    derivatives of log wrong, and with a floor successes of those of log right less log wrong.
+    """
+    t = found.terms
+    if block.c == 0.0:
+        return block.trials, t.d_wrong
+    return np.concatenate([block.trials, block.successes], axis=1), np.concatenate(
+        [t.d_wrong, t.d_right - t.d_wrong]
     )
-    pairs[:, column, row] = pairs[:, row, column]
-    # Rows of `given` say how much of each score is in the derivative by theta, m and log sigma.
-    given = np.zeros((m.size, n + 2, scores.shape[0]))
-    index = np.arange(n)
-    given[:, index, index] = block.trials
-    if block.c != 0.0:
-        given[:, index, n + index] = block.successes
-    given[:, n, -2] = precision
-    given[:, n + 1, -2], given[:, n + 1, -1] = -2.0 * precision * m, precision
-    own = given @ pairs @ given.transpose(0, 2, 1) * block.freq[:, None, None]
-    whole = np.r_[0:n, hessian.shape[0] - 1]  # theta and log sigma; those of gamma follow from m's
-    part = np.r_[0:n, n + 1]
-    hessian[np.ix_(whole, whole)] += own.sum(axis=0)[np.ix_(part, part)]
-    slopes, x = slice(n, hessian.shape[0] - 1), block.covariates
-    hessian[slopes, slopes] += (x * own[:, n, n][:, None]).T @ x
-    cross = x.T @ own[:, n, part]
-    hessian[slopes, whole] += cross
-    hessian[whole, slopes] += cross.T
+
+
+def _by_respondent(of_curves: Array, n: int) -> Array:
+    """Sums over the curves of each of n respondents, which lie n apart in the last axis."""
+    return of_curves if of_curves.shape[-1] == n else of_curves[..., :n] + of_curves[..., n:]
+
+
+def _products(block: Block, found: Posterior) -> Array:
+    """sum_i freq_i E_i[score score'] of the scores by theta: (n_respondents, n_respondents)."""
+    weighted = found.weights if block.plain else found.weights * block.freq[:, None]
+    given, curves = _coefficients(block, found)
+    n = block.trials.shape[1]
+    total = np.zeros((curves.shape[0], curves.shape[0]))
+    if (block.trials == block.trials[0]).all():  # then only successes differ from item to item
+        same, given = block.trials[0][:, None] * curves[:n], given[:, n:]
+        total[:n, :n] = (same * weighted.sum(axis=0)) @ same.T
+        total[n:, :n] = (given.T @ weighted * curves[n:]) @ same.T
+        total[:n, n:] = total[n:, :n].T
+        curves = curves[n:]
+    place = total.shape[0] - curves.shape[0]
+    row, column = np.triu_indices(curves.shape[0])
+    pairs = (given[:, row] * given[:, column]).T @ weighted
+    pairs *= curves[row]
+    pairs *= curves[column]
+    sums = pairs.sum(axis=1)
+    total[place + row, place + column] = sums
+    total[place + column, place + row] = sums
+    return _by_respondent(_by_respondent(total, n).T, n)
 
 
 def moments(design: Design, latent: Latent, *, sort: bool = True) -> tuple[Array, Array]:

@@ -19,7 +19,11 @@ SIGMA_MIN = 0.02  # logits; a residual sd below it cannot be told from none
 SIGMA_MAX = 10.0  # logits; above it every response follows from the item alone, and the likelihood is flat
 STEEPEST = 100.0  # logits per standard deviation of a covariate: it decides all responses by itself
 FURTHEST = 1e4  # logits from the origin: a prior difficulty beyond it is a mistake of scale
-SAMPLE = 20_000  # items whose curvature stands for that of a larger pool between the first step and the last
+# Items of a sample, whose maximum a pool of four times as many or more starts from: the most that are few
+# enough. A sample has a sample of its own.
+SAMPLES = (20_000, 1250)
+STEADY = 20_000  # items whose curvature stands for that of the pool between the first step and the last
+SAMPLE_FLOORS = 8  # of a sample: each is a grid of its own
 
 ATTENUATION = (
     0.346  # slopes over sqrt(1 + this sigma^2) stay about the same (Zeger et al. 1988, Biometrics 44)
@@ -56,7 +60,7 @@ class Problem:
 
     def sample(self, stride: int) -> Problem:
         """Every stride-th item, the prior weakened in proportion."""
-        part = self.design.columns(slice(stride // 2, None, stride))
+        part = self.design.columns(slice(stride // 2, None, stride), SAMPLE_FLOORS)
         return replace(self, design=part, precision=self.precision / stride)
 
 
@@ -69,29 +73,41 @@ def solve(
     """
     flags = [] if identified else ["sigma_not_identified"]
     start = _start(problem, prior) if near is None else _rescaled(near, float(np.log(prior.sigma_median)))
-    if identified and prior.sigma_log_sd > 0.0:
-        top = _maximise(problem, start, free=True)
-        if np.log(SIGMA_MIN) <= top.x[-1] <= np.log(SIGMA_MAX):
-            return top, flags
-        low = bool(top.x[-1] < np.log(SIGMA_MIN))
-        flags.append("sigma_at_lower_bound" if low else "responses_all_or_nothing")
-        start = _rescaled(top.x, float(np.log(SIGMA_MIN if low else SIGMA_MAX)))
-    else:
+    if not (identified and prior.sigma_log_sd > 0.0):
         start[-1] = np.log(prior.sigma_median)
-        if identified:
-            flags.append("sigma_fixed")
-    return _maximise(problem, start, free=False), flags
+        return _maximise(problem, start, free=False), flags + ["sigma_fixed"] * identified
+    top = _maximise(problem, start, free=True)
+    if _inside(top.x):
+        return top, flags
+    low = bool(top.x[-1] < np.log(SIGMA_MIN))
+    bound = _maximise(problem, _rescaled(top.x, float(np.log(SIGMA_MIN if low else SIGMA_MAX))), free=False)
+    pull = problem(bound.x, False)[1][-1]
+    if (pull > 0.0) == low and pull != 0.0:  # a sample was drawn beyond the bound, all items are not
+        top = _maximise(problem, bound.x, free=True, sampled=False)
+        if _inside(top.x):
+            return top, flags
+    return bound, [*flags, "sigma_at_lower_bound" if low else "responses_all_or_nothing"]
 
 
-def _maximise(problem: Problem, start: Array, *, free: bool) -> Maximum:
-    """Newton; for large pools from a sample's maximum, with the sample's curvature."""
+def _inside(phi: Array) -> bool:
+    return bool(np.log(SIGMA_MIN) <= phi[-1] <= np.log(SIGMA_MAX))
+
+
+def _maximise(problem: Problem, start: Array, *, free: bool, sampled: bool = True) -> Maximum:
+    """Newton; for large pools from a sample's maximum, and with the curvature of a large sample. Where the
+    sample leads out of the bounds of sigma, that is all.
+    """
     curvature = None
-    stride = problem.design.n_items // SAMPLE
-    if stride >= 4:
+    strides = [problem.design.n_items // size for size in SAMPLES]
+    if stride := next((stride for stride in strides if stride >= 4 and sampled), 0):
         small = problem.sample(stride)
         if not np.any((small.design.totals == 0) | (small.design.totals == small.design.possible)):
             top = _maximise(small, start, free=free)
-            start, curvature = top.x, top.hessian * stride
+            if free and not _inside(top.x):
+                return top
+            start = top.x
+            if small.design.n_items >= STEADY and top.converged:
+                curvature = top.hessian * stride
     size = start.size if free else start.size - 1
     # One step of Newton's may go beyond a bound, which shows that the maximum lies there.
     lowest, highest = np.log(SIGMA_MIN) - 0.7, np.log(SIGMA_MAX) + 2.0
