@@ -30,11 +30,11 @@ MAX_CELLS = 1 << 24  # nodes times items and respondents; the step is widened fo
 EDGE_MASS = 1e-8  # posterior weight allowed on the first and last node
 MARGIN = 7.0  # prior standard deviations that a grid reaches at first beyond the prior means
 WIDER, MOST_WIDENED = 0.3, 12  # share of its length that a grid grows by at each end, and how often
-COARSE, COARSEST = 6.0, 0.5  # step to look for windows: in sd of the narrowest posterior, and in logits
+COARSE, COARSEST = 8.0, 0.5  # step to look for windows: in sd of the narrowest posterior, and in logits
 WORTH = 3.0  # times the grid's step that the coarse one must be for windows to be looked for
 OUTSIDE = 21.0  # log density below the highest that is left out: a share of 1e-9
 # What a cut costs, in cells of a grid: the calls for one more block, and one node's curves by respondent.
-CALLS, CURVE = 4000.0, 0.7
+CALLS, CURVE = 6000.0, 0.7
 LEAST = 16  # items of a block that is cut no further
 
 
@@ -105,7 +105,8 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
     step = STEP_PER_SD * narrowest
     coarse = min(COARSE * narrowest, COARSEST)
     for block in _by_prior(design, latent, step):
-        if coarse < WORTH * step:
+        low, high, _ = block.grid
+        if coarse < WORTH * step or block.mean.size * (high - low) < 2.0 * CALLS * step:
             yield block
         else:
             yield from _by_posterior(block, latent, coarse)

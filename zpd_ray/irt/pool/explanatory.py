@@ -19,7 +19,7 @@ from zpd_ray.irt.newton import Maximum
 from zpd_ray.irt.pool import curves
 from zpd_ray.irt.pool.blocks import Latent
 from zpd_ray.irt.pool.design import SORTED_FROM, Design, build, column_sums
-from zpd_ray.irt.pool.maximum import FURTHEST, Problem, solve
+from zpd_ray.irt.pool.maximum import FURTHEST, Problem, Trail, solve
 from zpd_ray.irt.prior import Prior, prior_arrays
 
 Array = NDArray[np.float64]
@@ -89,7 +89,8 @@ def fit_explanatory(
     other input that cannot be fitted: ValueError.
     """
     prior = prior or Prior()
-    return prepare(successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior).fit(prior)
+    data = prepare(successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior)
+    return data.fit(prior)[0]
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,9 @@ class Prepared:
     precision: Array
     repeated: bool
 
-    def fit(self, prior: Prior, near: ExplanatoryFit | None = None) -> ExplanatoryFit:
-        """The maximum; `prior` may have another sigma than that of `prepare`, and nothing else. near: the fit
-        with yet another sigma, to start from; b_mean and b_sd are then empty.
+    def fit(self, prior: Prior, near: Trail | None = None) -> tuple[ExplanatoryFit, Trail]:
+        """The maximum, and what finding the next one is helped by; `prior` may have another sigma than that
+        of `prepare`, and nothing else. near: of another sigma, to start from; b_mean and b_sd are then empty.
         """
         own, inside = prior_arrays(prior, self.extremes.size, self.unit.size), self._inside
         problem = Problem(
@@ -121,14 +122,11 @@ class Prepared:
             np.append(self.mean, own[0][-1])[inside],
             np.append(self.precision, own[1][-1])[inside],
         )
-        start = None
-        if near is not None:
-            start = np.concatenate([near.theta[self.keep], near.gamma * self.unit, [np.log(near.sigma)]])
-        top, flags = solve(problem, prior, self.repeated, start)
+        top, flags, trail = solve(problem, prior, self.repeated, near)
         latent = Latent.of(top.x, self.keep.size)
         value = top.value + 0.5 * float(problem.precision @ (top.x - problem.mean) ** 2)
         moments = self._moments(latent) if near is None else (np.empty(0), np.empty(0))
-        return _result(top, value, flags, self, moments, latent)
+        return _result(top, value, flags, self, moments, latent), trail
 
     @property
     def _inside(self) -> NDArray[np.intp]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,8 @@ FURTHEST = 1e4  # logits from the origin: a prior difficulty beyond it is a mist
 SAMPLES = (20_000, 1250)
 STEADY = 20_000  # items whose curvature stands for that of the pool between the first step and the last
 SAMPLE_FLOORS = 8  # of a sample: each is a grid of its own
-
-ATTENUATION = (
-    0.346  # slopes over sqrt(1 + this sigma^2) stay about the same (Zeger et al. 1988, Biometrics 44)
-)
+# Slopes over sqrt(1 + this sigma^2) stay about the same (Zeger, Liang & Albert 1988, Biometrics 44(4)).
+ATTENUATION = 0.346
 
 
 @dataclass(frozen=True)
@@ -64,50 +63,67 @@ class Problem:
         return replace(self, design=part, precision=self.precision / stride)
 
 
+class Trail(NamedTuple):
+    """phi at a maximum, and at the maximum of its sample, or where else it was looked for from."""
+
+    x: Array
+    sample: Array
+
+
 def solve(
-    problem: Problem, prior: Prior, identified: bool, near: Array | None = None
-) -> tuple[Maximum, list[str]]:
+    problem: Problem, prior: Prior, identified: bool, near: Trail | None = None
+) -> tuple[Maximum, list[str], Trail]:
     """Maximise over theta, gamma and, where it is identified and not fixed, log sigma.
 
-    near: phi at the maximum with another prior of sigma, to start from.
+    near: of the maximum with another prior of sigma, to start from: how far that was from its sample's tells
+    how far this one will be.
     """
     flags = [] if identified else ["sigma_not_identified"]
-    start = _start(problem, prior) if near is None else _rescaled(near, float(np.log(prior.sigma_median)))
+    start, further = _start(problem, prior), None
+    if near is not None:
+        start = _rescaled(near.sample, np.log(prior.sigma_median))
+        further = _rescaled(near.x, np.log(prior.sigma_median)) - start
     if not (identified and prior.sigma_log_sd > 0.0):
         start[-1] = np.log(prior.sigma_median)
-        return _maximise(problem, start, free=False), flags + ["sigma_fixed"] * identified
-    top = _maximise(problem, start, free=True)
+        top, trail = _maximise(problem, start, further, free=False)
+        return top, flags + ["sigma_fixed"] * identified, trail
+    top, trail = _maximise(problem, start, further, free=True)
     if _inside(top.x):
-        return top, flags
+        return top, flags, trail
     low = bool(top.x[-1] < np.log(SIGMA_MIN))
-    bound = _maximise(problem, _rescaled(top.x, float(np.log(SIGMA_MIN if low else SIGMA_MAX))), free=False)
+    start = _rescaled(top.x, np.log(SIGMA_MIN if low else SIGMA_MAX))
+    bound, trail = _maximise(problem, start, free=False)
     pull = problem(bound.x, False)[1][-1]
     if (pull > 0.0) == low and pull != 0.0:  # a sample was drawn beyond the bound, all items are not
-        top = _maximise(problem, bound.x, free=True, sampled=False)
+        top, trail_inside = _maximise(problem, bound.x, free=True, sampled=False)
         if _inside(top.x):
-            return top, flags
-    return bound, [*flags, "sigma_at_lower_bound" if low else "responses_all_or_nothing"]
+            return top, flags, trail_inside
+    return bound, [*flags, "sigma_at_lower_bound" if low else "responses_all_or_nothing"], trail
 
 
 def _inside(phi: Array) -> bool:
     return bool(np.log(SIGMA_MIN) <= phi[-1] <= np.log(SIGMA_MAX))
 
 
-def _maximise(problem: Problem, start: Array, *, free: bool, sampled: bool = True) -> Maximum:
+def _maximise(
+    problem: Problem, start: Array, further: Array | None = None, *, free: bool, sampled: bool = True
+) -> tuple[Maximum, Trail]:
     """Newton; for large pools from a sample's maximum, and with the curvature of a large sample. Where the
-    sample leads out of the bounds of sigma, that is all.
+    sample leads out of the bounds of sigma, that is all. further: what is added to where it would start.
     """
     curvature = None
     strides = [problem.design.n_items // size for size in SAMPLES]
     if stride := next((stride for stride in strides if stride >= 4 and sampled), 0):
         small = problem.sample(stride)
         if not np.any((small.design.totals == 0) | (small.design.totals == small.design.possible)):
-            top = _maximise(small, start, free=free)
-            if free and not _inside(top.x):
-                return top
+            top, _ = _maximise(small, start, free=free)
             start = top.x
+            if free and not _inside(top.x):
+                return top, Trail(start, start)
             if small.design.n_items >= STEADY and top.converged:
                 curvature = top.hessian * stride
+    sample = start
+    start = start if further is None else start + further
     size = start.size if free else start.size - 1
     # One step of Newton's may go beyond a bound, which shows that the maximum lies there.
     lowest, highest = np.log(SIGMA_MIN) - 0.7, np.log(SIGMA_MAX) + 2.0
@@ -126,7 +142,8 @@ def _maximise(problem: Problem, start: Array, *, free: bool, sampled: bool = Tru
 
     tolerance = TOLERANCE if curvature is None else 10.0 * TOLERANCE
     top = maximise(objective, start[:size], curvature=curvature, tolerance=tolerance, outside=outside)
-    return replace(top, x=np.append(top.x, start[size:]))
+    top = replace(top, x=np.append(top.x, start[size:]))
+    return top, Trail(top.x, sample)
 
 
 def _start(problem: Problem, prior: Prior) -> Array:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
 from zpd_ray.irt.pool.explanatory import ExplanatoryFit, Prepared, prepare
-from zpd_ray.irt.pool.maximum import SIGMA_MAX, SIGMA_MIN
+from zpd_ray.irt.pool.maximum import SIGMA_MAX, SIGMA_MIN, Trail
 from zpd_ray.irt.prior import Prior, prior_arrays
 
 Array = NDArray[np.float64]
@@ -77,14 +77,14 @@ def fit_stages(
             f"got {prior.sigma_log_sd}."
         )
     data = prepare(successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior)
-    top = data.fit(prior)
+    top, trail = data.fit(prior)
     identified = not {"sigma_not_identified", "responses_all_or_nothing"} & set(top.flags)
     error = top.sigma_se / top.sigma if np.isfinite(top.sigma_se) else np.inf
     if identified and error < WELL_KNOWN:
         return _result(top, top.theta, _covariance(top), top.gamma, top.sigma, float(error))
     nodes = _nodes(float(np.log(top.sigma)), float(error), prior)
     log_weight = -0.5 * ((nodes - np.log(prior.sigma_median)) / prior.sigma_log_sd) ** 2
-    fits = _fits(data, top, nodes, prior)
+    fits = _fits(data, trail, nodes, prior)
     evidence = np.array([_log_evidence(fit, prior) for fit in fits])
     if identified and np.isfinite(evidence).any():  # else no fit has a maximum, and the prior is all there is
         log_weight = log_weight + evidence
@@ -105,14 +105,14 @@ def _nodes(centre: float, error: float, prior: Prior) -> Array:
     return np.unique(np.clip(centre + error * steps, np.log(SIGMA_MIN), np.log(SIGMA_MAX)))
 
 
-def _fits(data: Prepared, top: ExplanatoryFit, nodes: Array, prior: Prior) -> list[ExplanatoryFit]:
+def _fits(data: Prepared, top: Trail, nodes: Array, prior: Prior) -> list[ExplanatoryFit]:
     """The maximum at each log sigma, each found from that of a sigma beside it."""
     fits = {}
-    for side in (nodes[nodes >= np.log(top.sigma)], nodes[nodes < np.log(top.sigma)][::-1]):
+    for side in (nodes[nodes >= top.x[-1]], nodes[nodes < top.x[-1]][::-1]):
         near = top
         for node in side.tolist():
-            near = data.fit(replace(prior, sigma_median=float(np.exp(node)), sigma_log_sd=0.0), near)
-            fits[node] = near
+            at = replace(prior, sigma_median=float(np.exp(node)), sigma_log_sd=0.0)
+            fits[node], near = data.fit(at, near)
     return [fits[node] for node in nodes.tolist()]
 
 
