@@ -14,11 +14,14 @@ Array = NDArray[np.float64]
 Objective = Callable[[Array, bool], tuple[float, Array, Array | None]]
 
 MAX_STEP = 2.0  # logits; a longer Newton step has left the region where the quadratic model holds
+LONGEST_STEP = 16.0  # where steps of that length have led up, one after the other
 # The root of g' (-H)^-1 g is the length of the step still to go, in standard errors.
 TOLERANCE = 1e-6
 # From here one Newton step ends at rounding (its error is of the order of the square), and moves the
 # Hessian by less than a relative 1e-4: it is not computed again.
 LAST_STEP = 1e-4
+# The same for a step in logits, where there are so many responses that a standard error is hardly longer.
+LAST_LOGITS = 1e-4
 SMALL = 1e-3  # a gradient above this many standard errors is no maximum, whatever the steps looked like
 LAST_STEP_SAMPLED = 5e-2  # the same for data so many that a sample gives the curvature: closer to quadratic
 
@@ -51,8 +54,10 @@ class Maximum:
         return np.asarray(cho_solve(factor, np.eye(size)))
 
 
-def ascent_step(gradient: Array, hessian: Array) -> tuple[Array, float]:
-    """Newton step and its length in standard errors, the Hessian damped until it is negative definite."""
+def ascent_step(gradient: Array, hessian: Array, reach: float = MAX_STEP) -> tuple[Array, float]:
+    """Newton step, no element above `reach`, and its length in standard errors; the Hessian is damped until
+    it is negative definite.
+    """
     if gradient.size == 0:
         return gradient, 0.0
     scale = np.abs(np.diag(hessian)).max() + 1e-12
@@ -65,7 +70,7 @@ def ascent_step(gradient: Array, hessian: Array) -> tuple[Array, float]:
             damping = max(10.0 * damping, 1e-4 * scale)
     step = np.asarray(cho_solve(factor, gradient))
     decrement = max(float(gradient @ step), 0.0) ** 0.5
-    return step * min(1.0, MAX_STEP / max(float(np.abs(step).max()), 1e-300)), decrement
+    return step * min(1.0, reach / max(float(np.abs(step).max()), 1e-300)), decrement
 
 
 def maximise(
@@ -87,16 +92,19 @@ def maximise(
     """
     x = np.array(start, dtype=np.float64)
     value, gradient, hessian = objective(x, curvature is None)
-    previous, last_step = np.inf, LAST_STEP
+    previous, last_step, reach = np.inf, LAST_STEP, MAX_STEP
     for iteration in range(max_iterations):
-        step, decrement = ascent_step(gradient, np.asarray(hessian if curvature is None else curvature))
+        step, decrement = ascent_step(
+            gradient, np.asarray(hessian if curvature is None else curvature), reach
+        )
         if curvature is not None and decrement > 0.3 * previous:  # a poor approximation: do without
             curvature = None
             value, gradient, hessian = objective(x, True)
             step, decrement = ascent_step(gradient, np.asarray(hessian))
         if decrement < tolerance:
             return _finish(objective, x, (value, gradient, hessian), True, iteration)
-        if curvature is None and decrement < last_step:
+        short = decrement < last_step or (decrement < 0.1 and np.abs(step).max(initial=0.0) < LAST_LOGITS)
+        if curvature is None and short:
             x = x + step
             value, gradient, _ = objective(x, False)
             if _small(gradient, np.asarray(hessian)):
@@ -113,6 +121,9 @@ def maximise(
         moved = _halve(objective, x, step, value, gradient, curvature is None)
         if moved is None:  # rounding has the last word: no step improves the value any more
             return _finish(objective, x, (value, gradient, hessian), decrement < 1e3 * tolerance, iteration)
+        # A maximum far off, as of responses that nearly separate, is reached by steps twice as long each.
+        whole = bool(np.abs(moved[0] - x).max() > 0.99 * reach)
+        reach = min(2.0 * reach, LONGEST_STEP) if whole else MAX_STEP
         x, value, gradient, hessian = moved
         if outside(x):
             break

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zpd_ray.irt.pool import marginal
+from zpd_ray.irt.pool.blocks import Block, Latent, Posterior, around, least_sd, posterior
 from zpd_ray.irt.pool.design import Design
-from zpd_ray.irt.pool.marginal import Block, Latent, Posterior
-from zpd_ray.irt.quadrature import weighted_polynomials
+from zpd_ray.irt.quadrature import STEP_PER_SD, weighted_polynomials
 
 Array = NDArray[np.float64]
 
@@ -77,8 +77,9 @@ def tabulate(latent: Latent, low: float, high: float, c: float, successes: Array
         ones[:, 0],
         np.zeros(u.size) if c == 0.0 else ones[:, 0] * successes.sum(),
         True,
+        around(u, latent.sigma, STEP_PER_SD * least_sd(trials, latent)),
     )
-    found = marginal.posterior(block, latent, marginal.grid_step(trials, latent))
+    found = posterior(block, latent)
     return Table(u[0], step, block, found, found.weights @ found.nodes, found.weights @ found.nodes**2)
 
 

@@ -76,14 +76,13 @@ class Design:
             row=None if self.row is None else self.row[keep],
         )
 
-    def columns(self, part: Columns) -> Design:
+    def columns(self, part: Columns, most_floors: int = MAX_FLOORS) -> Design:
         """The design of some of the items, or of all in another order."""
         c = np.zeros(self.n_items)
         for floor, columns in self.floors:
             c[columns] = floor
-        return build(
-            self.successes[:, part], self.trials[:, part], self.covariates[part], c[part], self.freq[part]
-        )
+        c = few_floors(c[part], most_floors)
+        return build(self.successes[:, part], self.trials[:, part], self.covariates[part], c, self.freq[part])
 
     def order(self, gamma: Array) -> NDArray[np.intp] | None:
         """Items by prior mean, so that a block of them needs a short grid; None where that would not pay."""
@@ -137,17 +136,17 @@ def row_sums(s: NDArray[Any]) -> Array:
     return np.asarray(s.sum(axis=1, dtype=np.float64))
 
 
-def few_floors(c: Array) -> Array:
-    """At most MAX_FLOORS guessing floors and 0: more are put into classes as large as one another, each with
+def few_floors(c: Array, most: int = MAX_FLOORS) -> Array:
+    """At most so many guessing floors and 0: more are put into classes as large as one another, each with
     its mean, so that what is left of the difference is of second order (with floors from 0 to 0.5, theta
-    moved by less than a hundredth of its standard error). (n_items,)
+    moved by less than a hundredth of its standard error with 64). (n_items,)
     """
     some = np.flatnonzero(c)
-    if np.unique(c[some]).size <= MAX_FLOORS:
+    if np.unique(c[some]).size <= most:
         return c
     order = some[np.argsort(c[some], kind="stable")]
     merged = c.copy()
-    for part in np.array_split(order, MAX_FLOORS):
+    for part in np.array_split(order, most):
         merged[part] = c[part].mean()
     return merged
 

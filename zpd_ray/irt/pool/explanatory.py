@@ -9,28 +9,24 @@ difficulties integrated out (De Boeck 2008, Psychometrika 73(4), random item Ras
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zpd_ray.irt import checks
-from zpd_ray.irt.newton import TOLERANCE, Maximum, maximise
-from zpd_ray.irt.pool import curves, marginal
+from zpd_ray.irt.newton import Maximum
+from zpd_ray.irt.pool import curves
+from zpd_ray.irt.pool.blocks import Latent
 from zpd_ray.irt.pool.design import SORTED_FROM, Design, build, column_sums
-from zpd_ray.irt.pool.marginal import Latent
+from zpd_ray.irt.pool.maximum import FURTHEST, Problem, Trail, solve
 from zpd_ray.irt.prior import Prior, prior_arrays
 
 Array = NDArray[np.float64]
 
-SIGMA_MIN = 0.02  # logits; a residual sd below it cannot be told from none
-SIGMA_MAX = 10.0  # logits; above it every response follows from the item alone, and the likelihood is flat
-STEEPEST = 100.0  # logits per standard deviation of a covariate: it decides all responses by itself
-FURTHEST = 1e4  # logits from the origin: a prior difficulty beyond it is a mistake of scale
 CONVENTION = "logits; slope 1; difficulties b ~ N(gamma'(x - origin), sigma^2), mean 0 at the origin"
 WEAK = 20.0  # logits; a larger standard error says that the data do not determine the parameter
 MAX_RESPONDENTS = 1000  # each has a parameter, and a step costs the square of their number for every item
-SAMPLE = 20_000  # items whose curvature stands for that of a larger pool between the first step and the last
 
 
 @dataclass(frozen=True)
@@ -93,6 +89,71 @@ def fit_explanatory(
     other input that cannot be fitted: ValueError.
     """
     prior = prior or Prior()
+    data = prepare(successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior)
+    return data.fit(prior)[0]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Checked data, to be fitted with one prior of sigma after the other.
+
+    design: of the respondents `keep`, whose abilities have a maximum, items in `order` where that pays,
+    covariates less `origin` and over `unit`. extremes: (n_respondents,) flags of the abilities. mean,
+    precision: prior of theta, gamma and log sigma as they are fitted. repeated: some item has two trials.
+    """
+
+    design: Design
+    order: NDArray[np.intp] | None
+    keep: NDArray[np.intp]
+    extremes: NDArray[np.str_]
+    origin: Array
+    unit: Array
+    mean: Array
+    precision: Array
+    repeated: bool
+
+    def fit(self, prior: Prior, near: Trail | None = None) -> tuple[ExplanatoryFit, Trail]:
+        """The maximum, and what finding the next one is helped by; `prior` may have another sigma than that
+        of `prepare`, and nothing else. near: of another sigma, to start from; b_mean and b_sd are then empty.
+        """
+        own, inside = prior_arrays(prior, self.extremes.size, self.unit.size), self._inside
+        problem = Problem(
+            self.design.collapsed(),
+            np.append(self.mean, own[0][-1])[inside],
+            np.append(self.precision, own[1][-1])[inside],
+        )
+        top, flags, trail = solve(problem, prior, self.repeated, near)
+        latent = Latent.of(top.x, self.keep.size)
+        value = top.value + 0.5 * float(problem.precision @ (top.x - problem.mean) ** 2)
+        moments = self._moments(latent) if near is None else (np.empty(0), np.empty(0))
+        return _result(top, value, flags, self, moments, latent), trail
+
+    @property
+    def _inside(self) -> NDArray[np.intp]:
+        """Places among (theta, gamma, log sigma) of all respondents that are fitted."""
+        n = self.extremes.size
+        return np.concatenate([self.keep, np.arange(n, n + self.unit.size + 1)])
+
+    def _moments(self, latent: Latent) -> tuple[Array, Array]:
+        """Posterior means and sds of the difficulties, in the order that the items came in."""
+        mean, sd = curves.moments(self.design, latent, sort=False)
+        if self.order is None:
+            return mean, sd
+        back = np.argsort(self.order, kind="stable")
+        return mean[back], sd[back]
+
+
+def prepare(
+    successes: ArrayLike,
+    trials: ArrayLike,
+    covariates: ArrayLike,
+    guess: ArrayLike | None,
+    *,
+    freq: ArrayLike | None,
+    origin: ArrayLike | None,
+    prior: Prior,
+) -> Prepared:
+    """Check the arguments of `fit_explanatory`. Raises ValueError for what cannot be fitted."""
     s, k = checks.counts(successes, trials)
     n_respondents, n_items = s.shape
     if n_respondents > MAX_RESPONDENTS:
@@ -120,21 +181,13 @@ def fit_explanatory(
             f"finite; "
             "give a prior, fit_explanatory(..., prior=Prior(theta_sd=2.0)), or add responses."
         )
-    inside = np.concatenate([keep, np.arange(n_respondents, mean.size)])
     design = design.rows(keep)
     # Where all items share their trials, curves need no order.
     order = design.order(_direction(design)) if design.row is None else None
     if order is not None:
         design = design.columns(order)
-    problem = _Problem(design.collapsed(), mean[inside], precision[inside])
-    top, flags = _solve(problem, prior, bool(column_sums(k).max() > 1.0))
-    latent = Latent.of(top.x, keep.size)
-    value = top.value + 0.5 * float(problem.precision @ (top.x - problem.mean) ** 2)
-    moments = curves.moments(design, latent, sort=False)
-    if order is not None:
-        back = np.argsort(order, kind="stable")
-        moments = moments[0][back], moments[1][back]
-    return _result(top, value, flags, keep, extremes, moments, latent, centre, design, unit)
+    repeated = bool(column_sums(k).max() > 1.0)
+    return Prepared(design, order, keep, extremes, centre, unit, mean[:-1], precision[:-1], repeated)
 
 
 def posterior_difficulty(
@@ -176,88 +229,6 @@ def within_reach(x: Array, gamma: Array) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """Data and prior: phi -> log posterior and derivatives."""
-
-    design: Design
-    mean: Array
-    precision: Array
-
-    @property
-    def n_respondents(self) -> int:
-        return self.design.trials.shape[0]
-
-    def likelihood(self, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
-        latent = Latent.of(phi, self.n_respondents)
-        if curves.pays(self.design, latent):
-            return curves.objective(self.design, phi, with_hessian)
-        order = self.design.order(latent.gamma) if self.design.row is not None else None
-        design = self.design if order is None else self.design.columns(order)
-        return marginal.objective(design, phi, with_hessian)
-
-    def __call__(self, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
-        value, gradient, hessian = self.likelihood(phi, with_hessian)
-        away = phi - self.mean
-        value -= 0.5 * float(self.precision @ away**2)
-        if hessian is not None:
-            hessian = hessian - np.diag(self.precision)
-        return value, gradient - self.precision * away, hessian
-
-    def sample(self, stride: int) -> _Problem:
-        """Every stride-th item, the prior weakened in proportion."""
-        part = self.design.columns(slice(stride // 2, None, stride))
-        return replace(self, design=part, precision=self.precision / stride)
-
-
-def _solve(problem: _Problem, prior: Prior, identified: bool) -> tuple[Maximum, list[str]]:
-    """Maximise over theta, gamma and, where it is identified and not fixed, log sigma."""
-    flags = [] if identified else ["sigma_not_identified"]
-    start = _start(problem, prior)
-    if identified and prior.sigma_log_sd > 0.0:
-        top = _maximise(problem, start, free=True)
-        if np.log(SIGMA_MIN) <= top.x[-1] <= np.log(SIGMA_MAX):
-            return top, flags
-        low = bool(top.x[-1] < np.log(SIGMA_MIN))
-        flags.append("sigma_at_lower_bound" if low else "responses_all_or_nothing")
-        start = np.append(top.x[:-1], np.log(SIGMA_MIN if low else SIGMA_MAX))
-    else:
-        start[-1] = np.log(prior.sigma_median)
-        if identified:
-            flags.append("sigma_fixed")
-    return _maximise(problem, start, free=False), flags
-
-
-def _maximise(problem: _Problem, start: Array, *, free: bool) -> Maximum:
-    """Newton; for large pools from a sample's maximum, with the sample's curvature."""
-    curvature = None
-    stride = problem.design.n_items // SAMPLE
-    if stride >= 4:
-        small = problem.sample(stride)
-        if not np.any((small.design.totals == 0) | (small.design.totals == small.design.possible)):
-            top = _maximise(small, start, free=free)
-            start, curvature = top.x, top.hessian * stride
-    size = start.size if free else start.size - 1
-    # One step of Newton's may go beyond a bound, which shows that the maximum lies there.
-    lowest, highest = np.log(SIGMA_MIN) - 0.7, np.log(SIGMA_MAX) + 2.0
-    slopes = slice(problem.n_respondents, start.size - 1)
-    largest = np.abs(problem.design.covariates).max(axis=0, initial=0.0)
-
-    def outside(phi: Array) -> bool:
-        return bool((free and phi[-1] > np.log(SIGMA_MAX)) or (np.abs(phi[slopes]) > STEEPEST).any())
-
-    def objective(phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
-        full = np.append(phi, start[size:])
-        if not (lowest <= full[-1] <= highest and np.abs(full[slopes]) @ largest <= FURTHEST):
-            return -np.inf, np.zeros(size), None
-        value, gradient, hessian = problem(full, with_hessian)
-        return value, gradient[:size], None if hessian is None else hessian[:size, :size]
-
-    tolerance = TOLERANCE if curvature is None else 10.0 * TOLERANCE
-    top = maximise(objective, start[:size], curvature=curvature, tolerance=tolerance, outside=outside)
-    return replace(top, x=np.append(top.x, start[size:]))
-
-
 def _units(centred: Array, weights: Array) -> Array:
     """Root mean square of each centred covariate, 1 for a constant one. (n_covariates,)"""
     size = np.sqrt(weights @ centred**2 / weights.sum())
@@ -273,32 +244,18 @@ def _direction(design: Design) -> Array:
     return np.linalg.lstsq(x.T @ x, x.T @ (wrong - wrong.mean()), rcond=None)[0]
 
 
-def _start(problem: _Problem, prior: Prior) -> Array:
-    d = problem.design
-    floor = sum(c * float(d.freq[columns].sum()) for c, columns in d.floors) / d.freq.sum()
-    p = np.clip((d.totals + 0.5) / (d.possible + 1.0), floor + 0.02 * (1.0 - floor), None)
-    p = np.clip((p - floor) / (1.0 - floor), 1e-4, 1.0 - 1e-4)
-    sigma = float(np.clip(prior.sigma_median, 0.3, 2.0))
-    start = np.concatenate([np.log(p / (1.0 - p)), np.zeros(d.covariates.shape[1]), [np.log(sigma)]])
-    share = problem.precision / (1.0 + problem.precision)
-    return start + share * (problem.mean - start)
-
-
 def _result(
     top: Maximum,
     value: float,
     flags: list[str],
-    keep: NDArray[np.intp],
-    extremes: NDArray[np.str_],
+    data: Prepared,
     moments: tuple[Array, Array],
     latent: Latent,
-    origin: Array,
-    design: Design,
-    unit: Array,
 ) -> ExplanatoryFit:
+    extremes, keep, unit = data.extremes, data.keep, data.unit
     n = extremes.size
     size = n + latent.gamma.size + 1
-    rows = np.concatenate([keep, np.arange(n, size)])[: top.gradient.size]
+    rows = data._inside[: top.gradient.size]
     covariance = np.full((size, size), np.nan)
     covariance[np.ix_(rows, rows)] = top.covariance()
     given = np.concatenate([np.ones(n), 1.0 / unit, np.ones(1)])  # slopes on the covariates as they came
@@ -324,9 +281,9 @@ def _result(
         converged=top.converged,
         flags=tuple(noted),
         theta_flags=tuple(extremes.tolist()),
-        origin=origin,
+        origin=data.origin,
         convention=CONVENTION,
-        n_items=int(design.freq.sum()),
+        n_items=int(data.design.freq.sum()),
         n_parameters=top.gradient.size,
         covariance=covariance,
     )

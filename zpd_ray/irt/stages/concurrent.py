@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from zpd_ray.irt.pool.explanatory import SIGMA_MAX, SIGMA_MIN, ExplanatoryFit, fit_explanatory
+from zpd_ray.irt.pool.explanatory import ExplanatoryFit, Prepared, prepare
+from zpd_ray.irt.pool.maximum import SIGMA_MAX, SIGMA_MIN, Trail
 from zpd_ray.irt.prior import Prior, prior_arrays
 
 Array = NDArray[np.float64]
@@ -75,18 +76,15 @@ def fit_stages(
             f"fit_stages integrates over the prior of sigma: Prior(sigma_log_sd=...) must be finite and > 0, "
             f"got {prior.sigma_log_sd}."
         )
-    data = (successes, trials, covariates, guess)
-    top = fit_explanatory(*data, freq=freq, origin=origin, prior=prior)
+    data = prepare(successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior)
+    top, trail = data.fit(prior)
     identified = not {"sigma_not_identified", "responses_all_or_nothing"} & set(top.flags)
     error = top.sigma_se / top.sigma if np.isfinite(top.sigma_se) else np.inf
     if identified and error < WELL_KNOWN:
         return _result(top, top.theta, _covariance(top), top.gamma, top.sigma, float(error))
     nodes = _nodes(float(np.log(top.sigma)), float(error), prior)
     log_weight = -0.5 * ((nodes - np.log(prior.sigma_median)) / prior.sigma_log_sd) ** 2
-    fits = [
-        fit_explanatory(*data, freq=freq, origin=origin, prior=_with_sigma(prior, float(np.exp(node))))
-        for node in nodes
-    ]
+    fits = _fits(data, trail, nodes, prior)
     evidence = np.array([_log_evidence(fit, prior) for fit in fits])
     if identified and np.isfinite(evidence).any():  # else no fit has a maximum, and the prior is all there is
         log_weight = log_weight + evidence
@@ -107,8 +105,15 @@ def _nodes(centre: float, error: float, prior: Prior) -> Array:
     return np.unique(np.clip(centre + error * steps, np.log(SIGMA_MIN), np.log(SIGMA_MAX)))
 
 
-def _with_sigma(prior: Prior, sigma: float) -> Prior:
-    return replace(prior, sigma_median=sigma, sigma_log_sd=0.0)
+def _fits(data: Prepared, top: Trail, nodes: Array, prior: Prior) -> list[ExplanatoryFit]:
+    """The maximum at each log sigma, each found from that of a sigma beside it."""
+    fits = {}
+    for side in (nodes[nodes >= top.x[-1]], nodes[nodes < top.x[-1]][::-1]):
+        near = top
+        for node in side.tolist():
+            at = replace(prior, sigma_median=float(np.exp(node)), sigma_log_sd=0.0)
+            fits[node], near = data.fit(at, near)
+    return [fits[node] for node in nodes.tolist()]
 
 
 def _covariance(fit: ExplanatoryFit) -> Array:

@@ -12,7 +12,8 @@ from zpd_ray.irt import checks
 from zpd_ray.irt.newton import maximise
 from zpd_ray.irt.pool import marginal
 from zpd_ray.irt.pool.design import Design, build
-from zpd_ray.irt.pool.explanatory import SIGMA_MAX, ExplanatoryFit, within_reach
+from zpd_ray.irt.pool.explanatory import ExplanatoryFit, within_reach
+from zpd_ray.irt.pool.maximum import SIGMA_MAX
 from zpd_ray.irt.prior import Prior, prior_arrays
 
 Array = NDArray[np.float64]

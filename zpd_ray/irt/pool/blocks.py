@@ -1,0 +1,258 @@
+"""Blocks of items that share a grid over difficulty, each as narrow and as coarse as their posteriors allow.
+
+Many responses make posteriors far narrower than the prior, and a grid over the whole prior is then empty
+nearly everywhere for every item. On a coarse grid, whose cells are bounded by the curvature of the log
+posterior, it is seen which part of it holds each item's posterior and how fine a step that part needs (the
+idea of adaptive quadrature, Naylor & Smith 1982, Applied Statistics 31(3), with a window in place of a mode,
+so that posteriors of two humps or with a flat side are held as well). Items are then cut into blocks whose
+windows lie together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zpd_ray.irt.models import Terms, terms
+from zpd_ray.irt.pool.design import Columns, Design
+from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+BLOCK = 2048  # items worked on at a time: their weights stay in the cache
+CELLS = 1 << 21  # weights of a block, where the prior is wide beside its narrowest posterior
+SPAN = 2000  # steps between the prior means of a block: items further apart do not share a grid
+MAX_CELLS = 1 << 24  # nodes times items and respondents; the step is widened for what would take more
+EDGE_MASS = 1e-8  # posterior weight allowed on the first and last node
+MARGIN = 7.0  # prior standard deviations that a grid reaches at first beyond the prior means
+WIDER, MOST_WIDENED = 0.3, 12  # share of its length that a grid grows by at each end, and how often
+COARSE, COARSEST = 8.0, 0.5  # step to look for windows: in sd of the narrowest posterior, and in logits
+WORTH = 3.0  # times the grid's step that the coarse one must be for windows to be looked for
+OUTSIDE = 21.0  # log density below the highest that is left out: a share of 1e-9
+# What a cut costs, in cells of a grid: the calls for one more block, and one node's curves by respondent.
+CALLS, CURVE = 6000.0, 0.7
+LEAST = 16  # items of a block that is cut no further
+
+
+class Latent(NamedTuple):
+    """Parameters of the model: theta (n_respondents,), gamma (n_covariates,), sigma."""
+
+    theta: Array
+    gamma: Array
+    sigma: float
+
+    @classmethod
+    def of(cls, phi: Array, n_respondents: int) -> Latent:
+        return cls(phi[:n_respondents], phi[n_respondents:-1], float(np.exp(phi[-1])))
+
+
+class Grid(NamedTuple):
+    """Nodes from low to high, a step apart, in logits."""
+
+    low: float
+    high: float
+    step: float
+
+
+class Block(NamedTuple):
+    """Some columns of a design, as float64 with items in rows, and the grid that they are integrated on."""
+
+    columns: Columns
+    c: float
+    successes: Array
+    trials: Array
+    covariates: Array
+    mean: Array
+    freq: Array
+    score: Array
+    plain: bool  # every freq is 1
+    grid: Grid
+
+    def rows(self, part: Index, grid: Grid) -> Block:
+        """Some of the items, on another grid."""
+        columns = part + self.columns.start if isinstance(self.columns, slice) else self.columns[part]
+        successes = self.successes if self.c == 0.0 else self.successes[part]
+        return Block(
+            columns,
+            self.c,
+            successes,
+            self.trials[part],
+            self.covariates[part],
+            self.mean[part],
+            self.freq[part],
+            self.score[part],
+            self.plain,
+            grid,
+        )
+
+
+class Posterior(NamedTuple):
+    """Posterior of the difficulties of a block: weights (n, n_nodes) on nodes, log marginal likelihoods."""
+
+    nodes: Array
+    weights: Array
+    log_marginal: Array
+    terms: Terms
+
+
+def blocks(design: Design, latent: Latent) -> Iterator[Block]:
+    """Cut a design into blocks of one guessing floor whose posteriors lie close together."""
+    narrowest = least_sd(design.most, latent)
+    step = STEP_PER_SD * narrowest
+    coarse = min(COARSE * narrowest, COARSEST)
+    for block in _by_prior(design, latent, step):
+        low, high, _ = block.grid
+        if coarse < WORTH * step or block.mean.size * (high - low) < 2.0 * CALLS * step:
+            yield block
+        else:
+            yield from _by_posterior(block, latent, coarse)
+
+
+def least_sd(trials: Array, latent: Latent) -> float:
+    """A lower bound of the posterior sd of items with at most these trials by respondent: from the prior
+    precision plus the largest information.
+    """
+    low, high = latent.theta.min() - 1.0, latent.theta.max() + 1.0
+    reach = np.linspace(low, high, int(np.clip(2.0 * (high - low), 9, 129)))
+    slope = -terms(latent.theta[:, None] - reach).dd_wrong
+    return float(1.0 / np.sqrt(latent.sigma**-2 + (trials @ slope).max()))
+
+
+def around(mean: Array, sigma: float, step: float) -> Grid:
+    """A grid that holds the priors of items with these means."""
+    return Grid(float(mean.min() - MARGIN * sigma), float(mean.max() + MARGIN * sigma), step)
+
+
+def posterior(block: Block, latent: Latent) -> Posterior:
+    """Posterior weights of each item's difficulty, on the block's grid, widened until it holds all."""
+    sigma, (low, high, step) = latent.sigma, block.grid
+    most = MAX_CELLS // (min(block.mean.size, BLOCK) + latent.theta.size)
+    for _ in range(MOST_WIDENED):
+        step = max(step, (high - low) / most)
+        nodes = uniform_grid(low, high, step)
+        t = terms(latent.theta[:, None] - nodes, block.c)
+        weights, log_sums = normalise(log_integrand(block, latent, nodes, t))
+        if max(weights[:, 0].max(), weights[:, -1].max()) < EDGE_MASS:
+            break
+        low, high = low - WIDER * (high - low), high + WIDER * (high - low)
+    constant = np.log(step / (sigma * np.sqrt(2.0 * np.pi))) - 0.5 * (block.mean / sigma) ** 2
+    return Posterior(nodes, weights, log_sums + constant, t)
+
+
+def log_integrand(block: Block, latent: Latent, nodes: Array, t: Terms) -> Array:
+    """Log-likelihood plus log prior by item and node, as one matrix product, without constants by item."""
+    precision = latent.sigma**-2
+    pull = block.mean * precision
+    rows = [t.log_wrong, nodes[None], -0.5 * precision * nodes[None] ** 2]
+    if block.c == 0.0:  # log right - log wrong = theta - b, so successes enter by their sum alone
+        columns = [block.trials, (pull - block.score)[:, None], np.ones((pull.size, 1))]
+    else:
+        rows.append(t.log_right - t.log_wrong)
+        columns = [block.trials, pull[:, None], np.ones((pull.size, 1)), block.successes]
+    return np.concatenate(columns, axis=1) @ np.concatenate(rows, axis=0)
+
+
+def _by_prior(design: Design, latent: Latent, step: float) -> Iterator[Block]:
+    """Blocks of one guessing floor, BLOCK items at most, and prior means close together."""
+    size = int(np.clip(CELLS * step / (2.0 * MARGIN * latent.sigma), 16, BLOCK))
+    for c, columns in design.floors:
+        count = design.n_items if isinstance(columns, slice) else columns.size
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            part = slice(start, stop) if isinstance(columns, slice) else columns[start:stop]
+            mean = design.covariates[part] @ latent.gamma
+            if np.ptp(mean) <= SPAN * step:
+                yield _block(design, part, c, mean, around(mean, latent.sigma, step))
+                continue
+            at = np.arange(start, stop) if isinstance(part, slice) else part
+            place = ((mean - mean.min()) / (SPAN * step)).astype(np.int64)
+            for value in np.unique(place):
+                near = place == value
+                yield _block(design, at[near], c, mean[near], around(mean[near], latent.sigma, step))
+
+
+def _block(design: Design, part: Columns, c: float, mean: Array, grid: Grid) -> Block:
+    trials = np.asarray(design.trials[:, part].T, np.float64)
+    successes = np.zeros((0, 0)) if c == 0.0 else np.asarray(design.successes[:, part].T, np.float64)
+    freq = design.freq[part]
+    plain = bool((freq == 1.0).all())
+    return Block(
+        part, c, successes, trials, design.covariates[part], mean, freq, design.score[part], plain, grid
+    )
+
+
+class _Windows(NamedTuple):
+    """Where each item's posterior lies, and the step that resolves it there: (n,), logits."""
+
+    low: Array
+    high: Array
+    step: Array
+
+
+def _by_posterior(block: Block, latent: Latent, coarse: float) -> Iterator[Block]:
+    windows = _windows(block, latent, coarse)
+    for part in _cut(windows, CURVE * latent.theta.size):
+        grid = Grid(
+            float(windows.low[part].min()), float(windows.high[part].max()), float(windows.step[part].min())
+        )
+        size = int(np.clip(CELLS * grid.step / (grid.high - grid.low), LEAST, BLOCK))
+        for start in range(0, part.size, size):
+            yield block.rows(part[start : start + size], grid)
+
+
+def _windows(block: Block, latent: Latent, coarse: float) -> _Windows:
+    """From log densities on a coarse grid. In a cell they exceed those at its ends by h^2 / 8 times the
+    curvature at most, and that of a response changes by less than a factor e in a logit.
+
+    What lies e^-t below the top may be resolved worse by as much: the error of a step h where the curvature
+    is v is of the order of exp(-t - 2 pi^2 / (v h^2)), the bound of `quadrature` for a part of the density.
+    """
+    low, high, _ = around(block.mean, latent.sigma, coarse)
+    for _ in range(MOST_WIDENED):
+        coarse = max(coarse, (high - low) * block.mean.size / MAX_CELLS)
+        nodes = uniform_grid(low, high, coarse)
+        t = terms(latent.theta[:, None] - nodes, block.c)
+        below = log_integrand(block, latent, nodes, t)
+        np.subtract(below.max(axis=1, keepdims=True), below, out=below)
+        alike = bool((block.trials == block.trials[0]).all())
+        curvature = latent.sigma**-2 + (block.trials[:1] if alike else block.trials) @ -t.dd_wrong
+        curvature = np.exp(0.5 * coarse) * np.sqrt(curvature[:, :-1] * curvature[:, 1:])
+        depth = np.minimum(below[:, :-1], below[:, 1:])
+        depth -= 0.125 * coarse**2 * curvature
+        if depth[:, [0, -1]].min() > OUTSIDE:
+            break
+        low, high = low - WIDER * (high - low), high + WIDER * (high - low)
+    held = depth < OUTSIDE
+    first = held.argmax(axis=1)
+    last = held.shape[1] - held[:, ::-1].argmax(axis=1)
+    np.maximum(depth, 0.0, out=depth)
+    depth *= -(STEP_PER_SD**2) / (2.0 * np.pi**2)
+    depth += 1.0
+    depth *= curvature
+    return _Windows(nodes[first], nodes[last], STEP_PER_SD / np.sqrt(depth.max(axis=1)))
+
+
+def _cut(windows: _Windows, curves: float) -> list[Index]:
+    """Items in parts, halved as long as that saves work; curves: what a node costs beside the items."""
+
+    def cost(part: Index) -> float:
+        length = windows.high[part].max() - windows.low[part].min()
+        return float((part.size + curves) * length / windows.step[part].min()) + CALLS
+
+    done, todo = [], [np.arange(windows.low.size)]
+    while todo:
+        part = todo.pop()
+        best, halves = cost(part), []
+        for by in windows if part.size >= 2 * LEAST else ():
+            order = part[np.argsort(by[part], kind="stable")]
+            two = [order[: part.size // 2], order[part.size // 2 :]]
+            if (both := cost(two[0]) + cost(two[1])) < best:
+                best, halves = both, two
+        todo.extend(halves)
+        if not halves:
+            done.append(part)
+    return done
