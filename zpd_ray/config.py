@@ -205,6 +205,17 @@ class Budget(Section):
         return self
 
 
+class DiverseConfig(Section):
+    """What keeps a selection from being all of a kind, whatever the method; the replayed part aside."""
+
+    quota: Literal["none", "proportional", "equal"] = Field(
+        "none",
+        description="of the budget for each group of items (skill, domain; the 100 largest, all others share "
+        "one): in proportion to the group's share of the pool, or the same for each; what a group does not "
+        "have goes to the others",
+    )
+
+
 class SelectConfig(Section):
     """Which items are trained on at each stage."""
 
@@ -226,6 +237,7 @@ class SelectConfig(Section):
         description="of zpd; they differ where answers can be guessed: an item that is only guessed "
         "has no information, yet p(1-p) of 1/4 with two options",
     )
+    diverse: DiverseConfig = DiverseConfig()
     allow_trained: bool = Field(False, description="let an item be selected again at a later stage")
     proxy: NonEmpty | None = Field(None, description="of superfiltering: a small model, directory or hub id")
     reference_model: NonEmpty | None = Field(

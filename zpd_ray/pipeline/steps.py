@@ -19,6 +19,7 @@ from zpd_ray.pipeline.measure.evaluate import evaluate_model
 from zpd_ray.pipeline.measure.measure import measure_pool
 from zpd_ray.pipeline.rounds.probes import choose_probes
 from zpd_ray.pipeline.rounds.rounds import measure_in_rounds
+from zpd_ray.pipeline.select.quotas import groups_for
 from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.pipeline.train import adopt as adopting
 from zpd_ray.pipeline.train import train as training
@@ -84,10 +85,12 @@ def select(session: Session, stage: int) -> Details:
     say(
         f"stage {stage}: selected {chosen.zone} items of the zone (mean b {chosen.mean_b:.2f}, "
         f"mean p {chosen.mean_p:.2f}) and {chosen.replay} to replay; {chosen.tokens} tokens"
+        + (f"; quotas passed over {chosen.passed_over} with a better score" if chosen.quotas else "")
     )
     for warning in chosen.warnings:
         warn(f"stage {stage}: {warning}")
-    return {"selected": chosen.selected, "tokens": chosen.tokens}
+    told = {"selected": chosen.selected, "tokens": chosen.tokens}
+    return told | ({"passed_over": chosen.passed_over} if chosen.quotas else {})
 
 
 def train(session: Session, stage: int) -> Details:
@@ -163,6 +166,7 @@ def ingest_pool(session: Session) -> None:
             ingest(run)
         if run.config.ability.groups:  # groups that there are not are refused before anything is measured
             group_table(run, run.store.names(POOL)[: followed_parts(run)])
+        groups_for(run)  # likewise
     pool = run.store.read_json(f"{POOL}.json")
     # A budget that the pool cannot pay is refused before anything is measured.
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])

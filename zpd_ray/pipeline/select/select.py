@@ -19,6 +19,7 @@ from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
 from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.select.quotas import Quotas, groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Among, Ranked, Scoring
 from zpd_ray.pipeline.select.selected import (
     ITEMS_PER_FILE,
@@ -64,41 +65,53 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     pool = run.store.read_json(f"{POOL}.json")
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
     replay_budget = replay_share(amount, run.config.select.replay)
-    directory = StageFiles(fit.stage).selection(method if beside else None)
-    only = not beside and run.only_measured(fit.stage, method)
-    among: Among = "measured" if only else "known"
-    scoring = Scoring(run, fit, method, directory, amount.unit, replay_budget > 0, among=among)
+    scoring = _scoring(run, fit, method, beside, amount.unit, replay_budget > 0)
     for leftover in ("scored", "selected", "chosen"):  # of an attempt that was killed, with other values
-        run.store.remove(f"{directory}/{leftover}")
+        run.store.remove(f"{scoring.directory}/{leftover}")
     small = pool["items"] <= SORTABLE_ROWS
     replay = _find(scoring, "replay", replay_budget, small)
     scoring = replace(scoring, replay=replay.top.threshold)
-    zone = _find(scoring, "zone", amount.value - replay.top.weight, small)
+    left = amount.value - replay.top.weight
+    by_score = top_of(scoring, "zone", left, small)[0].threshold if scoring.groups else NOTHING
+    scoring, quotas = with_quotas(scoring, left, small)
+    zone = _find(scoring, "zone", left, small)
     if zone.top.rows + replay.top.rows == 0:
         raise ZpdError(
             f"stage {fit.stage} has nothing to select: every measured item was trained on before, got the "
             f"score NaN from {method}, or none fits the budget of {amount.value} {amount.unit}; use fewer "
             "stages, another budget, select.allow_trained, or another method"
         )
-    warn = partial(_warnings, run, method, amount, zone.top, replay.top)
+    warn = partial(_warnings, run, method, amount, zone.top, replay.top, quotas)
     after_zone = Starts(replay.starts.keys, replay.starts.rows + zone.top.rows)
     sums = _write(scoring, zone.top.threshold, Files(zone.starts, after_zone))
-    selection = summarise(sums, amount.value, amount.unit, _beyond(scoring, zone.top.threshold), warn)
+    beyond, told = _beyond(scoring, zone.top.threshold, by_score), quotas.by_name if quotas else {}
+    selection = summarise(sums, amount.value, amount.unit, beyond, told, warn)
     run.store.remove(scoring.scratch)
-    save_selection(run.store, directory, selection)
+    save_selection(run.store, scoring.directory, selection)
     return selection
 
 
-def _beyond(scoring: Scoring, zone: Threshold) -> Beyond:
-    """What a selection does not show, counted over the pool."""
+def _scoring(run: Run, fit: Fit, method: str, beside: bool, unit: str, replayed: bool) -> Scoring:
+    directory = StageFiles(fit.stage).selection(method if beside else None)
+    only = not beside and run.only_measured(fit.stage, method)
+    among: Among = "measured" if only else "known"
+    return Scoring(run, fit, method, directory, unit, replayed, among=among, groups=groups_for(run))
+
+
+def _beyond(scoring: Scoring, zone: Threshold, by_score: Threshold) -> Beyond:
+    """What a selection does not show, counted over the pool. by_score: to which item the best go."""
 
     def of_parts(names: list[str]) -> dict[str, int]:
         tied = [scoring.tied(name, zone) for name in names]
-        left_out = sum(scoring.left_out(name) for name in names)
-        return {"left_out": left_out, "tied": sum(n for n, _ in tied), "drawn": sum(n for _, n in tied)}
+        return {
+            "left_out": sum(scoring.left_out(name) for name in names),
+            "tied": sum(n for n, _ in tied),
+            "drawn": sum(n for _, n in tied),
+            "passed_over": sum(scoring.passed_over(name, by_score) for name in names),
+        }
 
     rows = list(parts.sums(scoring.run.store.names(POOL), of_parts))
-    return Beyond(**{name: sum(row[name] for row in rows) for name in Beyond._fields})
+    return Beyond(*(sum(row[name] for row in rows) for name in Beyond._fields))
 
 
 @dataclass(frozen=True)
@@ -233,14 +246,28 @@ def _with_scores(
 
 
 def _warnings(
-    run: Run, method: str, amount: Amount, zone: Top, replay: Top, selection: Selection
+    run: Run,
+    method: str,
+    amount: Amount,
+    zone: Top,
+    replay: Top,
+    quotas: Quotas | None,
+    selection: Selection,
 ) -> list[str]:
     """What a reader of the selection must know; nothing when the budget was spent as asked."""
     found = []
     spent = zone.weight + replay.weight
     # A token budget ends at the first item that does not fit; a per cent of it may stay unspent.
     if spent < (1.0 if amount.unit == "items" else 0.99) * amount.value:
-        found.append(f"only {spent} of {amount.value} {amount.unit} were left to select")
+        unspent = quotas is not None and quotas.unspent
+        ends = "spent: each group's ends where its next item does not fit" if unspent else "left to select"
+        found.append(f"only {spent} of {amount.value} {amount.unit} were {ends}")
+    if quotas is not None:
+        found += quotas.told
+    if selection.passed_over:
+        found.append(
+            f"quotas: {selection.passed_over} items with a better score than others were passed over"
+        )
     asked = replay_share(amount, run.config.select.replay)
     if replay.weight < 0.99 * asked:
         found.append(
