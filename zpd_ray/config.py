@@ -214,6 +214,11 @@ class DiverseConfig(Section):
         "one): in proportion to the group's share of the pool, or the same for each; what a group does not "
         "have goes to the others",
     )
+    near_duplicates: Count | None = Field(
+        None,
+        description="an item is passed over where so many better ones nearly repeat its text; 1: the best of "
+        "them alone is taken; left out: all may be (needs the extra diverse)",
+    )
 
 
 class SelectConfig(Section):
@@ -222,7 +227,7 @@ class SelectConfig(Section):
     method: str = Field(
         "zpd",
         description="zpd, zpd_static, random, full, ppl_high, ppl_middle, ppl_low, ifd, superfiltering, rho, "
-        "difficulty_window, target_difficulty, or package.module:Class",
+        "delta_loss, difficulty_window, target_difficulty, or package.module:Class",
     )
     beside: list[str] = Field(
         default_factory=list,
@@ -242,6 +247,10 @@ class SelectConfig(Section):
     proxy: NonEmpty | None = Field(None, description="of superfiltering: a small model, directory or hub id")
     reference_model: NonEmpty | None = Field(
         None, description="of rho: a model trained on data like that to come, directory or hub id"
+    )
+    delta_since: Literal["previous", "base"] = Field(
+        "previous",
+        description="of delta_loss: NLLs are compared with those of the stage before, or stage 0",
     )
     window_low: float | None = Field(
         None, allow_inf_nan=False, description="of difficulty_window: b >= theta + window_low; None: any b"

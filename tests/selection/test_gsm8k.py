@@ -9,7 +9,7 @@ import gzip
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.judging import judge, last_measured, selection_order
 from zpd_ray.rundir.layout import ANSWERS, POOL, StageFiles
-from zpd_ray.selection import METHODS
+from zpd_ray.selection import METHODS, load
 
 GSM8K = Path(__file__).resolve().parents[3] / "shared/data/gsm8k/train.jsonl.gz"
 N = 200
@@ -71,10 +71,12 @@ class Measured:
     rollouts: int
 
     def scores(self, name: str) -> np.ndarray:
-        """By the method ``name``, as selection has them."""
-        known = last_measured(self.run, 0, ANSWERS, PART)
-        order = selection_order(self.run, 0, item_keys(known.answers["item_id"]))
-        return judge(self.run, self.fit, name, PART, known, order)["score"].to_numpy()
+        """By the method ``name``, as selection has them; of stage 1 where it compares stages."""
+        stage = int(getattr(load(name), "compares", False))
+        known = last_measured(self.run, stage, ANSWERS, PART)
+        order = selection_order(self.run, stage, item_keys(known.answers["item_id"]))
+        fit = replace(self.fit, stage=stage)
+        return judge(self.run, fit, name, PART, known, order)["score"].to_numpy()
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -99,6 +101,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "model": tiny.build_model(place("model"), **sizes),
         "proxy": tiny.build_model(place("proxy"), heads=1, seed=1, **sizes),
+        "later": tiny.build_model(place("later"), seed=3, **sizes),  # that of stage 1
         "reference": tiny.build_model(place("reference"), seed=2, texts=("to and fro",), vocab=300, **sizes),
     }
 
@@ -131,11 +134,16 @@ def run(paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Run
     run, table = Run(config, Store(config.output)), pool()
     run.store.write_table(f"{POOL}/{PART}", table)
     for name in measures.MEASURES:
-        measure = measures.load(name, config)
-        engine = TransformersEngine(config, measure.model(ModelRef(config.model.path)))
-        found = measures.rows_of(name, measure, engine, table, 0)
-        run.store.write_table(f"{StageFiles(0).measurements(name)}/{PART}", found)
+        take(run, name, 0, ModelRef(config.model.path))
+    take(run, ANSWERS, 1, ModelRef(str(paths["later"])))
     return run
+
+
+def take(run: Run, name: str, stage: int, model: ModelRef) -> None:
+    measure = measures.load(name, run.config)
+    engine = TransformersEngine(run.config, measure.model(model))
+    found = measures.rows_of(name, measure, engine, pool(), stage)
+    run.store.write_table(f"{StageFiles(stage).measurements(name)}/{PART}", found)
 
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["normal residual", "residual by the data"])
@@ -234,6 +242,7 @@ PLAINLY: dict[str, Plainly] = {
         np.nextafter(1, 0), math.exp(item.nll("proxy")) / math.exp(item.alone["proxy"])
     ),
     "rho": lambda item, *_: (item.total["model"] - item.total["reference"]) / item.tokens["model"],
+    "delta_loss": lambda item, *_: item.nll() - item.nll("later"),
     "difficulty_window": window,
     "target_difficulty": lambda _, posterior, fit: -abs(posterior.b - posterior.aim),
     "zpd": lambda _, posterior, fit: posterior.zpd,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def items(paths: dict[str, Path]) -> Candidates:
         engine = TransformersEngine(config, measure.model(ModelRef(config.model.path)))
         measured[name] = measures.rows_of(name, measure, engine, table(), 0)
     b = np.random.default_rng(0).normal(size=N)
-    return Candidates(THETA, np.arange(N, dtype=np.uint64), b, 0 * b, b, 0 * b, 0 * b, measured, 5.0)
+    before = measured["proxy"]["nll_proxy"].to_numpy().astype(np.float64)  # as if it had been the model
+    return Candidates(THETA, np.arange(N, dtype=np.uint64), b, 0 * b, b, 0 * b, 0 * b, measured, 5.0, before)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,7 @@ FORMULAS: dict[str, Formula] = {
     "ifd": ifd,
     "superfiltering": superfiltering,
     "rho": rho,
+    "delta_loss": lambda models, x, y: models["proxy"].mean(x, y) - models["model"].mean(x, y),
 }
 
 
@@ -209,6 +212,9 @@ def test_what_could_not_be_measured_or_divided_is_not_selected() -> None:
     proxy = {"nll_proxy": [None, 1.0, 0.0], "nll_proxy_alone": [1.0, None, 0.0]}
     assert scores("superfiltering", made(proxy=proxy)) == [None, None, None]
     few = made(answers={"nll": [None, 0.0]})
+    assert scores("delta_loss", few) == [0.0, 0.0]  # of stage 0, where nothing has moved
+    moved = replace(made(answers={"nll": [None, 1.0, 2.0]}), nll_before=np.array([1.0, np.nan, 1.5]))
+    assert scores("delta_loss", moved) == [None, None, -0.5]
     assert scores("ppl_high", few) == [None, 1.0]
     assert scores("ppl_low", few) == [None, -1.0]
     assert scores("ppl_middle", few) == [None, -math.inf]

@@ -85,12 +85,16 @@ def select(session: Session, stage: int) -> Details:
     say(
         f"stage {stage}: selected {chosen.zone} items of the zone (mean b {chosen.mean_b:.2f}, "
         f"mean p {chosen.mean_p:.2f}) and {chosen.replay} to replay; {chosen.tokens} tokens"
-        + (f"; quotas passed over {chosen.passed_over} with a better score" if chosen.quotas else "")
     )
+    diverse = {name: getattr(chosen, name) for name in ("near_duplicates", "passed_over")}
+    if any(diverse.values()):
+        say(
+            f"stage {stage}: but for diversity {chosen.near_duplicates} near duplicates and "
+            f"{chosen.passed_over} items beyond their group's quota would be among them"
+        )
     for warning in chosen.warnings:
         warn(f"stage {stage}: {warning}")
-    told = {"selected": chosen.selected, "tokens": chosen.tokens}
-    return told | ({"passed_over": chosen.passed_over} if chosen.quotas else {})
+    return {"selected": chosen.selected, "tokens": chosen.tokens, **diverse}
 
 
 def train(session: Session, stage: int) -> Details:

@@ -92,7 +92,7 @@ def _decided(run: Run, at: Found, known: Standing, replayable: bool) -> Standing
     if reason is not None:
         rank = _rank(run, f"{directory}/selected", measured["item_id"])
         return replace(known, rank=rank, why=_selected_because(run, method, reason, measured, judged))
-    told = _left_out_because(run, at, known, judged)
+    told = _left_out_because(run, at, known, judged, f"{directory}/near/{at.part}")
     return replace(known, why=told + ("; mastered, and not drawn for replay" if replayable else ""))
 
 
@@ -147,7 +147,7 @@ def _selected_because(
     return f"selected: {told}, {_side(run, judged['p'])}{fewer}"
 
 
-def _left_out_because(run: Run, at: Found, known: Standing, judged: dict[str, float]) -> str:
+def _left_out_because(run: Run, at: Found, known: Standing, judged: dict[str, float], near: str) -> str:
     stage, method, threshold = known.stage, known.method, known.threshold
     if at.row in run.probe_rows(at.part):
         return "a probe: asked at each stage, never trained on"
@@ -160,6 +160,10 @@ def _left_out_because(run: Run, at: Found, known: Standing, judged: dict[str, fl
         return f"{method} gives it no score (NaN)"
     if run.only_measured(stage, method) and known.last_measured != stage:
         return f"predicted score {score:.3g}, not among the best, which were measured again"
+    most = run.config.select.diverse.near_duplicates
+    if most is not None and run.store.exists(near) and at.row in run.store.read_table(near)["row"].to_numpy():
+        better = "a better item nearly repeats it" if most == 1 else f"{most} better items nearly repeat it"
+        return f"score {score:.3g}; {better}"
     shared = run.config.select.diverse.quota != "none"
     if threshold is None:
         spent = "the quota of its group buys nothing" if shared else "the whole budget went to replay"

@@ -154,7 +154,14 @@ def _candidates(
     tables = {need: last_measured(run, fit.stage, need, part).answers for need in method.needs}
     tables[ANSWERS] = known.answers
     median = math.exp(fit.calibration.location)
-    return Candidates(theta, order, b, b_sd, p, guess, zpd, tables, median)
+    before = _nll_before(run, fit, part) if getattr(method, "compares", False) and fit.stage else None
+    return Candidates(theta, order, b, b_sd, p, guess, zpd, tables, median, before)
+
+
+def _nll_before(run: Run, fit: Fit, part: str) -> NDArray[np.float64]:
+    """Of each item of a part at the stage that ``select.delta_since`` names, NaN where it has none: (n,)."""
+    stage = 0 if run.config.select.delta_since == "base" else fit.stage - 1
+    return read_measured(run, stage, ANSWERS, part, ["nll"])["nll"].to_numpy().astype(np.float64)
 
 
 def difficulties(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], aim: Aim = AIM) -> Judged:

@@ -14,6 +14,8 @@ stages/NN/rounds/RR/{items/,places/,MEASURE/}   items gathered from their parts,
 stages/NN/rounds/RR/{items,fit,round}.json      how many; after probes the fit so far; written last: totals
 stages/NN/{measured,fit,selection,train,metrics}.json   written last: they prove their steps
 stages/NN/{selected/,chosen/}          the chosen items in order of rank; their rows in each part
+bands/                                 of select.diverse.near_duplicates: what each item's text is told by
+stages/NN/near/                        likewise: rows of each part that better items nearly repeat
 stages/NN/scored/                      sort keys, while items are selected
 stages/NN/beside/METHOD/{selected/,chosen/,selection.json}   selections that are not trained on
 stages/NN/{adapter/ or model/,trainer/,canary.parquet,evaluation/}
@@ -37,6 +39,7 @@ REHEARSAL = "rehearsal.json"
 REPORT = "report.html"
 PROGRESS = "progress.json"
 PROBES = "probes.parquet"
+BANDS = "bands"
 ANSWERS = "answers"  # the measure that ability stands on
 
 ADOPTED = "adopted"  # key of a train.json: where the stage's model came from, if trained elsewhere

@@ -39,6 +39,7 @@ class Candidates:
     zpd: Floats
     measured: Mapping[str, pa.Table]
     median_nll: float = math.nan
+    nll_before: Floats | None = None
 
     def nll(self, measure: str = "answers", column: str = "nll") -> Floats:
         """A column of NLLs, float64 (n,); NaN where the row could not be measured."""
@@ -51,6 +52,7 @@ class Method(Protocol):
 
     One with an attribute ``static`` that is true is shown, at every stage, what stage 0 measured and fitted;
     one with ``zone`` that is true looks for the zone: what it takes from outside is the nearest there was;
+    one with ``compares`` that is true is shown the NLLs of an earlier stage, too (``select.delta_since``);
     one with ``blind`` that is true looks at nothing, so that what was measured is no cost of it.
     """
 

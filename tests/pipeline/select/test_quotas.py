@@ -32,8 +32,11 @@ def pool(directory: Path) -> None:
     write_jsonl(directory / "pool.jsonl", rows)
 
 
-def ordered(config: Config, store: Store, stage: int, method: str) -> dict[str, list[tuple[str, int]]]:
-    """Ids and tokens of each group's items that may be taken, the best first, by Python's own sort."""
+Ordered = list[tuple[str, int, int]]  # ids, tokens, keys
+
+
+def ordered(config: Config, store: Store, stage: int, method: str) -> dict[str, Ordered]:
+    """Each group's items that may be taken, the best first, by Python's own sort."""
     run, fit, rows = Run(config, store), load_fit(store, stage), []
     for part in store.names("pool"):
         known, items = last_measured(run, stage, ANSWERS, part), store.read_table(f"pool/{part}")
@@ -48,15 +51,15 @@ def ordered(config: Config, store: Store, stage: int, method: str) -> dict[str, 
         for name in table_of(store, f"stages/{t:02d}/chosen")["item_id"].to_pylist()
     }
     found = defaultdict(list)
-    for _, item_id, group, tokens in sorted(rows):
+    for key, item_id, group, tokens in sorted(rows, key=lambda row: row[:2]):
         if item_id not in before:
-            found[group or ""].append((item_id, tokens))
+            found[group or ""].append((item_id, tokens, key))
     return found
 
 
-def bought(items: list[tuple[str, int]], quota: int, unit: str) -> set[str]:
+def bought(items: Ordered, quota: int, unit: str) -> set[str]:
     spent, taken = 0, set()
-    for item_id, tokens in items:
+    for item_id, tokens, _ in items:
         spent += tokens if unit == "tokens" else 1
         if spent > quota:
             break
@@ -115,7 +118,7 @@ def assert_told(config: Config, store: Store) -> None:
     event = next(each for each in load_events(store) if each.step == "select")
     assert event.details["passed_over"] == selection.passed_over > 0
     run, chosen = Run(config, store), set(table_of(store, "stages/00/chosen")["item_id"].to_pylist())
-    left = [name for name, _ in ordered(config, store, 0, "zpd")["most"] if name not in chosen]
+    left = [name for name, *_ in ordered(config, store, 0, "zpd")["most"] if name not in chosen]
     why = standing(run, find_items(run, left[:1])[left[0]], 0, "zpd")
     assert "by the quota of its group" in why.why
     assert why.judged is not None

@@ -24,6 +24,7 @@ from zpd_ray.pipeline.fit.ability import fit_parts, followed_parts
 from zpd_ray.pipeline.measure.measure import measure
 from zpd_ray.pipeline.rounds.gather import RowsOf, gather, put_back
 from zpd_ray.pipeline.rounds.probes import asked
+from zpd_ray.pipeline.select.near import without_near_duplicates
 from zpd_ray.pipeline.select.quotas import groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Rows, Scoring
 from zpd_ray.pipeline.select.select import top_of
@@ -129,9 +130,11 @@ def _ask_best(
     scoring = Scoring(run, fit, run.methods[0], directory, amount.unit, False, **among)
     rows_of, total = None, 0
     if not run.store.exists(f"{directory}/items.json"):
-        run.store.remove(scoring.scratch)  # of an attempt that was killed
+        for leftover in (scoring.scratch, scoring.near):  # of an attempt that was killed
+            run.store.remove(leftover)
         few = run.store.read_json(f"{POOL}.json")["items"] <= SORTABLE_ROWS
         budget = budget if most is None else min(budget, most)
+        scoring = without_near_duplicates(scoring, few)
         scoring, _ = with_quotas(scoring, budget, few)  # each group has candidates by its quota
         top, _ = top_of(scoring, "zone", budget, few)
         rows_of, total = partial(_chosen, scoring, top.threshold), top.rows

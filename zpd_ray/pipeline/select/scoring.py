@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -54,7 +54,8 @@ class Scoring:
     to which item, once it is known. among: all items of which something is known, or those alone that the
     fit's stage has measured, or has not; within: of a part that has drifted alone, its place among them.
     groups: names of those with quotas, the items of all others being one more; none where there are no
-    quotas. quotas: up to which item each group may be chosen for the zone, once that is known.
+    quotas. quotas: up to which item each group may be chosen for the zone, once that is known. thinned:
+    whether it is known which items are left out of the zone as near duplicates.
     """
 
     run: Run
@@ -68,11 +69,17 @@ class Scoring:
     within: int | None = None
     groups: tuple[str, ...] = ()
     quotas: tuple[Threshold, ...] | None = None
+    thinned: bool = False
 
     @property
     def scratch(self) -> str:
         """Directory of what is kept of each part, of use to one selection alone."""
         return f"{self.directory}/scored"
+
+    @property
+    def near(self) -> str:
+        """Directory of the rows that are left out as near duplicates."""
+        return f"{self.directory}/near"
 
     def ranked(self, part: str, reason: str) -> Ranked:
         """The items of a part that may be chosen for ``reason``.
@@ -92,6 +99,8 @@ class Scoring:
             replay = self.ranked(part, "replay")
             kept = self.replay.keeps(replay.keys, lambda at: self.ids(part, replay.rows[at]))
             usable[replay.rows[kept]] = False
+        if reason == "zone" and self.thinned:
+            usable[self.near_rows(part)] = False
         rows = np.flatnonzero(usable)
         keys = pc.fill_null(table[reason], 0).to_numpy()[rows]
         ones = np.ones(len(rows), dtype=np.int64)
@@ -143,6 +152,21 @@ class Scoring:
         ranked, bought = self._ranked(part, "zone"), self.ranked(part, "zone")
         best = ranked.take(by_score.keeps(ranked.keys, lambda at: self.ids(part, ranked.rows[at])))
         return len(np.setdiff1d(best.rows, bought.rows))
+
+    def near_rows(self, part: str) -> Rows:
+        """Rows of a part that are left out as near duplicates; ascending."""
+        name = f"{self.near}/{part}"
+        if not self.run.store.exists(name):
+            return np.zeros(0, dtype=np.int64)
+        rows: Rows = self.run.store.read_table(name)["row"].to_numpy()
+        return rows
+
+    def repeated(self, part: str, by_score: Threshold) -> int:
+        """How many items of a part are up to a threshold, and left out as near duplicates."""
+        if not self.thinned:
+            return 0
+        every = replace(self, thinned=False, quotas=None).chosen(part, "zone", by_score)
+        return len(np.intersect1d(every.rows, self.near_rows(part)))
 
     def left_out(self, part: str) -> int:
         """How many items of a part were measured and got no score."""

@@ -19,6 +19,7 @@ from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
 from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.select.near import without_near_duplicates
 from zpd_ray.pipeline.select.quotas import Quotas, groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Among, Ranked, Scoring
 from zpd_ray.pipeline.select.selected import (
@@ -66,13 +67,21 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
     replay_budget = replay_share(amount, run.config.select.replay)
     scoring = _scoring(run, fit, method, beside, amount.unit, replay_budget > 0)
-    for leftover in ("scored", "selected", "chosen"):  # of an attempt that was killed, with other values
+    for leftover in (
+        "scored",
+        "selected",
+        "chosen",
+        "near",
+    ):  # of an attempt that was killed, with other values
         run.store.remove(f"{scoring.directory}/{leftover}")
     small = pool["items"] <= SORTABLE_ROWS
     replay = _find(scoring, "replay", replay_budget, small)
     scoring = replace(scoring, replay=replay.top.threshold)
     left = amount.value - replay.top.weight
-    by_score = top_of(scoring, "zone", left, small)[0].threshold if scoring.groups else NOTHING
+    diverse = run.config.select.diverse
+    first = _by_score(scoring, left, small, diverse.near_duplicates is not None)
+    scoring = without_near_duplicates(scoring, small)
+    by_score = _by_score(scoring, left, small, diverse.quota != "none")
     scoring, quotas = with_quotas(scoring, left, small)
     zone = _find(scoring, "zone", left, small)
     if zone.top.rows + replay.top.rows == 0:
@@ -84,7 +93,8 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     warn = partial(_warnings, run, method, amount, zone.top, replay.top, quotas)
     after_zone = Starts(replay.starts.keys, replay.starts.rows + zone.top.rows)
     sums = _write(scoring, zone.top.threshold, Files(zone.starts, after_zone))
-    beyond, told = _beyond(scoring, zone.top.threshold, by_score), quotas.by_name if quotas else {}
+    beyond = _beyond(scoring, zone.top.threshold, first, by_score)
+    told = quotas.by_name if quotas else {}
     selection = summarise(sums, amount.value, amount.unit, beyond, told, warn)
     run.store.remove(scoring.scratch)
     save_selection(run.store, scoring.directory, selection)
@@ -98,8 +108,16 @@ def _scoring(run: Run, fit: Fit, method: str, beside: bool, unit: str, replayed:
     return Scoring(run, fit, method, directory, unit, replayed, among=among, groups=groups_for(run))
 
 
-def _beyond(scoring: Scoring, zone: Threshold, by_score: Threshold) -> Beyond:
-    """What a selection does not show, counted over the pool. by_score: to which item the best go."""
+def _by_score(scoring: Scoring, budget: int, small: bool, other: bool) -> Threshold:
+    """Up to which item the best go, where something other than their scores decides, too."""
+    return top_of(scoring, "zone", budget, small)[0].threshold if other else NOTHING
+
+
+def _beyond(scoring: Scoring, zone: Threshold, first: Threshold, by_score: Threshold) -> Beyond:
+    """What a selection does not show, counted over the pool.
+
+    first, by_score: up to which item the best go, with near duplicates and without.
+    """
 
     def of_parts(names: list[str]) -> dict[str, int]:
         tied = [scoring.tied(name, zone) for name in names]
@@ -107,6 +125,7 @@ def _beyond(scoring: Scoring, zone: Threshold, by_score: Threshold) -> Beyond:
             "left_out": sum(scoring.left_out(name) for name in names),
             "tied": sum(n for n, _ in tied),
             "drawn": sum(n for _, n in tied),
+            "near_duplicates": sum(scoring.repeated(name, first) for name in names),
             "passed_over": sum(scoring.passed_over(name, by_score) for name in names),
         }
 

@@ -53,6 +53,7 @@ class Beyond(NamedTuple):
     left_out: int
     tied: int
     drawn: int
+    near_duplicates: int
     passed_over: int
 
 
