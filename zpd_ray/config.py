@@ -221,13 +221,23 @@ class DiverseConfig(Section):
     )
 
 
+class InContextConfig(Section):
+    """Of data_whisperer: items as demonstrations, and others asked after them."""
+
+    demonstrations: Count = Field(5, description="items in a prompt before its question")
+    queries: Count = Field(3, description="questions asked after the same demonstrations, a prompt for each")
+    layer: int | None = Field(
+        None, ge=0, description="whose attention counts, from 0; left out: two fifths of the way up"
+    )
+
+
 class SelectConfig(Section):
     """Which items are trained on at each stage."""
 
     method: str = Field(
         "zpd",
         description="zpd, zpd_static, random, full, ppl_high, ppl_middle, ppl_low, ifd, superfiltering, rho, "
-        "delta_loss, difficulty_window, target_difficulty, or package.module:Class",
+        "data_whisperer, delta_loss, difficulty_window, target_difficulty, or package.module:Class",
     )
     beside: list[str] = Field(
         default_factory=list,
@@ -248,6 +258,7 @@ class SelectConfig(Section):
     reference_model: NonEmpty | None = Field(
         None, description="of rho: a model trained on data like that to come, directory or hub id"
     )
+    in_context: InContextConfig = InContextConfig()
     delta_since: Literal["previous", "base"] = Field(
         "previous",
         description="of delta_loss: NLLs are compared with those of the stage before, or stage 0",

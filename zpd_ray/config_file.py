@@ -38,6 +38,7 @@ FREE = (
 )
 
 SELECT_MODELS = ("proxy", "reference_model")  # keys of ``select`` that name a model to measure with
+SELECT_MEASURES = (*SELECT_MODELS, "in_context")  # and all that something is measured by
 
 M = TypeVar("M", bound=BaseModel)
 

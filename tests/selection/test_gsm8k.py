@@ -21,6 +21,7 @@ from scipy.integrate import quad
 from scipy.special import expit
 
 from tests import tiny
+from tests.selection.test_in_context import PlainInContext, plain_utilities
 from tests.selection.test_literature import Plain
 from zpd_ray import measures, schema
 from zpd_ray.ability import count_history
@@ -38,6 +39,7 @@ GSM8K = Path(__file__).resolve().parents[3] / "shared/data/gsm8k/train.jsonl.gz"
 N = 200
 TARGET_P, LOW = 0.6, -1.5
 TYPICAL = 11.06  # nats per token, of a tiny model of random weights
+IN_CONTEXT = {"demonstrations": 2, "queries": 2}  # in 2,048 positions
 PART = "part-000000.parquet"
 
 pytestmark = [
@@ -49,11 +51,13 @@ pytestmark = [
 @dataclass(frozen=True)
 class Item:
     """What transformers alone tell of an item. total: summed NLL of its response after the prompt, nats, and
-    tokens: how many, by model; alone: mean NLL of the response without the prompt."""
+    tokens: how many, by model; alone: mean NLL of the response without the prompt; utility: as a
+    demonstration."""
 
     total: dict[str, float]
     tokens: dict[str, int]
     alone: dict[str, float]
+    utility: float = math.nan
 
     def nll(self, model: str = "model") -> float:
         """Nats per token."""
@@ -110,7 +114,14 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def items(paths: dict[str, Path]) -> list[Item]:
     """By transformers, one forward pass at a time."""
     models = {name: Plain(path) for name, path in paths.items()}
-    return [asked(models, x, y) for x, y in pairs()]
+    plain, all_pairs = PlainInContext(paths["model"]), pairs()
+
+    def right(before: list[tuple[str, str]], j: int) -> float:
+        return 1 / (1 + plain.nll(before, *all_pairs[j]))
+
+    utilities = plain_utilities(plain, all_pairs, right, **IN_CONTEXT)
+    found = [asked(models, x, y) for x, y in all_pairs]
+    return [replace(item, utility=utility) for item, utility in zip(found, utilities, strict=True)]
 
 
 def asked(models: dict[str, Plain], x: str, y: str) -> Item:
@@ -122,12 +133,13 @@ def asked(models: dict[str, Plain], x: str, y: str) -> Item:
 @pytest.fixture(scope="module")
 def run(paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All measures by an engine, as a scoring actor takes them, in a run directory."""
-    select = {"budget": {"items": 1}, "target_p": TARGET_P, "window_low": LOW}
+    select = {"budget": {"items": 1}, "target_p": TARGET_P, "window_low": LOW, "in_context": IN_CONTEXT}
     config = Config.model_validate(
         {
             "output": str(tmp_path_factory.mktemp("run")),
             "pool": {"path": "unused"},
             "model": {"path": str(paths["model"])},
+            "measure": {"grader": "tests.selection.soft:Soft"},
             "select": {**select, "proxy": str(paths["proxy"]), "reference_model": str(paths["reference"])},
         }
     )
@@ -242,6 +254,7 @@ PLAINLY: dict[str, Plainly] = {
         np.nextafter(1, 0), math.exp(item.nll("proxy")) / math.exp(item.alone["proxy"])
     ),
     "rho": lambda item, *_: (item.total["model"] - item.total["reference"]) / item.tokens["model"],
+    "data_whisperer": lambda item, *_: item.utility,
     "delta_loss": lambda item, *_: item.nll() - item.nll("later"),
     "difficulty_window": window,
     "target_difficulty": lambda _, posterior, fit: -abs(posterior.b - posterior.aim),
@@ -266,5 +279,6 @@ def test_the_score_is_that_of_a_plain_computation(name: str, measured: Measured)
     kept = ~np.isnan(expected)
     assert kept.sum() >= N // 10, "too few are left to compare"
     np.testing.assert_array_equal(np.isnan(score), ~kept)
-    rtol = 1e-4 if name.startswith("ppl") else 0  # perplexities here are some 60,000
-    np.testing.assert_allclose(score[kept], expected[kept], rtol=rtol, atol=1e-4)
+    relative = name.startswith("ppl") or name == "data_whisperer"  # some 60,000, and some 0.04
+    tolerance = {"rtol": 1e-4, "atol": 0} if relative else {"rtol": 0, "atol": 1e-4}
+    np.testing.assert_allclose(score[kept], expected[kept], **tolerance)

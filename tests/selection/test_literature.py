@@ -211,6 +211,8 @@ def test_what_could_not_be_measured_or_divided_is_not_selected() -> None:
     assert scores("rho", made(answers=nll, reference=theirs)) == [None, None, -1.0, 0.0, 0.0]
     proxy = {"nll_proxy": [None, 1.0, 0.0], "nll_proxy_alone": [1.0, None, 0.0]}
     assert scores("superfiltering", made(proxy=proxy)) == [None, None, None]
+    utility = {"utility": [None, 0.0, 0.25]}
+    assert scores("data_whisperer", made(in_context=utility)) == [None, 0.0, 0.25]
     few = made(answers={"nll": [None, 0.0]})
     assert scores("delta_loss", few) == [0.0, 0.0]  # of stage 0, where nothing has moved
     moved = replace(made(answers={"nll": [None, 1.0, 2.0]}), nll_before=np.array([1.0, np.nan, 1.5]))

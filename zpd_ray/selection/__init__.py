@@ -21,6 +21,7 @@ METHODS = Registry(
         "ifd": "zpd_ray.selection.ifd:Ifd",
         "superfiltering": "zpd_ray.selection.superfiltering:Superfiltering",
         "rho": "zpd_ray.selection.rho:Rho",
+        "data_whisperer": "zpd_ray.selection.data_whisperer:DataWhisperer",
         "delta_loss": "zpd_ray.selection.delta_loss:DeltaLoss",
         "difficulty_window": "zpd_ray.selection.difficulty_window:DifficultyWindow",
         "target_difficulty": "zpd_ray.selection.target_difficulty:TargetDifficulty",
