@@ -231,13 +231,56 @@ class InContextConfig(Section):
     )
 
 
+QUESTION = """\
+How accurate and helpful is the response to the prompt below? Rate it from 0 to 5, 5 being best. \
+Answer with the number alone on the first line.
+
+### Prompt
+{prompt}
+
+### Response
+{response}
+"""
+
+
+class JudgeConfig(Section):
+    """Of the method judge: which language model rates items, and how it is asked."""
+
+    model: NonEmpty | None = Field(None, description="directory or hub id, for the run's engine to load")
+    url: NonEmpty | None = Field(
+        None,
+        description="or an OpenAI-compatible server, as http://127.0.0.1:8000/v1 (OPENAI_API_KEY in the "
+        "environment, where it wants one)",
+    )
+    name: str | None = Field(None, description="of the server's model")
+    prompt: NonEmpty = Field(QUESTION, description="with {prompt} and {response} where those of an item go")
+    lowest: float = Field(0.0, allow_inf_nan=False, description="a rating below is none")
+    highest: float = Field(5.0, allow_inf_nan=False, description="a rating above is none")
+    parallel: Count = Field(8, description="requests that each scoring actor has under way at a server")
+
+    @model_validator(mode="after")
+    def _one_judge_with_a_question(self) -> JudgeConfig:
+        if self.model is not None and self.url is not None:
+            raise ValueError(f"model = {self.model!r} and url = {self.url!r} are two judges; leave one out")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url = {self.url!r} is no address; give it as http://127.0.0.1:8000/v1")
+        missing = [place for place in ("{prompt}", "{response}") if place not in self.prompt]
+        if missing:
+            raise ValueError(f"prompt has no {' and no '.join(missing)}, where the item's would go; add it")
+        if self.lowest >= self.highest:
+            raise ValueError(
+                f"lowest = {self.lowest:g} is not below highest = {self.highest:g}; exchange them"
+            )
+        return self
+
+
 class SelectConfig(Section):
     """Which items are trained on at each stage."""
 
     method: str = Field(
         "zpd",
         description="zpd, zpd_static, random, full, ppl_high, ppl_middle, ppl_low, ifd, superfiltering, rho, "
-        "data_whisperer, delta_loss, difficulty_window, target_difficulty, or package.module:Class",
+        "data_whisperer, judge, delta_loss, difficulty_window, target_difficulty, or package.module:Class",
     )
     beside: list[str] = Field(
         default_factory=list,
@@ -259,6 +302,7 @@ class SelectConfig(Section):
         None, description="of rho: a model trained on data like that to come, directory or hub id"
     )
     in_context: InContextConfig = InContextConfig()
+    judge: JudgeConfig = JudgeConfig()
     delta_since: Literal["previous", "base"] = Field(
         "previous",
         description="of delta_loss: NLLs are compared with those of the stage before, or stage 0",

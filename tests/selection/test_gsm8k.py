@@ -21,15 +21,17 @@ from scipy.integrate import quad
 from scipy.special import expit
 
 from tests import tiny
+from tests.measures.test_judge import NEW, PlainJudge, fond_of_digits
 from tests.selection.test_in_context import PlainInContext, plain_utilities
 from tests.selection.test_literature import Plain
 from zpd_ray import measures, schema
 from zpd_ray.ability import count_history
 from zpd_ray.calibration import Fit, Statistics, fit_stage
-from zpd_ray.config import Config
+from zpd_ray.config import Config, JudgeConfig
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.transformers import TransformersEngine
 from zpd_ray.hashing import item_keys
+from zpd_ray.measures.judge import rating_in
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.judging import judge, last_measured, selection_order
 from zpd_ray.rundir.layout import ANSWERS, POOL, StageFiles
@@ -40,6 +42,7 @@ N = 200
 TARGET_P, LOW = 0.6, -1.5
 TYPICAL = 11.06  # nats per token, of a tiny model of random weights
 IN_CONTEXT = {"demonstrations": 2, "queries": 2}  # in 2,048 positions
+JUDGE = {"prompt": "{prompt}\n{response} How good?", "lowest": -1e6, "highest": 1e6}
 PART = "part-000000.parquet"
 
 pytestmark = [
@@ -52,12 +55,13 @@ pytestmark = [
 class Item:
     """What transformers alone tell of an item. total: summed NLL of its response after the prompt, nats, and
     tokens: how many, by model; alone: mean NLL of the response without the prompt; utility: as a
-    demonstration."""
+    demonstration; rating: by a judge, NaN for none."""
 
     total: dict[str, float]
     tokens: dict[str, int]
     alone: dict[str, float]
     utility: float = math.nan
+    rating: float = math.nan
 
     def nll(self, model: str = "model") -> float:
         """Nats per token."""
@@ -105,6 +109,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "model": tiny.build_model(place("model"), **sizes),
         "proxy": tiny.build_model(place("proxy"), heads=1, seed=1, **sizes),
+        "judge": fond_of_digits(tiny.build_model(place("judge"), seed=4, **sizes)),
         "later": tiny.build_model(place("later"), seed=3, **sizes),  # that of stage 1
         "reference": tiny.build_model(place("reference"), seed=2, texts=("to and fro",), vocab=300, **sizes),
     }
@@ -113,7 +118,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def items(paths: dict[str, Path]) -> list[Item]:
     """By transformers, one forward pass at a time."""
-    models = {name: Plain(path) for name, path in paths.items()}
+    models = {name: Plain(path) for name, path in paths.items() if name != "judge"}
     plain, all_pairs = PlainInContext(paths["model"]), pairs()
 
     def right(before: list[tuple[str, str]], j: int) -> float:
@@ -121,7 +126,13 @@ def items(paths: dict[str, Path]) -> list[Item]:
 
     utilities = plain_utilities(plain, all_pairs, right, **IN_CONTEXT)
     found = [asked(models, x, y) for x, y in all_pairs]
-    return [replace(item, utility=utility) for item, utility in zip(found, utilities, strict=True)]
+    ratings = plain_ratings(PlainJudge(paths["judge"]), all_pairs)
+    return [replace(item, utility=u, rating=r) for item, u, r in zip(found, utilities, ratings, strict=True)]
+
+
+def plain_ratings(judge: PlainJudge, pairs: list[tuple[str, str]]) -> list[float]:
+    ratings = (rating_in(judge.answer(f"{x}\n{y} How good?\n"), JudgeConfig(**JUDGE)) for x, y in pairs)
+    return [math.nan if rating is None else rating for rating in ratings]
 
 
 def asked(models: dict[str, Plain], x: str, y: str) -> Item:
@@ -134,12 +145,13 @@ def asked(models: dict[str, Plain], x: str, y: str) -> Item:
 def run(paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All measures by an engine, as a scoring actor takes them, in a run directory."""
     select = {"budget": {"items": 1}, "target_p": TARGET_P, "window_low": LOW, "in_context": IN_CONTEXT}
+    select["judge"] = {**JUDGE, "model": str(paths["judge"])}
     config = Config.model_validate(
         {
             "output": str(tmp_path_factory.mktemp("run")),
             "pool": {"path": "unused"},
             "model": {"path": str(paths["model"])},
-            "measure": {"grader": "tests.selection.soft:Soft"},
+            "measure": {"grader": "tests.selection.soft:Soft", "max_new_tokens": NEW},
             "select": {**select, "proxy": str(paths["proxy"]), "reference_model": str(paths["reference"])},
         }
     )
@@ -255,12 +267,14 @@ PLAINLY: dict[str, Plainly] = {
     ),
     "rho": lambda item, *_: (item.total["model"] - item.total["reference"]) / item.tokens["model"],
     "data_whisperer": lambda item, *_: item.utility,
+    "judge": lambda item, *_: item.rating,
     "delta_loss": lambda item, *_: item.nll() - item.nll("later"),
     "difficulty_window": window,
     "target_difficulty": lambda _, posterior, fit: -abs(posterior.b - posterior.aim),
     "zpd": lambda _, posterior, fit: posterior.zpd,
     "zpd_static": lambda _, posterior, fit: posterior.zpd,
 }
+SMALL = {"data_whisperer"}  # some 0.04
 BLIND = {"random", "full"}  # they look at nothing
 
 
@@ -279,6 +293,5 @@ def test_the_score_is_that_of_a_plain_computation(name: str, measured: Measured)
     kept = ~np.isnan(expected)
     assert kept.sum() >= N // 10, "too few are left to compare"
     np.testing.assert_array_equal(np.isnan(score), ~kept)
-    relative = name.startswith("ppl") or name == "data_whisperer"  # some 60,000, and some 0.04
-    tolerance = {"rtol": 1e-4, "atol": 0} if relative else {"rtol": 0, "atol": 1e-4}
-    np.testing.assert_allclose(score[kept], expected[kept], **tolerance)
+    rtol = 1e-4 if name.startswith("ppl") or name in SMALL else 0  # perplexities here are some 60,000
+    np.testing.assert_allclose(score[kept], expected[kept], rtol=rtol, atol=0 if name in SMALL else 1e-4)

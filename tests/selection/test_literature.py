@@ -89,6 +89,7 @@ def items(paths: dict[str, Path]) -> Candidates:
                 "budget": {"items": 1},
                 "proxy": str(paths["proxy"]),
                 "reference_model": str(paths["reference"]),
+                "judge": {"model": str(paths["proxy"])},
             },
         }
     )
@@ -213,6 +214,7 @@ def test_what_could_not_be_measured_or_divided_is_not_selected() -> None:
     assert scores("superfiltering", made(proxy=proxy)) == [None, None, None]
     utility = {"utility": [None, 0.0, 0.25]}
     assert scores("data_whisperer", made(in_context=utility)) == [None, 0.0, 0.25]
+    assert scores("judge", made(judge={"rating": [None, 0.0, 4.5]})) == [None, 0.0, 4.5]
     few = made(answers={"nll": [None, 0.0]})
     assert scores("delta_loss", few) == [0.0, 0.0]  # of stage 0, where nothing has moved
     moved = replace(made(answers={"nll": [None, 1.0, 2.0]}), nll_before=np.array([1.0, np.nan, 1.5]))

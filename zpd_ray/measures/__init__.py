@@ -23,6 +23,7 @@ MEASURES = Registry(
         "alone": "zpd_ray.measures.alone:Alone",
         "proxy": "zpd_ray.measures.proxy:Proxy",
         "in_context": "zpd_ray.measures.in_context:InContext",
+        "judge": "zpd_ray.measures.judge:Judge",
         "reference": "zpd_ray.measures.reference:Reference",
     },
 )

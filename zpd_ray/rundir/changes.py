@@ -39,7 +39,7 @@ def _may(key: str, run: Run, old: Run) -> bool:
         return not run.store.exists(StageFiles(0).closing(MEASURE))
     name = key.partition(".")[2]
     if section == "select" and name.partition(".")[0] in SELECT_MEASURES and name not in SELECT_MODELS:
-        return not _measured(old)
+        return name.partition(".")[0] not in old.measures or not _measured(old)
     if section == "select" and name in SELECT_MODELS:  # nothing was measured with a model that had no name
         return getattr(old.config.select, name) is None or not _measured(old)
     return section in USED and not USED[section](old)

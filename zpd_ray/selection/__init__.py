@@ -22,6 +22,7 @@ METHODS = Registry(
         "superfiltering": "zpd_ray.selection.superfiltering:Superfiltering",
         "rho": "zpd_ray.selection.rho:Rho",
         "data_whisperer": "zpd_ray.selection.data_whisperer:DataWhisperer",
+        "judge": "zpd_ray.selection.judge:Judge",
         "delta_loss": "zpd_ray.selection.delta_loss:DeltaLoss",
         "difficulty_window": "zpd_ray.selection.difficulty_window:DifficultyWindow",
         "target_difficulty": "zpd_ray.selection.target_difficulty:TargetDifficulty",
