@@ -307,6 +307,11 @@ class SelectConfig(Section):
         "previous",
         description="of delta_loss: NLLs are compared with those of the stage before, or stage 0",
     )
+    delta_by: Literal["item", "group"] = Field(
+        "item",
+        description="of delta_loss: the fall of the item's own NLL, or the mean fall in its group of items "
+        "(skill, domain; the 100 largest, all others together)",
+    )
     window_low: float | None = Field(
         None, allow_inf_nan=False, description="of difficulty_window: b >= theta + window_low; None: any b"
     )

@@ -219,6 +219,8 @@ def test_what_could_not_be_measured_or_divided_is_not_selected() -> None:
     assert scores("delta_loss", few) == [0.0, 0.0]  # of stage 0, where nothing has moved
     moved = replace(made(answers={"nll": [None, 1.0, 2.0]}), nll_before=np.array([1.0, np.nan, 1.5]))
     assert scores("delta_loss", moved) == [None, None, -0.5]
+    grouped = replace(moved, fall_of_group=np.array([0.25, 0.25, -1.0]))
+    assert scores("delta_loss", grouped) == [None, None, -1.0]
     assert scores("ppl_high", few) == [None, 1.0]
     assert scores("ppl_low", few) == [None, -1.0]
     assert scores("ppl_middle", few) == [None, -math.inf]

@@ -51,7 +51,7 @@ def blocks_of(rows: Rows, cuts: list[int]) -> list[Rows]:
 
 
 @given(tables(), st.integers(1, 4), st.data(), st.sampled_from([0, 1, 3, 100_000]))
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_each_group_gets_the_top_of_its_quota_whatever_the_blocks(
     table: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int, list[int]],
     n_groups: int,

@@ -139,7 +139,7 @@ def _weights(model: PreTrainedModel, layer: int, ids: torch.Tensor) -> torch.Ten
 @contextmanager
 def _told(model: PreTrainedModel) -> Iterator[None]:
     """Attention by plain matrix products, which alone has weights to tell."""
-    before = model.config._attn_implementation
+    before: Any = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
         yield

@@ -59,7 +59,8 @@ class InContext(Answers):
         )
         shown, asked = contexts(n, how.demonstrations, how.queries)
         if shown.shape[1] == 0:
-            return self._table(np.full(n, np.nan), ["it is alone in its part: nothing to ask after it"] * n)
+            alone: list[str | None] = ["it is alone in its part: nothing to ask after it"]
+            return self._table(np.full(n, np.nan), alone * n)
         shown, asked = order[shown], order[asked]
         prompts, texts = prompts_of(items, np.repeat(shown, asked.shape[1], axis=0), asked.ravel())
         right, wrong = self._right(engine, prompts, stage)
@@ -133,7 +134,7 @@ def _means(
 
     value: (c, q, k); error: (c * q,). An item that fills up the last context has been in another one before.
     """
-    utility, why = np.full(n, np.nan), [None] * n
+    utility, why = np.full(n, np.nan), list[str | None]([None] * n)
     for context in range(len(shown) - 1, -1, -1):
         asked = ~np.isnan(value[context, :, 0])
         mean = value[context, asked].mean(axis=0) if asked.any() else np.nan

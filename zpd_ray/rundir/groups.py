@@ -29,18 +29,18 @@ def group_table(run: Run, parts: list[str]) -> list[str]:
     )
 
 
-def quota_groups(run: Run, parts: list[str]) -> list[str]:
-    """Names of the groups that have a quota of their own, the largest first, ties by name; as `group_table`.
+def named_groups(run: Run, parts: list[str], key: str) -> list[str]:
+    """Names of the groups that have a part of their own in something: the 100 largest, ties by name.
 
-    Raises ZpdError where no item of these parts has a group.
+    As `group_table`, however small. Raises ZpdError, which names the config's ``key``, where no item of these
+    parts has a group.
     """
     counts = _counted(run, parts)
     if counts:
         return sorted(counts, key=lambda name: (-counts[name], name))[:MOST]
     raise ZpdError(
-        f"select.diverse.quota = {run.config.select.diverse.quota!r}, and no item of the pool has a group; "
-        "expected groups, as skills or domains are: map the column that holds them (pool.columns = { group = "
-        '"topic" }), or leave it out'
+        f"{key} asks for groups, and no item of the pool has one; expected groups, as skills or domains are: "
+        'map the column that holds them (pool.columns = { group = "topic" }), or leave it out'
     )
 
 

@@ -15,6 +15,7 @@ stages/NN/rounds/RR/{items,fit,round}.json      how many; after probes the fit s
 stages/NN/{measured,fit,selection,train,metrics}.json   written last: they prove their steps
 stages/NN/{selected/,chosen/}          the chosen items in order of rank; their rows in each part
 bands/                                 of select.diverse.near_duplicates: what each item's text is told by
+stages/NN/moved.json                   of select.delta_by = "group": the mean fall of the NLL by group
 stages/NN/near/                        likewise: rows of each part that better items nearly repeat
 stages/NN/scored/                      sort keys, while items are selected
 stages/NN/beside/METHOD/{selected/,chosen/,selection.json}   selections that are not trained on
@@ -117,6 +118,11 @@ class StageFiles:
     def selection(self, beside: str | None = None) -> str:
         """Directory of ``selected``, ``chosen`` and selection.json: the stage's own, or a method's beside."""
         return self.directory if beside is None else f"{self.directory}/beside/{label(beside)}"
+
+    @property
+    def moved(self) -> str:
+        """The mean fall of the NLL by group, where a method asks for it."""
+        return f"{self.directory}/moved.json"
 
     @property
     def selected(self) -> str:

@@ -21,9 +21,10 @@ class DeltaLoss:
     """NLL under the model of an earlier stage less that under the model of now: learnability, as it was seen.
 
     ``select.delta_since``: the stage before, or the base model. An item that was not trained on tells what
-    training on others has done for it. At stage 0 nothing has moved: all items are equal, and drawn. The
-    paper has a bandit choose among a few tasks before each step; here the items that gained most are the
-    next stage's.
+    training on others has done for it. With ``select.delta_by = "group"`` an item has the mean of its group,
+    over items that were never trained on: the self-prediction gain, and within a group a draw. At stage 0
+    nothing has moved: all items are equal, and drawn. The paper has a bandit choose among a few tasks before
+    each step; here what gained most is the next stage's.
     """
 
     needs = ()
@@ -33,4 +34,7 @@ class DeltaLoss:
         """The fall in nats per token, negative where the NLL rose; 0 at stage 0; NaN where one is missing."""
         if items.nll_before is None:
             return np.zeros(len(items.item_hash))
-        return items.nll_before - items.nll()
+        fall = items.nll_before - items.nll()
+        if items.fall_of_group is None:
+            return fall
+        return np.where(np.isnan(fall), np.nan, items.fall_of_group)

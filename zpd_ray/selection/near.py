@@ -45,15 +45,13 @@ def texts_of(items: pa.Table) -> list[str]:
 
 def shingles(text: str) -> NDArray[np.uint32]:
     """A hash of each run of 5 characters, each once; of a shorter text one hash."""
+    if not text:
+        return np.zeros(0, dtype=np.uint32)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
-    runs = (
-        np.lib.stride_tricks.sliding_window_view(codes, min(SHINGLE, max(1, len(codes))))
-        if len(codes)
-        else []
-    )
-    hashes = np.zeros(len(runs), dtype=np.uint64)
-    for column in np.transpose(runs) if len(runs) else ():
-        hashes = mix(hashes + column + np.uint64(1))
+    length = min(SHINGLE, len(codes))
+    hashes = np.zeros(len(codes) - length + 1, dtype=np.uint64)
+    for start in range(length):
+        hashes = mix(hashes + codes[start : start + len(hashes)] + np.uint64(1))
     return np.unique((hashes >> np.uint64(32)).astype(np.uint32))
 
 

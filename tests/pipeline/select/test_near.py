@@ -61,15 +61,17 @@ def ranked(config: Config, store: Store, method: str) -> list[tuple[str, str]]:
 def test_who_is_left_out_is_who_a_plain_count_leaves_out(
     simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sortable: int
 ) -> None:
-    """Of two methods, one with what a shuffle brings together where the pool is not small."""
+    """Also where a shuffle brings them together, since the pool is not small."""
     for module in (select, top):
         monkeypatch.setattr(module, "SORTABLE_ROWS", sortable)
     monkeypatch.setattr(near, "BUCKET_ROWS", 500)
     pool(tmp_path)
     diverse = {"near_duplicates": 2, "quota": "equal"}
-    chosen = {"budget": {"items": 90}, "diverse": diverse, "beside": ["random"]}
-    config, store = simulate(n=N, stages=1, pool={"items_per_part": 50}, select=chosen)
-    for method, directory in (("zpd", "stages/00"), ("random", "stages/00/beside/random")):
+    chosen = {"budget": {"items": 90}, "diverse": diverse}
+    chosen["beside"] = ["random"] if sortable < N else []
+    config, store = simulate(n=N, stages=1, pool={"items_per_part": 100}, select=chosen)
+    places = {"zpd": "stages/00", **{name: f"stages/00/beside/{name}" for name in chosen["beside"]}}
+    for method, directory in places.items():
         usable, selection = kept(config, store, method), load_selection(store, directory)
         taken = set(table_of(store, f"{directory}/selected")["item_id"].to_pylist())
         assert taken == set().union(

@@ -68,12 +68,13 @@ def bought(items: Ordered, quota: int, unit: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("quota", "budget", "sortable", "quotas"),
+    ("quota", "budget", "sortable", "stages", "quotas"),
     [
         # 60 over four: the rare have 8 alone, and the three others share 52.
-        ("equal", {"items": 60}, 50, {"most": 18, "some": 17, "rare": 8, "": 17}),
-        pytest.param("proportional", {"items": 60}, 10**5, None, marks=pytest.mark.nightly),
-        pytest.param("proportional", {"tokens": 500}, 50, None, marks=pytest.mark.nightly),
+        ("equal", {"items": 60}, 50, 1, {"most": 18, "some": 17, "rare": 8, "": 17}),
+        pytest.param("equal", {"items": 60}, 10**5, 2, None, marks=pytest.mark.nightly),
+        pytest.param("proportional", {"items": 60}, 10**5, 2, None, marks=pytest.mark.nightly),
+        pytest.param("proportional", {"tokens": 500}, 50, 2, None, marks=pytest.mark.nightly),
     ],
 )
 def test_each_group_gets_the_best_of_its_own_by_its_quota(
@@ -83,15 +84,19 @@ def test_each_group_gets_the_best_of_its_own_by_its_quota(
     quota: str,
     budget: dict[str, int],
     sortable: int,
+    stages: int,
     quotas: dict[str, int] | None,
 ) -> None:
     monkeypatch.setattr(select, "SORTABLE_ROWS", sortable)
     monkeypatch.setattr(top, "SORTABLE_ROWS", sortable)
     pool(tmp_path)
-    chosen: dict[str, Any] = {"budget": budget, "diverse": {"quota": quota}, "beside": ["random"]}
-    config, store = simulate(n=N, pool={"items_per_part": 60}, select=chosen)
-    assert_groups_are_plain(config, store, 1, "zpd", "stages/01")
-    assert_groups_are_plain(config, store, 0, "random", "stages/00/beside/random")
+    chosen: dict[str, Any] = {"budget": budget, "diverse": {"quota": quota}}
+    chosen["beside"] = ["random"] if stages > 1 else []
+    config, store = simulate(n=N, stages=stages, pool={"items_per_part": 100}, select=chosen)
+    for method in chosen["beside"]:
+        assert_groups_are_plain(config, store, 0, method, f"stages/00/beside/{method}")
+    for stage in range(1, stages):
+        assert_groups_are_plain(config, store, stage, "zpd", f"stages/{stage:02d}")
     told = assert_groups_are_plain(config, store, 0, "zpd", "stages/00")
     assert quotas is None or told == quotas
     assert_told(config, store)
@@ -130,6 +135,6 @@ def test_quotas_of_a_pool_without_groups_are_refused_before_anything_is_measured
     simulate: Simulate, tmp_path: Path
 ) -> None:
     write_jsonl(tmp_path / "pool.jsonl", [row | {"group": None} for row in questions(20)])
-    with pytest.raises(ZpdError, match=r"^select.diverse.quota = 'equal', and no item of the pool has a"):
+    with pytest.raises(ZpdError, match=r"^select.diverse.quota asks for groups, and no item of the"):
         simulate(n=20, select={"diverse": {"quota": "equal"}})
     assert not Store(str(tmp_path / "out")).exists("stages")

@@ -139,7 +139,8 @@ def _ask_best(
         top, _ = top_of(scoring, "zone", budget, few)
         rows_of, total = partial(_chosen, scoring, top.threshold), top.rows
     done = _ask(session, fit.stage, number, what, run.store.names(POOL), rows_of, total, run.measures)
-    run.store.remove(scoring.scratch)
+    for leftover in (scoring.scratch, scoring.near):
+        run.store.remove(leftover)
     return done
 
 

@@ -17,7 +17,7 @@ from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.fit.ability import followed_parts
 from zpd_ray.pipeline.select.scoring import Scoring
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.groups import group_numbers, quota_groups
+from zpd_ray.rundir.groups import group_numbers, named_groups
 from zpd_ray.rundir.layout import POOL
 from zpd_ray.selection.quotas import (
     Asked,
@@ -81,7 +81,7 @@ def groups_for(run: Run) -> tuple[str, ...]:
     """Names of the groups that have quotas; none where the config asks for none."""
     if run.config.select.diverse.quota == "none":
         return ()
-    return tuple(quota_groups(run, run.store.names(POOL)[: followed_parts(run)]))
+    return tuple(named_groups(run, run.store.names(POOL)[: followed_parts(run)], "select.diverse.quota"))
 
 
 def with_quotas(scoring: Scoring, budget: int, small: bool) -> tuple[Scoring, Quotas | None]:
