@@ -108,6 +108,25 @@ def test_the_middle_stays_where_it_was_and_is_taken_from_both_sides(simulate: Si
     assert (drawn.tied, drawn.drawn, drawn.left_out) == (300, 30, 0)
 
 
+@pytest.mark.nightly  # tests/selection/test_literature.py: the score, by means that are given
+def test_a_group_is_taken_first_whose_untrained_items_have_gained_most(simulate: Simulate) -> None:
+    _, store = simulate(n=300, stages=2, select={"method": "delta_loss", "delta_by": "group"})
+    before, now, items = (
+        table_of(store, name)
+        for name in ("stages/00/measurements/answers", "stages/01/measurements/answers", "pool")
+    )
+    fall = before["nll"].to_numpy().astype(float) - now["nll"].to_numpy()
+    first = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
+    fresh = np.array([name not in first for name in now["item_id"].to_pylist()])
+    group = np.array(items["group"].to_pylist())
+    means = {name: fall[fresh & (group == name)].mean() for name in ("g0", "g1", "g2")}
+    told = store.read_json("stages/01/moved.json")
+    assert told == pytest.approx(means, abs=1e-6)
+    chosen = table_of(store, "stages/01/selected")
+    assert set(chosen["group"].to_pylist()) == {max(means, key=means.__getitem__)}
+    assert not first & set(chosen["item_id"].to_pylist())
+
+
 def test_what_few_items_are_measured_for_twice_is_refused(tmp_path: Path) -> None:
     values = simulated_values(tmp_path, n=1, select={"beside": ["delta_loss"]})
     values["measure"] |= {"scope": "zone"}

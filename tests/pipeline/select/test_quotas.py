@@ -131,6 +131,22 @@ def assert_told(config: Config, store: Store) -> None:
     assert why.judged["score"] <= why.threshold
 
 
+@pytest.mark.nightly
+def test_candidates_are_chosen_by_quotas_too(simulate: Simulate) -> None:
+    """Stage 1 measures probes and candidates, among which each of three groups has its share."""
+    select = {"budget": {"items": 60}, "diverse": {"quota": "equal"}}
+    measure = {"scope": "zone", "candidates": 2.0}
+    _, store = simulate(n=1500, pool={"items_per_part": 300}, select=select, measure=measure)
+    measured = {
+        round["what"]: round["items"] for round in store.read_json("stages/01/measured.json")["rounds"]
+    }
+    assert measured["candidates"] == 120
+    asked = table_of(store, "stages/01/rounds/01/items")["group"].to_pylist()
+    assert {name: asked.count(name) for name in set(asked)} == {"g0": 40, "g1": 40, "g2": 40}
+    selection = load_selection(store, "stages/01")
+    assert selection.groups == selection.quotas == {"g0": 20, "g1": 20, "g2": 20}
+
+
 def test_quotas_of_a_pool_without_groups_are_refused_before_anything_is_measured(
     simulate: Simulate, tmp_path: Path
 ) -> None:
