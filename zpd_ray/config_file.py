@@ -29,6 +29,8 @@ FREE = (
     "pool.allow_damaged",
     "evaluation.allow_damaged",
     "measure.patience",
+    "select.judge.url",
+    "select.judge.parallel",
     "train.rehearse",
     "measure.max_unparsed_share",
     "ability.allow_extreme",

@@ -68,7 +68,7 @@ class Quotas:
     @property
     def told(self) -> list[str]:
         """A sentence where groups had less than their share of the budget, so that the others got more."""
-        wanted = self.budget * self.weights // max(1, int(self.weights.sum()))
+        wanted = np.floor(self.budget * (self.weights / max(1, int(self.weights.sum()))))
         short = np.flatnonzero((self.weights > 0) & (self.have < wanted)).tolist()
         if not short:
             return []
