@@ -29,6 +29,8 @@ FREE = (
     "pool.allow_damaged",
     "evaluation.allow_damaged",
     "measure.patience",
+    "select.judge.url",
+    "select.judge.parallel",
     "train.rehearse",
     "measure.max_unparsed_share",
     "ability.allow_extreme",
@@ -38,6 +40,7 @@ FREE = (
 )
 
 SELECT_MODELS = ("proxy", "reference_model")  # keys of ``select`` that name a model to measure with
+SELECT_MEASURES = (*SELECT_MODELS, "in_context", "judge")  # and all that something is measured by
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -117,8 +120,10 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def places(config: Config) -> list[tuple[str, str]]:
-    """Paths and URIs of the output and of the sources, each with the key that gives it."""
+    """Paths and URIs of the output, the sources and a judge, each with the key that gives it."""
     found = [("output", config.output), *(("pool.path", path) for path in config.pool.paths)]
+    if config.select.judge.url is not None:
+        found.append(("select.judge.url", config.select.judge.url))
     if config.evaluation is not None:
         found += [("evaluation.path", path) for path in config.evaluation.paths]
     return found
@@ -237,6 +242,8 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
         return str(local) if local.exists() or beside or path.startswith((".", "/", "~")) else path
 
     others = {key: getattr(config.select, key) for key in SELECT_MODELS}
+    judge = config.select.judge
+    judge = judge if judge.model is None else judge.model_copy(update={"model": model(judge.model)})
     return config.model_copy(
         update={
             "output": place(config.output),
@@ -245,6 +252,7 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
             "model": config.model.model_copy(update={"path": model(config.model.path)}),
             "select": config.select.model_copy(
                 update={key: model(path) for key, path in others.items() if path is not None}
+                | {"judge": judge}
             ),
         }
     )

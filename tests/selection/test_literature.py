@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def items(paths: dict[str, Path]) -> Candidates:
                 "budget": {"items": 1},
                 "proxy": str(paths["proxy"]),
                 "reference_model": str(paths["reference"]),
+                "judge": {"model": str(paths["proxy"])},
             },
         }
     )
@@ -97,7 +99,8 @@ def items(paths: dict[str, Path]) -> Candidates:
         engine = TransformersEngine(config, measure.model(ModelRef(config.model.path)))
         measured[name] = measures.rows_of(name, measure, engine, table(), 0)
     b = np.random.default_rng(0).normal(size=N)
-    return Candidates(THETA, np.arange(N, dtype=np.uint64), b, 0 * b, b, 0 * b, 0 * b, measured, 5.0)
+    before = measured["proxy"]["nll_proxy"].to_numpy().astype(np.float64)  # as if it had been the model
+    return Candidates(THETA, np.arange(N, dtype=np.uint64), b, 0 * b, b, 0 * b, 0 * b, measured, 5.0, before)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +135,7 @@ FORMULAS: dict[str, Formula] = {
     "ifd": ifd,
     "superfiltering": superfiltering,
     "rho": rho,
+    "delta_loss": lambda models, x, y: models["proxy"].mean(x, y) - models["model"].mean(x, y),
 }
 
 
@@ -208,7 +212,15 @@ def test_what_could_not_be_measured_or_divided_is_not_selected() -> None:
     assert scores("rho", made(answers=nll, reference=theirs)) == [None, None, -1.0, 0.0, 0.0]
     proxy = {"nll_proxy": [None, 1.0, 0.0], "nll_proxy_alone": [1.0, None, 0.0]}
     assert scores("superfiltering", made(proxy=proxy)) == [None, None, None]
+    utility = {"utility": [None, 0.0, 0.25]}
+    assert scores("data_whisperer", made(in_context=utility)) == [None, 0.0, 0.25]
+    assert scores("judge", made(judge={"rating": [None, 0.0, 4.5]})) == [None, 0.0, 4.5]
     few = made(answers={"nll": [None, 0.0]})
+    assert scores("delta_loss", few) == [0.0, 0.0]  # of stage 0, where nothing has moved
+    moved = replace(made(answers={"nll": [None, 1.0, 2.0]}), nll_before=np.array([1.0, np.nan, 1.5]))
+    assert scores("delta_loss", moved) == [None, None, -0.5]
+    grouped = replace(moved, fall_of_group=np.array([0.25, 0.25, -1.0]))
+    assert scores("delta_loss", grouped) == [None, None, -1.0]
     assert scores("ppl_high", few) == [None, 1.0]
     assert scores("ppl_low", few) == [None, -1.0]
     assert scores("ppl_middle", few) == [None, -math.inf]

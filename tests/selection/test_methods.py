@@ -42,6 +42,8 @@ def measured() -> dict[str, pa.Table]:
     return {
         "answers": table(nll=nll, n_tokens=tokens),
         "alone": table(nll_alone=near[0]),
+        "in_context": table(utility=rng.uniform(size=N).astype(np.float32)),
+        "judge": table(rating=rng.uniform(0, 5, N).astype(np.float32)),
         "proxy": table(nll_proxy=near[1], nll_proxy_alone=near[2]),
         "reference": table(nll_reference=near[3], n_tokens_reference=tokens),
     }

@@ -13,7 +13,7 @@ from zpd_ray.compare.cells import Cell, in_path
 from zpd_ray.compare.cost import Training
 from zpd_ray.compare.file import ALL, REFERENCE, Comparison, Contender
 from zpd_ray.config import Config
-from zpd_ray.config_file import SELECT_MODELS, placed, read_values, set_value, validate
+from zpd_ray.config_file import SELECT_MEASURES, placed, read_values, set_value, validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.machine import DERIVED, left_out, resolve
 
@@ -61,7 +61,7 @@ class Configs:
         values["select"] = values.get("select", {}) | {"method": method, "beside": [], "budget": {"items": 1}}
         plain = self._with_cluster(values)
         later = {key: getattr(plain.measure, key) for key in LATER}
-        models = {key: getattr(config.select, key) for key in SELECT_MODELS} if whole else {}
+        models = {key: getattr(config.select, key) for key in SELECT_MEASURES} if whole else {}
         own = plain.model_copy(
             update={
                 "engine": config.engine,
@@ -87,7 +87,7 @@ def _name(own: Config, plain: Config) -> str:
 
 def _digest(config: Config) -> str:
     told = {name: getattr(config, name).model_dump(mode="json") for name in ("engine", "ability", "measure")}
-    told["models"] = {key: getattr(config.select, key) for key in SELECT_MODELS}
+    told["select"] = config.select.model_dump(mode="json", include=set(SELECT_MEASURES))
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from zpd_ray.engines import tokens
 from zpd_ray.engines.adapters import check_adapter
+from zpd_ray.engines.attention import Shown, attention_to, default_layer, show
 from zpd_ray.engines.base import Completions, ModelRef, Pulse, Scores
 from zpd_ray.engines.batching import in_halves, plan
 from zpd_ray.engines.decoding import Pick, complete, pick_first, picker
@@ -124,6 +125,34 @@ class TransformersEngine:
         with self.computing, self.meter.timing("decode"):
             self._run(items, lengths, prompts.error, budget, compute)
         return Completions(texts, prompts.error)
+
+    def attention(
+        self, items: pa.Table, shown: list[list[list[str]]], layer: int | None
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """How much the last turn of each prompt attends to each of its k demonstrations: float64 (n, k).
+
+        shown: per prompt its demonstrations, each as the texts of its turns. layer: counted from 0; None:
+        ``default_layer``. And per prompt why it could not be measured, or None: its row is NaN.
+        """
+        with self.encoding:
+            texts, error = tokens.prompt_texts(
+                self.encoder.tokenizer, items["messages"], self.config.model.separator
+            )
+            rows = show(self.encoder.tokenizer, texts, shown)
+        found = np.full((len(rows), len(shown[0]) if shown else 0), np.nan)
+        error = [why or (row if isinstance(row, str) else None) for why, row in zip(error, rows, strict=True)]
+        at = default_layer(self.model) if layer is None else layer
+
+        def compute(part: np.ndarray) -> None:
+            found[part] = attention_to(
+                self.model, at, [row for i in part if isinstance(row := rows[i], Shown)]
+            )
+
+        lengths = np.array([len(row.ids) if isinstance(row, Shown) else 0 for row in rows], dtype=np.int64)
+        with self.computing, self.meter.timing("prefill"):
+            self._run(items, lengths, error, self.config.engine.batch_tokens, compute)
+        self.meter.count(prefill_tokens=int(lengths.sum()))
+        return found, error
 
     def usage(self) -> dict[str, float]:
         """Tokens and seconds of prefill and decode since the last call."""

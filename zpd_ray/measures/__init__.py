@@ -22,6 +22,8 @@ MEASURES = Registry(
         "answers": "zpd_ray.measures.answers:Answers",
         "alone": "zpd_ray.measures.alone:Alone",
         "proxy": "zpd_ray.measures.proxy:Proxy",
+        "in_context": "zpd_ray.measures.in_context:InContext",
+        "judge": "zpd_ray.measures.judge:Judge",
         "reference": "zpd_ray.measures.reference:Reference",
     },
 )

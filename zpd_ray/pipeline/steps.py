@@ -19,6 +19,8 @@ from zpd_ray.pipeline.measure.evaluate import evaluate_model
 from zpd_ray.pipeline.measure.measure import measure_pool
 from zpd_ray.pipeline.rounds.probes import choose_probes
 from zpd_ray.pipeline.rounds.rounds import measure_in_rounds
+from zpd_ray.pipeline.select.moved import moved_groups, tell_moved
+from zpd_ray.pipeline.select.quotas import groups_for
 from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.pipeline.train import adopt as adopting
 from zpd_ray.pipeline.train import train as training
@@ -77,6 +79,7 @@ def select(session: Session, stage: int) -> Details:
     run, fit = session.run, load_fit(session.run.store, stage)
     if stage == 0:
         choose_probes(run, fit)  # before anything is trained on
+    tell_moved(run, fit)
     for method in run.methods[1:]:
         for warning in select_items(run, fit, method, beside=True).warnings:
             warn(f"stage {stage}, {method}, which is not trained on: {warning}")
@@ -85,9 +88,15 @@ def select(session: Session, stage: int) -> Details:
         f"stage {stage}: selected {chosen.zone} items of the zone (mean b {chosen.mean_b:.2f}, "
         f"mean p {chosen.mean_p:.2f}) and {chosen.replay} to replay; {chosen.tokens} tokens"
     )
+    diverse = {name: getattr(chosen, name) for name in ("near_duplicates", "passed_over")}
+    if any(diverse.values()):
+        say(
+            f"stage {stage}: but for diversity {chosen.near_duplicates} near duplicates and "
+            f"{chosen.passed_over} items beyond their group's quota would be among them"
+        )
     for warning in chosen.warnings:
         warn(f"stage {stage}: {warning}")
-    return {"selected": chosen.selected, "tokens": chosen.tokens}
+    return {"selected": chosen.selected, "tokens": chosen.tokens, **diverse}
 
 
 def train(session: Session, stage: int) -> Details:
@@ -163,6 +172,8 @@ def ingest_pool(session: Session) -> None:
             ingest(run)
         if run.config.ability.groups:  # groups that there are not are refused before anything is measured
             group_table(run, run.store.names(POOL)[: followed_parts(run)])
+        groups_for(run)  # likewise, and the next
+        moved_groups(run)
     pool = run.store.read_json(f"{POOL}.json")
     # A budget that the pool cannot pay is refused before anything is measured.
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])

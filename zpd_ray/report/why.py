@@ -12,9 +12,10 @@ from zpd_ray.hashing import item_keys
 from zpd_ray.matching import zone_of
 from zpd_ray.report.find import Found
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.groups import group_names
 from zpd_ray.rundir.judging import judge, last_measured, mastered, selection_order
 from zpd_ray.rundir.layout import ANSWERS, FIT, MEASURE, POOL, SELECT, StageFiles
-from zpd_ray.rundir.records import load_fit
+from zpd_ray.rundir.records import load_fit, load_selection
 from zpd_ray.rundir.selected import selection_directory
 from zpd_ray.selection import looks_for_zone
 
@@ -86,12 +87,12 @@ def _decided(run: Run, at: Found, known: Standing, replayable: bool) -> Standing
     directory = selection_directory(run, stage, method)
     if not run.store.exists(f"{directory}/{SELECT.closes}"):
         return replace(known, why="nothing is selected yet")
-    known = replace(known, threshold=_threshold(run, f"{directory}/selected"))
+    known = replace(known, threshold=_threshold(run, at, directory))
     reason = _chosen(run, f"{directory}/chosen/{at.part}", at.row)
     if reason is not None:
         rank = _rank(run, f"{directory}/selected", measured["item_id"])
         return replace(known, rank=rank, why=_selected_because(run, method, reason, measured, judged))
-    told = _left_out_because(run, at, known, judged)
+    told = _left_out_because(run, at, known, judged, f"{directory}/near/{at.part}")
     return replace(known, why=told + ("; mastered, and not drawn for replay" if replayable else ""))
 
 
@@ -102,13 +103,24 @@ def _chosen(run: Run, name: str, row: int) -> str | None:
     return reason
 
 
-def _threshold(run: Run, directory: str) -> float | None:
-    """The lowest score of those that were not replayed; None where there are none."""
-    lowest = []
-    for name in run.store.names(directory):
-        rows = run.store.read_table(f"{directory}/{name}", ["score", "reason"])
-        lowest.append(pc.min(rows.filter(pc.not_equal(rows["reason"], "replay"))["score"]).as_py())
+def _threshold(run: Run, at: Found, directory: str) -> float | None:
+    """The lowest score of those that were not replayed, with quotas of those that share the item's.
+
+    None where there are none.
+    """
+    quotas, lowest = load_selection(run.store, directory).quotas, []
+    own = _quota_of(pa.array([str(group_names(run, at.part)[at.row])]), quotas)[0]
+    for name in run.store.names(f"{directory}/selected"):
+        rows = run.store.read_table(f"{directory}/selected/{name}", ["score", "reason", "group"])
+        rows = rows.filter(pc.not_equal(rows["reason"], "replay"))
+        rows = rows.filter(pc.equal(_quota_of(rows["group"], quotas), own))
+        lowest.append(pc.min(rows["score"]).as_py())
     return min((score for score in lowest if score is not None), default=None)
+
+
+def _quota_of(groups: Any, quotas: dict[str, int]) -> Any:
+    """The names of the quotas that items of these groups share: "" for all where there are no quotas."""
+    return pc.if_else(pc.is_in(groups, pa.array(list(quotas), pa.string())), groups, "")
 
 
 def _rank(run: Run, directory: str, item_id: str) -> int | None:
@@ -135,7 +147,7 @@ def _selected_because(
     return f"selected: {told}, {_side(run, judged['p'])}{fewer}"
 
 
-def _left_out_because(run: Run, at: Found, known: Standing, judged: dict[str, float]) -> str:
+def _left_out_because(run: Run, at: Found, known: Standing, judged: dict[str, float], near: str) -> str:
     stage, method, threshold = known.stage, known.method, known.threshold
     if at.row in run.probe_rows(at.part):
         return "a probe: asked at each stage, never trained on"
@@ -148,12 +160,18 @@ def _left_out_because(run: Run, at: Found, known: Standing, judged: dict[str, fl
         return f"{method} gives it no score (NaN)"
     if run.only_measured(stage, method) and known.last_measured != stage:
         return f"predicted score {score:.3g}, not among the best, which were measured again"
+    most = run.config.select.diverse.near_duplicates
+    if most is not None and run.store.exists(near) and at.row in run.store.read_table(near)["row"].to_numpy():
+        better = "a better item nearly repeats it" if most == 1 else f"{most} better items nearly repeat it"
+        return f"score {score:.3g}; {better}"
+    shared = run.config.select.diverse.quota != "none"
     if threshold is None:
-        return f"score {score:.3g}; the whole budget went to replay"
+        spent = "the quota of its group buys nothing" if shared else "the whole budget went to replay"
+        return f"score {score:.3g}; {spent}"
     where = f"p = {judged['p']:.2f}, {_side(run, judged['p'])}; " if looks_for_zone(method) else ""
     if abs(score - threshold) <= SAME * abs(threshold):
         return f"{where}score {score:.3g} is the threshold, and a seeded hash of the ids decided among equals"
-    return f"{where}score {score:.3g}, threshold {threshold:.3g}"
+    return f"{where}score {score:.3g}, threshold {threshold:.3g}{' by the quota of its group' * shared}"
 
 
 def _side(run: Run, p: float) -> str:

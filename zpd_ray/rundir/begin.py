@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from zpd_ray import graders, measures
+from zpd_ray import graders, measures, selection
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines import ENGINES
@@ -27,6 +27,7 @@ from zpd_ray.rundir.layout import CONFIG, EVALUATION, LOCK, MANIFEST, POOL
 from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
+from zpd_ray.selection.near import check_library
 from zpd_ray.user_code import load_function
 
 LOCK_SECONDS = 1.0  # that a lock is tried for: who only looks holds it for a moment
@@ -103,6 +104,9 @@ def _check_code(run: Run) -> Any:
         measures.load(name, config).model(run.model(0))
     if config.train.function is not None:
         load_function("the training loop", config.train.function, "function()")
+    _check_comparing(run)
+    if config.select.diverse.near_duplicates is not None:
+        check_library()
     engine = ENGINES.load(config.engine.name)
     engine.check(config)
     if run.trains and not engine.has_weights:
@@ -111,6 +115,17 @@ def _check_code(run: Run) -> Any:
             f"{config.train.method!r}, expected 'none'"
         )
     return engine
+
+
+def _check_comparing(run: Run) -> None:
+    """Raises ZpdError for a method that compares stages where stages do not measure the same items."""
+    comparing = [name for name in run.methods if getattr(selection.load(name), "compares", False)]
+    if comparing and run.config.measure.scope != "pool":
+        raise ZpdError(
+            f"{comparing[0]} compares what two stages have measured of an item, and measure.scope = "
+            f"{run.config.measure.scope!r} measures few items twice; take measure.scope = 'pool', or another "
+            "method"
+        )
 
 
 def _check_model(run: Run) -> None:

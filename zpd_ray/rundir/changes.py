@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zpd_ray.config import Config
-from zpd_ray.config_file import SELECT_MODELS, differences
+from zpd_ray.config_file import SELECT_MEASURES, SELECT_MODELS, differences
 from zpd_ray.rundir.layout import (
     BASE,
     EVALUATE,
@@ -38,6 +38,8 @@ def _may(key: str, run: Run, old: Run) -> bool:
     if key in ("select.method", "select.beside") and not set(run.measures) <= set(old.measures):
         return not run.store.exists(StageFiles(0).closing(MEASURE))
     name = key.partition(".")[2]
+    if section == "select" and name.partition(".")[0] in SELECT_MEASURES and name not in SELECT_MODELS:
+        return name.partition(".")[0] not in old.measures or not _measured(old)
     if section == "select" and name in SELECT_MODELS:  # nothing was measured with a model that had no name
         return getattr(old.config.select, name) is None or not _measured(old)
     return section in USED and not USED[section](old)

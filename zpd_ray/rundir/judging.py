@@ -154,7 +154,26 @@ def _candidates(
     tables = {need: last_measured(run, fit.stage, need, part).answers for need in method.needs}
     tables[ANSWERS] = known.answers
     median = math.exp(fit.calibration.location)
-    return Candidates(theta, order, b, b_sd, p, guess, zpd, tables, median)
+    if fit.stage == 0 or not getattr(method, "compares", False):
+        return Candidates(theta, order, b, b_sd, p, guess, zpd, tables, median)
+    before, fall = nll_before(run, fit, part), _fall_of_group(run, fit, part)
+    return Candidates(theta, order, b, b_sd, p, guess, zpd, tables, median, before, fall)
+
+
+def _fall_of_group(run: Run, fit: Fit, part: str) -> NDArray[np.float64] | None:
+    """By which the NLL of each item's group has fallen, (n,); NaN before it is known, None if not wanted."""
+    if run.config.select.delta_by != "group":
+        return None
+    name = StageFiles(fit.stage).moved
+    means = run.store.read_json(name) if run.store.exists(name) else {}
+    groups = group_names(run, part).tolist()
+    return np.array([means.get(group, means.get("", math.nan)) for group in groups], dtype=np.float64)
+
+
+def nll_before(run: Run, fit: Fit, part: str) -> NDArray[np.float64]:
+    """Of each item of a part at the stage that ``select.delta_since`` names, NaN where it has none: (n,)."""
+    stage = 0 if run.config.select.delta_since == "base" else fit.stage - 1
+    return read_measured(run, stage, ANSWERS, part, ["nll"])["nll"].to_numpy().astype(np.float64)
 
 
 def difficulties(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], aim: Aim = AIM) -> Judged:

@@ -14,6 +14,9 @@ stages/NN/rounds/RR/{items/,places/,MEASURE/}   items gathered from their parts,
 stages/NN/rounds/RR/{items,fit,round}.json      how many; after probes the fit so far; written last: totals
 stages/NN/{measured,fit,selection,train,metrics}.json   written last: they prove their steps
 stages/NN/{selected/,chosen/}          the chosen items in order of rank; their rows in each part
+bands/                                 of select.diverse.near_duplicates: what each item's text is told by
+stages/NN/moved.json                   of select.delta_by = "group": the mean fall of the NLL by group
+stages/NN/near/                        likewise: rows of each part that better items nearly repeat
 stages/NN/scored/                      sort keys, while items are selected
 stages/NN/beside/METHOD/{selected/,chosen/,selection.json}   selections that are not trained on
 stages/NN/{adapter/ or model/,trainer/,canary.parquet,evaluation/}
@@ -37,6 +40,7 @@ REHEARSAL = "rehearsal.json"
 REPORT = "report.html"
 PROGRESS = "progress.json"
 PROBES = "probes.parquet"
+BANDS = "bands"
 ANSWERS = "answers"  # the measure that ability stands on
 
 ADOPTED = "adopted"  # key of a train.json: where the stage's model came from, if trained elsewhere
@@ -114,6 +118,11 @@ class StageFiles:
     def selection(self, beside: str | None = None) -> str:
         """Directory of ``selected``, ``chosen`` and selection.json: the stage's own, or a method's beside."""
         return self.directory if beside is None else f"{self.directory}/beside/{label(beside)}"
+
+    @property
+    def moved(self) -> str:
+        """The mean fall of the NLL by group, where a method asks for it."""
+        return f"{self.directory}/moved.json"
 
     @property
     def selected(self) -> str:

@@ -19,7 +19,10 @@ class Selection:
     is far from the zone; tokens: response tokens; mean_b, mean_p: over the zone; groups: items by group;
     budget, unit: what was to be spent, and in what; warnings: sentences; left_out: items that were measured
     and that the method gave no score; tied: items that share the lowest score that was taken, replay aside,
-    and drawn: how many of them were taken, by a seeded hash of the ids (0 and 0 where all were).
+    and drawn: how many of them were taken, by a seeded hash of the ids (0 and 0 where all were), with quotas
+    added up over groups. near_duplicates: items that would have been taken but for better ones that nearly
+    repeat them. quotas: of the zone's budget by group, "" for the items of all groups that have none
+    of their own, empty without quotas; passed_over: items that would have been taken but for quotas.
     """
 
     selected: int
@@ -36,6 +39,9 @@ class Selection:
     left_out: int = 0
     tied: int = 0
     drawn: int = 0
+    near_duplicates: int = 0
+    passed_over: int = 0
+    quotas: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,10 @@ class Candidates:
     zpd: ZPDScore by ``select.criterion`` and ``select.target_p``, expected over what is known of the
     difficulty. measured: by name of the measure, its columns (as ``Method.needs`` asked for them); rows
     without an NLL hold nulls in ``answers``, and are never selected. median_nll: of the pool at stage 0, nats
-    per token, as the fit's scale has it (in bins of 1.6 %).
+    per token, as the fit's scale has it (in bins of 1.6 %). For a method that ``compares``, from stage 1 on:
+    nll_before, the NLL under the model of an earlier stage, NaN where that could not measure the item; and
+    where ``select.delta_by`` asks for it fall_of_group, by which the NLL has fallen in the item's group, the
+    mean over items that were never trained on.
     """
 
     theta: float | Floats
@@ -39,6 +42,8 @@ class Candidates:
     zpd: Floats
     measured: Mapping[str, pa.Table]
     median_nll: float = math.nan
+    nll_before: Floats | None = None
+    fall_of_group: Floats | None = None
 
     def nll(self, measure: str = "answers", column: str = "nll") -> Floats:
         """A column of NLLs, float64 (n,); NaN where the row could not be measured."""
@@ -51,6 +56,7 @@ class Method(Protocol):
 
     One with an attribute ``static`` that is true is shown, at every stage, what stage 0 measured and fitted;
     one with ``zone`` that is true looks for the zone: what it takes from outside is the nearest there was;
+    one with ``compares`` that is true is shown the NLLs of an earlier stage, too (``select.delta_since``);
     one with ``blind`` that is true looks at nothing, so that what was measured is no cost of it.
     """
 

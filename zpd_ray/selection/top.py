@@ -104,22 +104,47 @@ def find_top(budget: int, histogram_of: Histogram, collect: Collect) -> Top:
     ``histogram_of(prefixes)`` counts over the whole pool after each prefix, ``collect(prefix)`` brings the
     (keys, ids, weights) under one.
     """
-    prefix, taken, spent = Prefix(), 0, 0
-    (first,) = histogram_of([prefix])
+    (first,) = histogram_of([Prefix()])
     rows, weight = first
     if weight.sum() <= budget:
         return Top(EVERYTHING, int(rows.sum()), int(weight.sum()), first[0])
-    while True:
+    descent = Descent(budget).into(first)
+    while not descent.settled:
+        (counts,) = histogram_of([descent.prefix])
+        descent = descent.into(counts)
+    return Top(*descent.end(*collect(descent.prefix)), first[0])
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How far a search has come: the budget runs out under ``prefix``.
+
+    taken: rows before the prefix, spent: their weight; settled: few enough are under it to be sorted.
+    """
+
+    budget: int
+    prefix: Prefix = Prefix()
+    taken: int = 0
+    spent: int = 0
+    settled: bool = False
+
+    def into(self, counts: NDArray[np.int64]) -> Descent:
+        """One digit on, by the histogram after the prefix, (2, 65536), which weighs more than is left."""
+        rows, weight = counts
         before = np.concatenate([[0], np.cumsum(weight)])
-        digit = int(np.searchsorted(before, budget - spent, side="right")) - 1
-        taken += int(rows[:digit].sum())
-        spent += int(before[digit])
-        prefix = prefix.child(digit)
-        if rows[digit] <= SORTABLE_ROWS or prefix.depth == 64 // DIGIT_BITS:
-            break
-        ((rows, weight),) = histogram_of([prefix])
-    threshold, more_rows, more_weight = _last_that_fits(prefix, budget - spent, *collect(prefix))
-    return Top(threshold, taken + more_rows, spent + more_weight, first[0])
+        digit = int(np.searchsorted(before, self.budget - self.spent, side="right")) - 1
+        prefix = self.prefix.child(digit)
+        settled = rows[digit] <= SORTABLE_ROWS or prefix.depth == 64 // DIGIT_BITS
+        taken, spent = self.taken + int(rows[:digit].sum()), self.spent + int(before[digit])
+        return Descent(self.budget, prefix, taken, spent, bool(settled))
+
+    def end(
+        self, keys: Keys, item_ids: NDArray[np.object_], weights: NDArray[np.int64]
+    ) -> tuple[Threshold, int, int]:
+        """The threshold, rows up to it and their weight, by all items under the prefix."""
+        left = self.budget - self.spent
+        threshold, rows, weight = _last_that_fits(self.prefix, left, keys, item_ids, weights)
+        return threshold, self.taken + rows, self.spent + weight
 
 
 def _last_that_fits(

@@ -17,7 +17,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.matching import zpd_score
 from zpd_ray.pipeline.commands import perform
 from zpd_ray.rundir.begin import check_run, record
-from zpd_ray.rundir.records import load_fit
+from zpd_ray.rundir.records import load_fit, load_selection
 from zpd_ray.rundir.store import Store
 
 
@@ -83,7 +83,8 @@ def test_zpd_static_ranks_every_stage_by_what_stage_0_measured(simulate: Simulat
 
 
 def test_the_middle_stays_where_it_was_and_is_taken_from_both_sides(simulate: Simulate) -> None:
-    _, store = simulate(n=300, stages=2, select={"method": "ppl_middle"})
+    """Beside it delta_loss, which takes what the NLLs of the two stages say, and nothing of the first."""
+    _, store = simulate(n=300, stages=2, select={"method": "ppl_middle", "beside": ["delta_loss"]})
     trained: set[str] = set()
     for stage in (0, 1):
         table = table_of(store, f"stages/0{stage}/measurements/answers")
@@ -97,11 +98,47 @@ def test_the_middle_stays_where_it_was_and_is_taken_from_both_sides(simulate: Si
         above = np.mean([away[ids.to_pylist().index(name)] > 0 for name in chosen])
         assert 0.2 < above < 0.8
         trained |= set(chosen)
+    before, now = (table_of(store, f"stages/0{stage}/measurements/answers") for stage in (0, 1))
+    fall = before["nll"].to_numpy().astype(float) - now["nll"].to_numpy()
+    first = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
+    fall = np.where([name in first for name in now["item_id"].to_pylist()], np.nan, fall)
+    moved = table_of(store, "stages/01/beside/delta_loss/selected").sort_by("rank")
+    assert moved["item_id"].to_pylist() == top(fall, now["item_id"].to_pylist(), 30)
+    drawn = load_selection(store, "stages/00/beside/delta_loss")
+    assert (drawn.tied, drawn.drawn, drawn.left_out) == (300, 30, 0)
+
+
+@pytest.mark.nightly  # tests/selection/test_literature.py: the score, by means that are given
+def test_a_group_is_taken_first_whose_untrained_items_have_gained_most(simulate: Simulate) -> None:
+    _, store = simulate(n=300, stages=2, select={"method": "delta_loss", "delta_by": "group"})
+    before, now, items = (
+        table_of(store, name)
+        for name in ("stages/00/measurements/answers", "stages/01/measurements/answers", "pool")
+    )
+    fall = before["nll"].to_numpy().astype(float) - now["nll"].to_numpy()
+    first = set(table_of(store, "stages/00/selected")["item_id"].to_pylist())
+    fresh = np.array([name not in first for name in now["item_id"].to_pylist()])
+    group = np.array(items["group"].to_pylist())
+    means = {name: fall[fresh & (group == name)].mean() for name in ("g0", "g1", "g2")}
+    told = store.read_json("stages/01/moved.json")
+    assert told == pytest.approx(means, abs=1e-6)
+    chosen = table_of(store, "stages/01/selected")
+    assert set(chosen["group"].to_pylist()) == {max(means, key=means.__getitem__)}
+    assert not first & set(chosen["item_id"].to_pylist())
+
+
+def test_what_few_items_are_measured_for_twice_is_refused(tmp_path: Path) -> None:
+    values = simulated_values(tmp_path, n=1, select={"beside": ["delta_loss"]})
+    values["measure"] |= {"scope": "zone"}
+    with pytest.raises(ZpdError, match=r"^delta_loss compares what two stages have measured of an item, and"):
+        check_run(validate(values))
 
 
 @pytest.mark.parametrize(
     ("select", "told"),
     [
+        ({"method": "judge"}, "^select.judge.model and select.judge.url are missing, and the method judge"),
+        ({"method": "data_whisperer"}, "^the method data_whisperer needs the model's attention, which"),
         ({"method": "rho"}, "^select.reference_model is missing, and a selection method in use"),
         ({"beside": ["superfiltering"]}, "^select.proxy is missing, and a selection method in use"),
         (

@@ -75,4 +75,6 @@ def local_paths(config: Config) -> list[str]:
     if os.path.isabs(config.model.path):  # else it is a hub id
         keys.add("model.path")
     keys |= {f"select.{key}" for key in SELECT_MODELS if os.path.isabs(getattr(config.select, key) or "")}
+    if os.path.isabs(config.select.judge.model or ""):
+        keys.add("select.judge.model")
     return sorted(keys)

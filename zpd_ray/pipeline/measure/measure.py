@@ -68,12 +68,12 @@ def measure(
         for row in parts.results(done, partial(_counts_of, store)):
             add(row)
         at_work.count_from_here()
-        _check(counts, total, how, examples)
+        _check(name, counts, total, how, examples)
         for row in _score(session, Request(name, how, model, items, into), pending, ticks):
             add(row)
-            _check(counts, total, how, examples)
+            _check(name, counts, total, how, examples)
     if counts["unparsed"] > measures.UNPARSED_TOLD * max(1, counts["responses"]):
-        told = _no_answer(counts["unparsed"], counts["responses"], examples)
+        told = _no_answer(name, counts["unparsed"], counts["responses"], examples)
         warn(f"measuring {in_words(into)}: {told}")
     return {key: counts[key] for key in sorted(counts)}
 
@@ -111,9 +111,12 @@ def _counts_of(store: Store, name: str) -> dict[str, Any]:
     return measures.count(store.read_table(name))
 
 
-def _check(counts: Counter[str], total: int, measure: MeasureConfig, examples: dict[str, str]) -> None:
+def _check(
+    name: str, counts: Counter[str], total: int, measure: MeasureConfig, examples: dict[str, str]
+) -> None:
     """Raises ZpdError as soon as it is certain that too many of ``total`` items fail, or are not answered."""
-    failed, unparsed, asked = counts["failed"], counts["unparsed"], total * measure.rollouts
+    failed, unparsed = counts["failed"], counts["unparsed"]
+    asked = total * (measure.rollouts if name == ANSWERS else 1)
     if failed > measure.max_failed_share * total:
         raise ZpdError(
             f"{failed} of {total} items could not be measured, more than measure.max_failed_share = "
@@ -122,15 +125,17 @@ def _check(counts: Counter[str], total: int, measure: MeasureConfig, examples: d
         )
     if unparsed > measure.max_unparsed_share * asked:
         raise ZpdError(
-            f"{_no_answer(unparsed, asked, examples)}; that is more than measure.max_unparsed_share = "
+            f"{_no_answer(name, unparsed, asked, examples)}; that is more than measure.max_unparsed_share = "
             f"{measure.max_unparsed_share:g} allows, and says nothing about the model: raise "
-            f"measure.max_new_tokens (now {measure.max_new_tokens}) or take a grader (now {measure.grader}) "
+            f"measure.max_new_tokens (now {measure.max_new_tokens}) or take {_reader(name, measure)} "
             "that finds what the prompt asks for, in a new output, or raise the share in this one"
         )
 
 
-def _no_answer(unparsed: int, asked: int, examples: dict[str, str]) -> str:
-    return (
-        f"the grader found no answer in {unparsed} of {asked} responses; one began: "
-        f"{examples['unparsed_example']!r}"
-    )
+def _reader(name: str, measure: MeasureConfig) -> str:
+    return f"a grader (now {measure.grader})" if name == ANSWERS else f"a prompt or model of the {name}"
+
+
+def _no_answer(name: str, unparsed: int, asked: int, examples: dict[str, str]) -> str:
+    found = "the grader found no answer" if name == ANSWERS else f"the {name} gave no number"
+    return f"{found} in {unparsed} of {asked} responses; one began: {examples['unparsed_example']!r}"

@@ -24,6 +24,8 @@ from zpd_ray.pipeline.fit.ability import fit_parts, followed_parts
 from zpd_ray.pipeline.measure.measure import measure
 from zpd_ray.pipeline.rounds.gather import RowsOf, gather, put_back
 from zpd_ray.pipeline.rounds.probes import asked
+from zpd_ray.pipeline.select.near import without_near_duplicates
+from zpd_ray.pipeline.select.quotas import groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Rows, Scoring
 from zpd_ray.pipeline.select.select import top_of
 from zpd_ray.registry import label
@@ -124,17 +126,21 @@ def _ask_best(
     budget = int(
         run.config.measure.candidates * (amount.value - replay_share(amount, run.config.select.replay))
     )
-    scoring = Scoring(
-        run, fit, run.methods[0], directory, amount.unit, False, among="not measured", within=within
-    )
+    among: dict[str, Any] = {"among": "not measured", "within": within, "groups": groups_for(run)}
+    scoring = Scoring(run, fit, run.methods[0], directory, amount.unit, False, **among)
     rows_of, total = None, 0
     if not run.store.exists(f"{directory}/items.json"):
-        run.store.remove(scoring.scratch)  # of an attempt that was killed
+        for leftover in (scoring.scratch, scoring.near):  # of an attempt that was killed
+            run.store.remove(leftover)
         few = run.store.read_json(f"{POOL}.json")["items"] <= SORTABLE_ROWS
-        top, _ = top_of(scoring, "zone", budget if most is None else min(budget, most), few)
+        budget = budget if most is None else min(budget, most)
+        scoring = without_near_duplicates(scoring, few)
+        scoring, _ = with_quotas(scoring, budget, few)  # each group has candidates by its quota
+        top, _ = top_of(scoring, "zone", budget, few)
         rows_of, total = partial(_chosen, scoring, top.threshold), top.rows
     done = _ask(session, fit.stage, number, what, run.store.names(POOL), rows_of, total, run.measures)
-    run.store.remove(scoring.scratch)
+    for leftover in (scoring.scratch, scoring.near):
+        run.store.remove(leftover)
     return done
 
 

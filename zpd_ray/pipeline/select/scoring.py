@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zpd_ray.calibration import Fit
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.groups import group_numbers
 from zpd_ray.rundir.judging import (
     Known,
     drifted_part,
@@ -25,6 +26,7 @@ from zpd_ray.rundir.judging import (
 from zpd_ray.rundir.layout import ANSWERS
 from zpd_ray.selection import looks_for_zone
 from zpd_ray.selection.keys import Keys, same_score, shuffled, sort_key
+from zpd_ray.selection.quotas import keeps
 from zpd_ray.selection.top import NOTHING, Threshold
 
 Rows = NDArray[np.int64]
@@ -51,6 +53,9 @@ class Scoring:
     directory: of the selection. unit: of the budget. replayed: whether some of it is for replay; replay: up
     to which item, once it is known. among: all items of which something is known, or those alone that the
     fit's stage has measured, or has not; within: of a part that has drifted alone, its place among them.
+    groups: names of those with quotas, the items of all others being one more; none where there are no
+    quotas. quotas: up to which item each group may be chosen for the zone, once that is known. thinned:
+    whether it is known which items are left out of the zone as near duplicates.
     """
 
     run: Run
@@ -62,20 +67,40 @@ class Scoring:
     replay: Threshold = field(default=NOTHING)
     among: Among = "known"
     within: int | None = None
+    groups: tuple[str, ...] = ()
+    quotas: tuple[Threshold, ...] | None = None
+    thinned: bool = False
 
     @property
     def scratch(self) -> str:
         """Directory of what is kept of each part, of use to one selection alone."""
         return f"{self.directory}/scored"
 
+    @property
+    def near(self) -> str:
+        """Directory of the rows that are left out as near duplicates."""
+        return f"{self.directory}/near"
+
     def ranked(self, part: str, reason: str) -> Ranked:
-        """The items of a part that may be chosen for ``reason``; those chosen for replay leave the zone."""
+        """The items of a part that may be chosen for ``reason``.
+
+        Those chosen for replay leave the zone, and so do those for which a quota has no room.
+        """
+        ranked = self._ranked(part, reason)
+        if reason != "zone" or self.quotas is None:
+            return ranked
+        group = self.groups_of(part, ranked.rows)
+        return ranked.take(keeps(self.quotas, group, ranked.keys, lambda at: self.ids(part, ranked.rows[at])))
+
+    def _ranked(self, part: str, reason: str) -> Ranked:
         table = self._kept(part, "keys")
         usable = pc.is_valid(table[reason]).to_numpy().copy()
         if reason == "zone" and self.replayed:
             replay = self.ranked(part, "replay")
             kept = self.replay.keeps(replay.keys, lambda at: self.ids(part, replay.rows[at]))
             usable[replay.rows[kept]] = False
+        if reason == "zone" and self.thinned:
+            usable[self.near_rows(part)] = False
         rows = np.flatnonzero(usable)
         keys = pc.fill_null(table[reason], 0).to_numpy()[rows]
         ones = np.ones(len(rows), dtype=np.int64)
@@ -95,16 +120,53 @@ class Scoring:
         found: list[str] = column.take(rows).to_pylist()
         return found
 
+    def groups_of(self, part: str, rows: Rows) -> NDArray[np.int64]:
+        """The number of the group whose quota some rows of a part belong to: (n,)."""
+        return self._kept(part, "keys")["group"].to_numpy()[rows]
+
     def judged(self, part: str, rows: Rows) -> pa.Table:
         """What the fit and the method said of some rows of a part: float64 columns ``JUDGED``."""
         return self._kept(part, "judged").take(rows)
 
     def tied(self, part: str, threshold: Threshold) -> tuple[int, int]:
-        """How many items of a part have the score at the threshold, and how many of them are chosen."""
-        ranked = self.ranked(part, "zone")
+        """How many items of a part have the score at the threshold, and how many of them are chosen.
+
+        With quotas at that of their group.
+        """
+        if self.quotas is None:
+            return self._tied(part, self.ranked(part, "zone"), threshold)
+        ranked = self._ranked(part, "zone")
+        group = self.groups_of(part, ranked.rows)
+        each = [self._tied(part, ranked.take(group == g), at) for g, at in enumerate(self.quotas)]
+        return sum(n for n, _ in each), sum(n for _, n in each)
+
+    def _tied(self, part: str, ranked: Ranked, threshold: Threshold) -> tuple[int, int]:
         ranked = ranked.take(same_score(ranked.keys, threshold.key))
         kept = threshold.keeps(ranked.keys, lambda at: self.ids(part, ranked.rows[at]))
         return len(kept), int(kept.sum())
+
+    def passed_over(self, part: str, by_score: Threshold) -> int:
+        """How many items of a part are up to a threshold, and no quota has room for them."""
+        if self.quotas is None:
+            return 0
+        ranked, bought = self._ranked(part, "zone"), self.ranked(part, "zone")
+        best = ranked.take(by_score.keeps(ranked.keys, lambda at: self.ids(part, ranked.rows[at])))
+        return len(np.setdiff1d(best.rows, bought.rows))
+
+    def near_rows(self, part: str) -> Rows:
+        """Rows of a part that are left out as near duplicates; ascending."""
+        name = f"{self.near}/{part}"
+        if not self.run.store.exists(name):
+            return np.zeros(0, dtype=np.int64)
+        rows: Rows = self.run.store.read_table(name)["row"].to_numpy()
+        return rows
+
+    def repeated(self, part: str, by_score: Threshold) -> int:
+        """How many items of a part are up to a threshold, and left out as near duplicates."""
+        if not self.thinned:
+            return 0
+        every = replace(self, thinned=False, quotas=None).chosen(part, "zone", by_score)
+        return len(np.intersect1d(every.rows, self.near_rows(part)))
 
     def left_out(self, part: str) -> int:
         """How many items of a part were measured and got no score."""
@@ -152,6 +214,8 @@ class Scoring:
             may = mastered(self.run, measured, judged)
             may[self.run.probe_rows(part)] = False
             columns["replay"] = pa.array(again, mask=~may)
+        if self.groups:
+            columns["group"] = pa.array(group_numbers(self.run, part, list(self.groups)))
         if self.unit == "tokens":
             columns["weight"] = measured["n_tokens"]
         return {"keys": pa.table(columns), "judged": judged}

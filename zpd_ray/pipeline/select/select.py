@@ -19,6 +19,8 @@ from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
 from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.select.near import without_near_duplicates
+from zpd_ray.pipeline.select.quotas import Quotas, groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Among, Ranked, Scoring
 from zpd_ray.pipeline.select.selected import (
     ITEMS_PER_FILE,
@@ -52,6 +54,7 @@ from zpd_ray.selection.top import (
 
 KEYED = pa.schema([("key", pa.uint64()), ("item_id", pa.string()), ("weight", pa.int64())])
 Counted = list[NDArray[np.int64]]
+LEFTOVERS = ("scored", "selected", "chosen", "near")  # of an attempt that was killed, with other values
 DRAWN_TOLD = 0.1  # share of a selection that scores did not decide, from which a reader is told
 
 
@@ -64,41 +67,34 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     pool = run.store.read_json(f"{POOL}.json")
     amount = resolve_budget(run.config.select.budget, pool["items"], pool["response_tokens"])
     replay_budget = replay_share(amount, run.config.select.replay)
-    directory = StageFiles(fit.stage).selection(method if beside else None)
-    only = not beside and run.only_measured(fit.stage, method)
-    among: Among = "measured" if only else "known"
-    scoring = Scoring(run, fit, method, directory, amount.unit, replay_budget > 0, among=among)
-    for leftover in ("scored", "selected", "chosen"):  # of an attempt that was killed, with other values
-        run.store.remove(f"{directory}/{leftover}")
+    scoring = _scoring(run, fit, method, beside, amount.unit, replay_budget > 0)
+    for leftover in LEFTOVERS:
+        run.store.remove(f"{scoring.directory}/{leftover}")
     small = pool["items"] <= SORTABLE_ROWS
     replay = _find(scoring, "replay", replay_budget, small)
     scoring = replace(scoring, replay=replay.top.threshold)
-    zone = _find(scoring, "zone", amount.value - replay.top.weight, small)
-    if zone.top.rows + replay.top.rows == 0:
+    zone = _zone(scoring, amount.value - replay.top.weight, small)
+    if zone.found.top.rows + replay.top.rows == 0:
         raise ZpdError(
             f"stage {fit.stage} has nothing to select: every measured item was trained on before, got the "
             f"score NaN from {method}, or none fits the budget of {amount.value} {amount.unit}; use fewer "
             "stages, another budget, select.allow_trained, or another method"
         )
-    warn = partial(_warnings, run, method, amount, zone.top, replay.top)
-    after_zone = Starts(replay.starts.keys, replay.starts.rows + zone.top.rows)
-    sums = _write(scoring, zone.top.threshold, Files(zone.starts, after_zone))
-    selection = summarise(sums, amount.value, amount.unit, _beyond(scoring, zone.top.threshold), warn)
+    warn = partial(_warnings, run, method, amount, zone, replay.top)
+    after_zone = Starts(replay.starts.keys, replay.starts.rows + zone.found.top.rows)
+    sums = _write(zone.scoring, zone.found.top.threshold, Files(zone.found.starts, after_zone))
+    quotas = zone.quotas.by_name if zone.quotas else {}
+    selection = summarise(sums, amount.value, amount.unit, _beyond(zone), quotas, warn)
     run.store.remove(scoring.scratch)
-    save_selection(run.store, directory, selection)
+    save_selection(run.store, scoring.directory, selection)
     return selection
 
 
-def _beyond(scoring: Scoring, zone: Threshold) -> Beyond:
-    """What a selection does not show, counted over the pool."""
-
-    def of_parts(names: list[str]) -> dict[str, int]:
-        tied = [scoring.tied(name, zone) for name in names]
-        left_out = sum(scoring.left_out(name) for name in names)
-        return {"left_out": left_out, "tied": sum(n for n, _ in tied), "drawn": sum(n for _, n in tied)}
-
-    rows = list(parts.sums(scoring.run.store.names(POOL), of_parts))
-    return Beyond(**{name: sum(row[name] for row in rows) for name in Beyond._fields})
+def _scoring(run: Run, fit: Fit, method: str, beside: bool, unit: str, replayed: bool) -> Scoring:
+    directory = StageFiles(fit.stage).selection(method if beside else None)
+    only = not beside and run.only_measured(fit.stage, method)
+    among: Among = "measured" if only else "known"
+    return Scoring(run, fit, method, directory, unit, replayed, among=among, groups=groups_for(run))
 
 
 @dataclass(frozen=True)
@@ -107,6 +103,48 @@ class Found:
 
     top: Top
     starts: Starts
+
+
+@dataclass(frozen=True)
+class Zone:
+    """The zone's share of a budget. scoring: with what diversity leaves out; by_score, without_repeats: up to
+    which item the best would go without any of that, and without near duplicates alone."""
+
+    scoring: Scoring
+    found: Found
+    by_score: Threshold
+    without_repeats: Threshold
+    quotas: Quotas | None
+
+
+def _zone(scoring: Scoring, budget: int, small: bool) -> Zone:
+    diverse = scoring.run.config.select.diverse
+    by_score = without_repeats = NOTHING  # of no use where nothing is left out
+    if diverse.near_duplicates is not None:
+        by_score = top_of(scoring, "zone", budget, small)[0].threshold
+        scoring = without_near_duplicates(scoring, small)
+    if diverse.quota != "none":
+        without_repeats = top_of(scoring, "zone", budget, small)[0].threshold
+    scoring, quotas = with_quotas(scoring, budget, small)
+    return Zone(scoring, _find(scoring, "zone", budget, small), by_score, without_repeats, quotas)
+
+
+def _beyond(zone: Zone) -> Beyond:
+    """What a selection does not show, counted over the pool."""
+    scoring, threshold = zone.scoring, zone.found.top.threshold
+
+    def of_parts(names: list[str]) -> dict[str, int]:
+        tied = [scoring.tied(name, threshold) for name in names]
+        return {
+            "left_out": sum(scoring.left_out(name) for name in names),
+            "tied": sum(n for n, _ in tied),
+            "drawn": sum(n for _, n in tied),
+            "near_duplicates": sum(scoring.repeated(name, zone.by_score) for name in names),
+            "passed_over": sum(scoring.passed_over(name, zone.without_repeats) for name in names),
+        }
+
+    rows = list(parts.sums(scoring.run.store.names(POOL), of_parts))
+    return Beyond(*(sum(row[name] for row in rows) for name in Beyond._fields))
 
 
 def _find(scoring: Scoring, reason: str, budget: int, small: bool) -> Found:
@@ -233,14 +271,22 @@ def _with_scores(
 
 
 def _warnings(
-    run: Run, method: str, amount: Amount, zone: Top, replay: Top, selection: Selection
+    run: Run, method: str, amount: Amount, zone: Zone, replay: Top, selection: Selection
 ) -> list[str]:
     """What a reader of the selection must know; nothing when the budget was spent as asked."""
     found = []
-    spent = zone.weight + replay.weight
+    spent, quotas = zone.found.top.weight + replay.weight, zone.quotas
     # A token budget ends at the first item that does not fit; a per cent of it may stay unspent.
     if spent < (1.0 if amount.unit == "items" else 0.99) * amount.value:
-        found.append(f"only {spent} of {amount.value} {amount.unit} were left to select")
+        unspent = quotas is not None and quotas.unspent
+        ends = "spent: each group's ends where its next item does not fit" if unspent else "left to select"
+        found.append(f"only {spent} of {amount.value} {amount.unit} were {ends}")
+    if quotas is not None:
+        found += quotas.told
+    if selection.passed_over:
+        found.append(
+            f"quotas: {selection.passed_over} items with a better score than others were passed over"
+        )
     asked = replay_share(amount, run.config.select.replay)
     if replay.weight < 0.99 * asked:
         found.append(

@@ -53,6 +53,8 @@ class Beyond(NamedTuple):
     left_out: int
     tied: int
     drawn: int
+    near_duplicates: int
+    passed_over: int
 
 
 def reasons(looks_for_zone: bool, p: NDArray[np.float64], target_p: float) -> NDArray[np.str_]:
@@ -93,6 +95,7 @@ def summarise(
     budget: int,
     unit: str,
     beyond: Beyond,
+    quotas: dict[str, int],
     warn: Callable[[Selection], list[str]],
 ) -> Selection:
     """What was selected from where, from the files' sums in order of rank; ``warn`` is asked for warnings."""
@@ -117,6 +120,7 @@ def summarise(
         budget=budget,
         unit=unit,
         warnings=[],
+        quotas=quotas,
         **beyond._asdict(),
     )
     return replace(told, warnings=warn(told))
