@@ -1,7 +1,7 @@
 """What a run takes of the machine it runs on, where the config leaves it open.
 
 On a Ray of our own, keys of ``cluster`` that are left out follow from the machine; on a cluster that is
-joined they keep the defaults of ``config.py``. CPUs and GPUs per actor and per train worker change results
+joined they keep the defaults of ``config/``. CPUs and GPUs per actor and per train worker change results
 (threads sum in another order), so a run that is resumed takes them from its run directory, on whatever
 machine; the number of actors changes nothing and follows from the machine at hand.
 """

@@ -75,9 +75,9 @@ def _bands_of(scoring: Scoring, names: list[str], buckets: int, name: str) -> pa
     table = scoring.run.store.read_table(f"{BANDS}/{name}").take(ranked.rows)
     band = np.stack([column.to_numpy() for column in table.columns], axis=1).ravel()
     place = (names.index(name) << ROW_BITS) + ranked.rows
-    key, place = (np.repeat(column, len(COLUMNS)) for column in (ranked.keys, place))
+    of_item = [np.repeat(column, len(COLUMNS)) for column in (ranked.keys, place)]
     bucket = (band % np.uint64(buckets)).astype(np.int64)
-    return pa.table([bucket, band, key, place], schema=BANDED)
+    return pa.table([bucket, band, *of_item], schema=BANDED)
 
 
 def _crowded(most: int, rows: pa.Table) -> pa.Table:

@@ -1,0 +1,59 @@
+"""The whole config of a run, and what its sections must agree on."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from zpd_ray.config.measuring import AbilityConfig, EngineConfig, MeasureConfig
+from zpd_ray.config.section import Count, NonEmpty, Section
+from zpd_ray.config.selecting import SelectConfig
+from zpd_ray.config.sources import ModelConfig, PoolConfig, SourceConfig
+from zpd_ray.config.training import ClusterConfig, TrainConfig
+
+
+class Config(Section):
+    """A run, whole."""
+
+    output: NonEmpty = Field(description="run directory: a local path or a URI that pyarrow.fs opens")
+    seed: int = Field(0, ge=0, description="of everything that is drawn; the same seed gives the same bytes")
+    stages: Count = Field(3, description="times that the loop measures, selects and trains")
+    report: bool = Field(True, description="write report.html after each stage, as `zpd-ray report` does")
+    pool: PoolConfig
+    evaluation: SourceConfig | None = Field(
+        None, description="Items that are never trained on: accuracy before and after each stage."
+    )
+    model: ModelConfig
+    engine: EngineConfig = EngineConfig()
+    measure: MeasureConfig = MeasureConfig()
+    ability: AbilityConfig = AbilityConfig()
+    select: SelectConfig
+    train: TrainConfig = TrainConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Config:
+        if self.pool.reference == "none" and self.train.method != "none" and self.train.function is None:
+            raise ValueError(
+                f"pool.reference = 'none' leaves train.method = {self.train.method!r} nothing to train on; "
+                "expected train.method = 'none', or a train.function that needs no references"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_measure_the_model_that_trained(self) -> Config:
+        if self.measure.scope != "pool" and self.cluster.placement == "split":
+            raise ValueError(
+                f"measure.scope = {self.measure.scope!r} follows ability by probes from stage to stage, and "
+                "cluster.placement = 'split' measures a model that is a stage behind, which was not tried "
+                "together; take measure.scope = 'pool', or cluster.placement = 'shared'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_divide_among_workers(self) -> Config:
+        if self.train.batch_size % self.train.workers:
+            raise ValueError(
+                f"train.batch_size = {self.train.batch_size} does not divide among "
+                f"train.workers = {self.train.workers}; make it a multiple"
+            )
+        return self
