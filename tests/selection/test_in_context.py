@@ -36,6 +36,8 @@ class PlainInContext:
         self.model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.chat = chat
+        bos = self.tokenizer.bos_token_id
+        self.lead = [] if chat or bos is None else [bos]
 
     def pieces(self, before: list[Pair], question: str) -> list[str]:
         """The prompt in pieces: what comes first, each demonstration and what is between, the question."""
@@ -50,6 +52,9 @@ class PlainInContext:
     def ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
+    def prompt(self, before: list[Pair], question: str) -> list[int]:
+        return self.lead + self.ids("".join(self.pieces(before, question)))
+
     def shares(self, before: list[Pair], question: str) -> list[float]:
         """Of the attention that the question pays to the demonstrations, per pair of tokens."""
         pieces = self.pieces(before, question)
@@ -57,8 +62,9 @@ class PlainInContext:
         text = "".join(pieces)
         offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
         with torch.no_grad():
-            out = self.model(torch.tensor([self.ids(text)]), output_attentions=True)
+            out = self.model(torch.tensor([self.prompt(before, question)]), output_attentions=True)
         attention = out.attentions[round(0.4 * len(out.attentions))][0].sum(0)
+        attention = attention[len(self.lead) :, len(self.lead) :]  # offsets are those of the text
         last = ends[2 * len(before)]
         asking = [t for t, (start, _) in enumerate(offsets) if start >= last]
         weight = []
@@ -69,7 +75,7 @@ class PlainInContext:
         return [each / sum(weight) for each in weight]
 
     def nll(self, before: list[Pair], question: str, response: str) -> float:
-        ask = self.ids("".join(self.pieces(before, question)))
+        ask = self.prompt(before, question)
         end = "<|end|>" if self.chat else self.tokenizer.eos_token
         reply = [*self.ids(response), self.tokenizer.convert_tokens_to_ids(end)]
         with torch.no_grad():
@@ -77,7 +83,7 @@ class PlainInContext:
             return float(self.model(torch.tensor([ask + reply]), labels=labels).loss)
 
     def answer(self, before: list[Pair], question: str) -> str:
-        ask = torch.tensor([self.ids("".join(self.pieces(before, question)))])
+        ask = torch.tensor([self.prompt(before, question)])
         with torch.no_grad():
             out = self.model.generate(ask, max_new_tokens=NEW, do_sample=False)
         return self.tokenizer.decode(out[0, ask.shape[1] :], skip_special_tokens=True)
@@ -146,11 +152,13 @@ def few(n: int = 17) -> list[Pair]:
     ]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain text", "chat template"])
+@pytest.fixture(scope="module", params=["plain text", "begin of text", "chat template"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bool]:
     torch.set_num_threads(1)
     place = tmp_path_factory.mktemp("model")
-    return attentive(tiny.build_model(place, layers=3, chat=request.param)), request.param
+    chat = request.param == "chat template"
+    path = tiny.build_model(place, layers=3, chat=chat, bos=request.param == "begin of text")
+    return attentive(path), chat
 
 
 def attentive(path: Path) -> Path:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.measures.test_judge import fond_of_digits
 from tests.pipeline.conftest import Simulate, questions, simulated_values, table_of, write_jsonl
+from zpd_ray import measures
+from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.transformers import TransformersEngine
@@ -28,9 +31,10 @@ def top(scores: np.ndarray, ids: list[str], n: int) -> list[str]:
 
 
 @pytest.mark.nightly  # tests/selection/test_literature.py: the same scores, without a loop
-def test_a_loop_by_ifd_with_two_others_beside(local_ray: None, tmp_path: Path) -> None:
+def test_a_loop_by_ifd_with_four_others_beside(local_ray: None, tmp_path: Path) -> None:
     model = tiny.build_model(tmp_path / "model", layers=1)
     reference = tiny.build_model(tmp_path / "reference", layers=1, heads=1, seed=1)
+    judge = fond_of_digits(tiny.build_model(tmp_path / "judge", layers=1, seed=2))
     values = {
         "output": str(tmp_path / "run"),
         "stages": 1,
@@ -39,16 +43,20 @@ def test_a_loop_by_ifd_with_two_others_beside(local_ray: None, tmp_path: Path) -
         "select": {
             "budget": {"items": 6},
             "method": "ifd",
-            "beside": ["ppl_middle", "rho"],
+            "beside": ["ppl_middle", "rho", "data_whisperer", "judge"],
             "reference_model": str(reference),
+            "judge": {"model": str(judge), "lowest": -1e6, "highest": 1e6},
         },
+        "measure": {"grader": "tests.selection.soft:Soft", "max_new_tokens": 6, "max_unparsed_share": 1.0},
         "ability": {"allow_extreme": True},  # random weights repeat no reference
         "train": {"epochs": 1, "batch_size": 6, "lora": {"targets": ["q_proj"]}},
     }
     config, store = validate(values), Store(str(tmp_path / "run"))
     perform("run", config)
     assert store.names("stages/00/adapter")
-    assert set(store.read_json("stages/00/measured.json")) == {"answers", "alone", "reference"}
+    told = store.read_json("stages/00/measured.json")
+    assert set(told) == {"answers", "alone", "reference", "in_context", "judge"}
+    assert told["judge"]["responses"] == 40 > told["judge"]["unparsed"]
     own, alone, other = (
         table_of(store, f"stages/00/measurements/{name}") for name in ("answers", "alone", "reference")
     )
@@ -62,9 +70,22 @@ def test_a_loop_by_ifd_with_two_others_beside(local_ray: None, tmp_path: Path) -
         ("selected", np.where(ratio <= 1, ratio, np.nan)),
         ("beside/ppl_middle/selected", -np.abs(np.log(nll / centre))),
         ("beside/rho/selected", nll - theirs),
+        ("beside/data_whisperer/selected", measured_here(config, store, "in_context", "utility", model)),
+        ("beside/judge/selected", measured_here(config, store, "judge", "rating", judge)),
     ):
         chosen = table_of(store, f"stages/00/{directory}").sort_by("rank")
-        assert chosen["item_id"].to_pylist() == top(scores, ids, 6)
+        np.testing.assert_allclose(chosen["score"].to_numpy(), np.sort(-scores)[:6] * -1, atol=1e-6)
+        if len(set(np.round(scores, 6))) == len(scores):  # else a hash draws
+            assert chosen["item_id"].to_pylist() == top(scores, ids, 6)
+
+
+def measured_here(config: Config, store: Store, name: str, column: str, model: Path) -> np.ndarray:
+    """A column of a measure by an engine of this process, NaN for null."""
+    measure = measures.load(name, config)
+    engine = TransformersEngine(config, ModelRef(str(model)))
+    parts = [store.read_table(f"pool/{part}") for part in store.names("pool")]
+    found = [measures.rows_of(name, measure, engine, part, 0)[column].to_numpy() for part in parts]
+    return np.concatenate(found).astype(np.float64)
 
 
 def test_zpd_static_ranks_every_stage_by_what_stage_0_measured(simulate: Simulate) -> None:
