@@ -225,10 +225,12 @@ def _windows(block: Block, latent: Latent, coarse: float) -> _Windows:
         curvature = np.exp(0.5 * coarse) * np.sqrt(curvature[:, :-1] * curvature[:, 1:])
         depth = np.minimum(below[:, :-1], below[:, 1:])
         depth -= 0.125 * coarse**2 * curvature
-        if depth[:, [0, -1]].min() > OUTSIDE:
+        # What is left out may be as wide as the prior, and what is kept as narrow as that of all responses.
+        outside = OUTSIDE + 0.5 * np.log(latent.sigma**2 * curvature.max())
+        if depth[:, [0, -1]].min() > outside:
             break
         low, high = low - WIDER * (high - low), high + WIDER * (high - low)
-    held = depth < OUTSIDE
+    held = depth < outside
     first = held.argmax(axis=1)
     last = held.shape[1] - held[:, ::-1].argmax(axis=1)
     np.maximum(depth, 0.0, out=depth)
