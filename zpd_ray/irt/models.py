@@ -14,6 +14,8 @@ from scipy.special import expit
 
 Array = NDArray[np.float64]
 
+PIECE = 8192  # logits at a time: what is in between stays in the cache
+
 
 def probability(theta: ArrayLike, a: ArrayLike, b: ArrayLike, c: ArrayLike | None = None) -> Array:
     """P(right), of shape theta.shape + b.shape. theta, b in logits, a > 0, 0 <= c < 1."""
@@ -54,6 +56,17 @@ class Terms(NamedTuple):
 def terms(logit: Array, c: ArrayLike = 0.0) -> Terms:
     """Everything a likelihood needs of a response at `logit` = a (theta - b) with floor `c` (broadcast)."""
     c = np.asarray(c, np.float64)
+    if c.ndim or logit.size <= PIECE:
+        return _terms(logit, c)
+    found, flat = np.empty((len(Terms._fields), logit.size)), logit.reshape(-1)
+    for start in range(0, logit.size, PIECE):
+        part = slice(start, start + PIECE)
+        for all_of_it, piece in zip(found, _terms(flat[part], c), strict=True):
+            all_of_it[part] = piece
+    return Terms(*found.reshape(-1, *logit.shape))
+
+
+def _terms(logit: Array, c: Array) -> Terms:
     e = np.exp(-np.abs(logit))
     small = 1.0 / (1.0 + e)
     star = np.where(logit >= 0.0, small, e * small)

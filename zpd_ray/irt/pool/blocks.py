@@ -33,9 +33,10 @@ WIDER, MOST_WIDENED = 0.3, 12  # share of its length that a grid grows by at eac
 COARSE, COARSEST = 8.0, 0.5  # step to look for windows: in sd of the narrowest posterior, and in logits
 WORTH = 3.0  # times the grid's step that the coarse one must be for windows to be looked for
 OUTSIDE = 21.0  # log density below the highest that is left out: a share of 1e-9
-# What a cut costs, in cells of a grid: the calls for one more block, and one node's curves by respondent.
-CALLS, CURVE = 6000.0, 0.7
-LEAST = 16  # items of a block that is cut no further
+# About what it takes, in microseconds: one block more, a cell (item and node), a cell for each respondent, a
+# curve at a node.
+CALLS, CELL, CELL_EACH, CURVE = 300.0, 0.03, 0.0015, 0.025
+LEAST = 8  # items of a block that is cut no further
 
 
 class Latent(NamedTuple):
@@ -104,9 +105,10 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
     narrowest = least_sd(design.most, latent)
     step = STEP_PER_SD * narrowest
     coarse = min(COARSE * narrowest, COARSEST)
+    cell = CELL + CELL_EACH * latent.theta.size
     for block in _by_prior(design, latent, step):
-        low, high, _ = block.grid
-        if coarse < WORTH * step or block.mean.size * (high - low) < 2.0 * CALLS * step:
+        nodes = (block.grid.high - block.grid.low) / step
+        if coarse < WORTH * step or block.mean.size * nodes * cell < 2.0 * CALLS:
             yield block
         else:
             yield from _by_posterior(block, latent, coarse)
@@ -195,7 +197,7 @@ class _Windows(NamedTuple):
 
 def _by_posterior(block: Block, latent: Latent, coarse: float) -> Iterator[Block]:
     windows = _windows(block, latent, coarse)
-    for part in _cut(windows, CURVE * latent.theta.size):
+    for part in _cut(windows, latent.theta.size):
         grid = Grid(
             float(windows.low[part].min()), float(windows.high[part].max()), float(windows.step[part].min())
         )
@@ -223,10 +225,12 @@ def _windows(block: Block, latent: Latent, coarse: float) -> _Windows:
         curvature = np.exp(0.5 * coarse) * np.sqrt(curvature[:, :-1] * curvature[:, 1:])
         depth = np.minimum(below[:, :-1], below[:, 1:])
         depth -= 0.125 * coarse**2 * curvature
-        if depth[:, [0, -1]].min() > OUTSIDE:
+        # What is left out may be as wide as the prior, and what is kept as narrow as that of all responses.
+        outside = OUTSIDE + 0.5 * np.log(latent.sigma**2 * curvature.max())
+        if depth[:, [0, -1]].min() > outside:
             break
         low, high = low - WIDER * (high - low), high + WIDER * (high - low)
-    held = depth < OUTSIDE
+    held = depth < outside
     first = held.argmax(axis=1)
     last = held.shape[1] - held[:, ::-1].argmax(axis=1)
     np.maximum(depth, 0.0, out=depth)
@@ -236,12 +240,13 @@ def _windows(block: Block, latent: Latent, coarse: float) -> _Windows:
     return _Windows(nodes[first], nodes[last], STEP_PER_SD / np.sqrt(depth.max(axis=1)))
 
 
-def _cut(windows: _Windows, curves: float) -> list[Index]:
-    """Items in parts, halved as long as that saves work; curves: what a node costs beside the items."""
+def _cut(windows: _Windows, n_respondents: int) -> list[Index]:
+    """Items in parts, halved as long as that saves time."""
+    cell, node = CELL + CELL_EACH * n_respondents, CURVE * n_respondents
 
     def cost(part: Index) -> float:
         length = windows.high[part].max() - windows.low[part].min()
-        return float((part.size + curves) * length / windows.step[part].min()) + CALLS
+        return CALLS + (cell * part.size + node) * float(length / windows.step[part].min())
 
     done, todo = [], [np.arange(windows.low.size)]
     while todo:

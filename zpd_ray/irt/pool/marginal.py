@@ -10,6 +10,7 @@ Binomial coefficients are left out: k rollouts count as k ordered responses.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from zpd_ray.irt.quadrature import weighted_polynomials
 Array = NDArray[np.float64]
 
 DIRECT = 16  # respondents up to whom covariances of scores are summed pair by pair
+AT_ONCE = 4  # polynomials
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 
@@ -80,23 +82,32 @@ def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) ->
 
 def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Latent) -> None:
     """Add sum_i freq_i Cov_i[score], the score written in polynomials of the item's own posterior."""
-    t, precision = found.terms, latent.sigma**-2
-    powers = np.stack([found.nodes, found.nodes**2], axis=1)
-    total = 0.0
-    for index, basis in enumerate(weighted_polynomials(found.weights, found.nodes)):
-        theta = block.trials * (basis @ t.d_wrong.T)
-        if block.c != 0.0:
-            theta += block.successes * (basis @ (t.d_right - t.d_wrong).T)
-        first, second = (basis @ powers).T
-        gamma = block.covariates * (precision * first)[:, None]
-        log_sigma = precision * (second - 2.0 * block.mean * first)
-        score = np.concatenate([theta, gamma, log_sigma[:, None]], axis=1)
-        added = score.T @ (score if block.plain else score * block.freq[:, None])
-        hessian += added
-        share = float(np.trace(added))
-        total += share
-        if index >= 2 and share < SERIES_TOLERANCE * total:
+    precision = latent.sigma**-2
+    _, curves = _coefficients(block, found)
+    curves = np.concatenate([curves, found.nodes[None], found.nodes[None] ** 2]).T
+    root = np.sqrt(block.freq)[:, None]
+    polynomials, scores, total = weighted_polynomials(found.weights, found.nodes), [], 0.0
+    while several := list(islice(polynomials, AT_ONCE)):  # blocks may be small, and products of few rows slow
+        coefficients = np.concatenate(several) @ curves
+        for part in np.split(coefficients, len(several)):
+            scores.append(_score(block, part, precision) * root)
+        share = float(np.vdot(scores[-1], scores[-1]))
+        total += sum(float(np.vdot(score, score)) for score in scores[-len(several) :])
+        if share < SERIES_TOLERANCE * total:
             break
+    everything = np.concatenate(scores)
+    hessian += everything.T @ everything
+
+
+def _score(block: Block, of_curves: Array, precision: float) -> Array:
+    """Scores (n_items, n_parameters), of those of the curves, b and b^2: (n_items, n_curves + 2)."""
+    n = block.trials.shape[1]
+    theta = block.trials * of_curves[:, :n]
+    if block.c != 0.0:
+        theta += block.successes * of_curves[:, n : 2 * n]
+    first, second = precision * of_curves[:, -2], precision * of_curves[:, -1]
+    gamma = block.covariates * first[:, None]
+    return np.concatenate([theta, gamma, (second - 2.0 * block.mean * first)[:, None]], axis=1)
 
 
 def _add_covariance_direct(hessian: Array, block: Block, found: Posterior, latent: Latent) -> None:

@@ -91,11 +91,11 @@ def solve(
     if _inside(top.x):
         return top, flags, trail
     low = bool(top.x[-1] < np.log(SIGMA_MIN))
-    start = _rescaled(top.x, np.log(SIGMA_MIN if low else SIGMA_MAX))
-    bound, trail = _maximise(problem, start, free=False)
+    edge = _rescaled(top.x, np.log(SIGMA_MIN if low else SIGMA_MAX))
+    bound, trail = _maximise(problem, edge, free=False)
     pull = problem(bound.x, False)[1][-1]
     if (pull > 0.0) == low and pull != 0.0:  # a sample was drawn beyond the bound, all items are not
-        top, trail_inside = _maximise(problem, bound.x, free=True, sampled=False)
+        top, trail_inside = _maximise(problem, start, free=True, sampled=False)
         if _inside(top.x):
             return top, flags, trail_inside
     return bound, [*flags, "sigma_at_lower_bound" if low else "responses_all_or_nothing"], trail
