@@ -21,7 +21,7 @@ TOLERANCE = 1e-6
 # Hessian by less than a relative 1e-4: it is not computed again.
 LAST_STEP = 1e-4
 # The same for a step in logits, where there are so many responses that a standard error is hardly longer.
-LAST_LOGITS = 1e-4
+LAST_LOGITS = 1e-5
 SMALL = 1e-3  # a gradient above this many standard errors is no maximum, whatever the steps looked like
 LAST_STEP_SAMPLED = 5e-2  # the same for data so many that a sample gives the curvature: closer to quadratic
 
