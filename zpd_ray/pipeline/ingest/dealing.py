@@ -18,7 +18,6 @@ from zpd_ray.pipeline.ingest.source import Source
 from zpd_ray.readers.duplicates import ID_USED_TWICE, clashing_ids, drop_duplicates, drop_overlap
 from zpd_ray.readers.lengths import with_lengths
 from zpd_ray.rundir.layout import EVALUATION
-from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import item_hash
 from zpd_ray.terminal import progress
 
@@ -35,7 +34,7 @@ def deal(source: Source, staged: dict[str, Any], excluded: np.ndarray) -> list[d
     """
     store = source.run.store
     count = -(-staged["items"] // source.run.config.pool.items_per_part)
-    read = partial(_read_staged, store, source.staging, count)
+    read = partial(_read_staged, source, count, staged["own_ids"])
     # Ids that users give may stand for two contents, seen only with all rows of an id in one place.
     resolve = partial(_resolve_ids, source) if staged["own_ids"] else None
     finish = partial(_finish_part, source, excluded)
@@ -65,8 +64,7 @@ def _deal_few(names: list[str], count: int, read: Read, resolve: Change | None, 
         rows = pa.concat_tables([read(name) for name in names])
         whole = clashing_ids(rows)[0] if resolve else rows
         for bucket in buckets["bucket"].to_pylist():
-            of_ids = rows.filter(pc.equal(rows["id_bucket"], bucket))
-            if resolve and of_ids.num_rows:
+            if resolve and (of_ids := rows.filter(pc.equal(rows["id_bucket"], bucket))).num_rows:
                 resolve(of_ids)  # for its quarantine
             mine = whole.filter(pc.equal(whole["bucket"], bucket))
             if mine.num_rows:
@@ -77,11 +75,14 @@ def _deal_few(names: list[str], count: int, read: Read, resolve: Change | None, 
     return buckets.map_batches(each, batch_size=None, batch_format="pyarrow")
 
 
-def _read_staged(store: Store, staging: str, count: int, name: str) -> pa.Table:
-    table = store.read_table(f"{staging}/{name}")
+def _read_staged(source: Source, count: int, own_ids: bool, name: str) -> pa.Table:
+    table = source.staged(name)
     bucket = (table["content_hash"].to_numpy() % np.uint64(count)).astype(np.int64)
+    table = table.append_column("bucket", pa.array(bucket))
+    if not own_ids:
+        return table
     id_bucket = (item_hash(table["item_id"], 0, 0, "deal") % np.uint64(count)).astype(np.int64)
-    return table.append_column("bucket", pa.array(bucket)).append_column("id_bucket", pa.array(id_bucket))
+    return table.append_column("id_bucket", pa.array(id_bucket))
 
 
 def _resolve_ids(source: Source, rows: pa.Table) -> pa.Table:
