@@ -28,19 +28,19 @@ HEAD = 5000  # rows of a file that have to show every column the config maps
 def stage_files(source: Source) -> dict[str, Any]:
     """Every file read in a task, its rows staged or quarantined; the sums over files.
 
-    rows, items; own_ids: whether users gave ids; reasons: of quarantined rows, counted; damaged: files that
-    end in the middle or are corrupt; sources: a fingerprint of each file.
+    rows, items; bytes: of the items in memory; own_ids: whether users gave ids; reasons: of quarantined rows,
+    counted; damaged: files that end in the middle or are corrupt; sources: a fingerprint of each file.
     """
     files = expand(source.section.path, source.section.format)
     rows = [{"file": file, "index": index} for index, file in enumerate(files)]
-    work = partial(_stage_file, source)
+    work = partial(stage_file, source)
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), parts.MAX_BLOCKS))
-    total: dict[str, Any] = {"rows": 0, "items": 0, "own_ids": False, "reasons": Counter()}
+    total: dict[str, Any] = {"rows": 0, "items": 0, "bytes": 0, "own_ids": False, "reasons": Counter()}
     total |= {"damaged": [], "sources": []}
     with progress(f"reading the {source.name}", None) as advance:
         for row in dataset.flat_map(work).iter_rows():
-            total["rows"] += row["rows"]
-            total["items"] += row["items"]
+            for name in ("rows", "items", "bytes"):
+                total[name] += row[name]
             total["own_ids"] |= row["own_ids"]
             reasons = json.loads(row["reasons"])
             total["reasons"].update(reasons)
@@ -51,7 +51,7 @@ def stage_files(source: Source) -> dict[str, Any]:
     return total
 
 
-def _stage_file(source: Source, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def stage_file(source: Source, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Stage one file in blocks; a row of counts for each, and one with the file's fingerprint."""
     file: SourceFile = row["file"]
     section = source.section
@@ -71,6 +71,7 @@ def _stage_file(source: Source, row: dict[str, Any]) -> Iterator[dict[str, Any]]
         yield {
             "rows": len(block.numbers),
             "items": found.items.num_rows,
+            "bytes": found.items.nbytes,
             "own_ids": "item_id" in section.columns or "item_id" in map(str.casefold, found.names),
             "reasons": source.quarantine(f"read-{name}.parquet", found.bad),
             "sources": "[]",
@@ -78,7 +79,7 @@ def _stage_file(source: Source, row: dict[str, Any]) -> Iterator[dict[str, Any]]
         }
     if unchecked:
         _check_columns(columns, section)
-    done = {"rows": 0, "items": 0, "own_ids": False, "reasons": "{}", "file": file.path}
+    done = {"rows": 0, "items": 0, "bytes": 0, "own_ids": False, "reasons": "{}", "file": file.path}
     yield done | {"sources": json.dumps([fingerprint(file)])}
 
 
