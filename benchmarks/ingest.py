@@ -6,7 +6,7 @@ Short rows ("How much is 17 plus 4?"), and, with --gsm8k, its rows over and over
 as many; each as lines of JSON, the same compressed, and Parquet. One process: files are read, checked, hashed
 and staged, which is ingest's first pass. Ray: both passes, from sources to parts, after a first ingest of few
 rows that starts its workers; nothing that Ray needs to start is counted, but its processes' CPU is. The loop:
-json.loads or to_pylist, checks that the texts are there, sha256, and a set of what was seen; it writes nothing.
+json.loads or to_pylist, checks that texts are there, sha256, and a set of what was seen; it writes nothing.
 """
 
 from __future__ import annotations
