@@ -33,16 +33,17 @@ def left_over(row: dict, view: dict, shape: str, source: SourceConfig) -> str | 
     view: the row as ``view_of`` shows it, of a shape. What JSON cannot hold is told: dates and decimals as
     text, bytes by their number, numbers that are not finite as null.
     """
-    taken = _taken(row, view, shape, source)
+    used = taken(row, view, shape, source)
     rest = {
         str(name): content
         for name, content in row.items()
-        if name not in taken and str(name).casefold() not in taken and content is not None
+        if name not in used and str(name).casefold() not in used and content is not None
     }
     return _as_json(rest) if rest else None
 
 
-def _taken(row: dict, view: dict, shape: str, source: SourceConfig) -> frozenset[str]:
+def taken(row: dict, view: dict, shape: str, source: SourceConfig) -> frozenset[str]:
+    """Names of columns that fields of the item take."""
     mapped = source.columns
     read = _READ.get(shape) or frozenset(name for name in pair_of(view) if name)
     if shape in ("alpaca", "question_answer", "prompt_response"):

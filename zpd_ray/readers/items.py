@@ -13,6 +13,7 @@ import pyarrow as pa
 from zpd_ray import schema
 from zpd_ray.config import SourceConfig
 from zpd_ray.graders import Grader
+from zpd_ray.readers.keys import prompt_key
 from zpd_ray.readers.rows import NOT_UTF8, RawRow, excerpt
 from zpd_ray.readers.shapes import Bad, normalise
 
@@ -98,19 +99,11 @@ def _add_keys(item: dict[str, Any]) -> None:
     options = "null" if choices is None else f"[{','.join(map(_quote, choices))}]"
     digest = sha256(f"[[{turns}],{_quote(response)},{options}".encode())
     item["content_hash"] = int.from_bytes(digest.digest()[:8], "little")
-    item["prompt_key"] = _prompt_key(messages, choices)
+    said = (turn["content"] for turn in messages if turn["role"] != "system")
+    item["prompt_key"] = prompt_key(said, choices)
     digest.update(("," + ("null" if item["answer"] is None else _quote(item["answer"])) + "]").encode())
     item["item_id"] = item["item_id"] or digest.hexdigest()[:32]
     f"{item['item_id']}{item['group']}".encode()
-
-
-def _prompt_key(messages: list[dict[str, str]], choices: list[str] | None) -> int:
-    """Turns but the system's, and the options in any order: the same task is the same key."""
-    turns = "\n".join(
-        " ".join(turn["content"].lower().split()) for turn in messages if turn["role"] != "system"
-    )
-    options = "\0".join(sorted(" ".join(text.lower().split()) for text in choices)) if choices else ""
-    return int.from_bytes(sha256(f"{turns}\0{options}".encode()).digest()[:8], "little")
 
 
 def _quarantined(row: RawRow, bad: Bad, file: str) -> dict[str, Any]:

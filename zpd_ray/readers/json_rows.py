@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.readers import rows, streams
@@ -23,10 +23,13 @@ def json_rows(file: SourceFile) -> Iterator[RawRow]:
 
     Raises ZpdError for a file of lines that is one array, or whose objects go over several lines.
     """
-    return _array_rows(file) if file.extension == ".json" and _starts_an_array(file) else _line_rows(file)
+    return _array_rows(file) if is_array(file) else _line_rows(file)
 
 
-def _starts_an_array(file: SourceFile) -> bool:
+def is_array(file: SourceFile) -> bool:
+    """Whether it is called .json and begins as an array does."""
+    if file.extension != ".json":
+        return False
     try:
         first = next(streams.chunks(file), b"")
     except streams.DamagedError:
@@ -34,16 +37,23 @@ def _starts_an_array(file: SourceFile) -> bool:
     return first.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
 
 
-def _line_rows(file: SourceFile) -> Iterator[RawRow]:
-    filled = (line for line in streams.lines(file) if line.problem or line.raw.strip())
-    first_two = list(islice(filled, 2))
-    if first_two:
+def check_layout(file: SourceFile) -> None:
+    """Of a file of lines. Raises ZpdError when it is one array, or its objects go over several lines."""
+    if first_two := list(islice(_filled(file), 2)):
         _check_layout(file, *first_two)
-    for line in chain(first_two, filled):
+
+
+def _line_rows(file: SourceFile) -> Iterator[RawRow]:
+    check_layout(file)
+    for line in _filled(file):
         if line.problem:
             yield problem(line.number, line.problem, line.raw, line.detail)
         else:
             yield _line_row(line)
+
+
+def _filled(file: SourceFile) -> Iterator[streams.Line]:
+    return (line for line in streams.lines(file) if line.problem or line.raw.strip())
 
 
 def _check_layout(file: SourceFile, first: streams.Line, second: streams.Line | None = None) -> None:
@@ -69,16 +79,20 @@ def _without_bom(line: streams.Line) -> bytes:
 
 
 def _line_row(line: streams.Line) -> RawRow:
-    raw = _without_bom(line)
+    return line_row(line.number, _without_bom(line))
+
+
+def line_row(number: int, raw: bytes) -> RawRow:
+    """The row in a line without its byte order mark."""
     try:
         value = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
-        return problem(line.number, rows.NOT_UTF8, raw, str(error))
+        return problem(number, rows.NOT_UTF8, raw, str(error))
     except (ValueError, RecursionError) as error:  # ValueError also for integers of thousands of digits
-        return problem(line.number, rows.NOT_JSON, raw, str(error))
+        return problem(number, rows.NOT_JSON, raw, str(error))
     if type(value) is not dict:
-        return _not_an_object(line.number, value, raw)
-    return RawRow(line.number, value)
+        return _not_an_object(number, value, raw)
+    return RawRow(number, value)
 
 
 def _not_an_object(row: int, value: object, raw: bytes | str) -> RawRow:

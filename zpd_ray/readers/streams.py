@@ -128,31 +128,59 @@ def _up_to_the_damage(file: SourceFile, done: int) -> Iterator[bytes]:
     raise ZpdError(unreadable(file.path, OSError("a read failed, and then succeeded")))
 
 
+class Run(NamedTuple):
+    """Consecutive whole lines, each with its newline except perhaps the last. number: of the first."""
+
+    number: int
+    text: bytes
+
+
 def lines(file: SourceFile) -> Iterator[Line]:
     """Lines split at ``\\n``, numbered from 0. One longer than ``rows.MAX_ROW_BYTES`` is cut and marked,
     and a damaged file ends with a marked line: what was left of the last one.
     """
+    for run in runs(file):
+        if isinstance(run, Line):
+            yield run
+        else:
+            for number, raw in enumerate(run.text.removesuffix(b"\n").split(b"\n"), run.number):
+                yield Line(number, raw)
+
+
+def runs(file: SourceFile) -> Iterator[Run | Line]:
+    """The same, as many lines at a time as a chunk holds; marked ones by themselves."""
     number, tail, overlong = 0, b"", False
     try:
         for chunk in chunks(file):
-            *whole, tail = (tail + chunk).split(b"\n")
-            for raw in whole:
-                if not overlong:
-                    yield _checked(number, raw)
+            text, newline, tail = (tail + chunk).rpartition(b"\n")
+            if newline and overlong:  # the rest of it
+                _, newline, text = text.partition(b"\n")
                 number, overlong = number + 1, False
+            if newline:
+                yield from _bounded(number, text + newline)
+                number += text.count(b"\n") + 1
             if overlong:
                 tail = b""
             elif len(tail) > rows.MAX_ROW_BYTES:
-                yield _checked(number, tail)
+                yield _too_long(number, tail)
                 tail, overlong = b"", True
         if tail and not overlong:
-            yield _checked(number, tail)
+            yield Run(number, tail)
     except DamagedError as error:
         yield Line(number, tail, rows.DAMAGED, f"the file ends in the middle or is corrupt: {error}")
 
 
-def _checked(number: int, raw: bytes) -> Line:
-    if len(raw) > rows.MAX_ROW_BYTES:
-        detail = f"more than {rows.MAX_ROW_BYTES} bytes in one line"
-        return Line(number, raw[: rows.EXCERPT], rows.TOO_LONG, detail)
-    return Line(number, raw)
+def _bounded(number: int, text: bytes) -> Iterator[Run | Line]:
+    """A run, around what is too long in it: the first line alone can be, a chunk is shorter."""
+    first = text.find(b"\n")
+    if first <= rows.MAX_ROW_BYTES:
+        yield Run(number, text)
+        return
+    yield _too_long(number, text)
+    if first + 1 < len(text):
+        yield Run(number + 1, text[first + 1 :])
+
+
+def _too_long(number: int, raw: bytes) -> Line:
+    detail = f"more than {rows.MAX_ROW_BYTES} bytes in one line"
+    return Line(number, raw[: rows.EXCERPT], rows.TOO_LONG, detail)

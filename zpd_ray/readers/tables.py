@@ -16,7 +16,13 @@ _MAGIC = b"ARROW1"  # an IPC file starts with it, an IPC stream does not
 
 
 def table_rows(file: SourceFile, rows_per_batch: int) -> Iterator[RawRow]:
-    """A dict per row, decoded ``rows_per_batch`` at a time.
+    """A dict per row, decoded ``rows_per_batch`` at a time. Raises ZpdError as ``table_batches`` does."""
+    for start, batch in table_batches(file, rows_per_batch):
+        yield from batch_rows(batch, start)
+
+
+def table_batches(file: SourceFile, rows_per_batch: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Rows ``rows_per_batch`` at a time, with the number of the first.
 
     Raises ZpdError when the file is corrupt, not of its format, or has two columns of one name.
     """
@@ -26,7 +32,7 @@ def table_rows(file: SourceFile, rows_per_batch: int) -> Iterator[RawRow]:
         for batch in batches:
             _unique_names(file, batch.schema)
             for offset in range(0, batch.num_rows, rows_per_batch):
-                yield from _batch_rows(batch.slice(offset, rows_per_batch), start + offset)
+                yield start + offset, batch.slice(offset, rows_per_batch)
             start += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise ZpdError(
@@ -59,7 +65,8 @@ def _unique_names(file: SourceFile, schema: pa.Schema) -> None:
         raise ZpdError(f"{file.path} has two columns named {repeated[0]!r}; rename one of them")
 
 
-def _batch_rows(batch: pa.RecordBatch, start: int) -> list[RawRow]:
+def batch_rows(batch: pa.RecordBatch, start: int) -> list[RawRow]:
+    """A dict per row, or what is wrong with it; ``start`` is the number of the first."""
     try:
         return [RawRow(row, value) for row, value in enumerate(batch.to_pylist(), start)]
     except (ValueError, OverflowError):  # invalid UTF-8, dates out of range: find the rows that hold them

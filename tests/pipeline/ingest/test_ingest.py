@@ -151,22 +151,23 @@ def test_each_row_is_accounted_for_with_its_reason_file_and_row(tmp_path: Path) 
     assert_adds_up(store, store.read_json("evaluation/pool.json"), "evaluation/pool")
 
 
-def test_few_rows_are_dealt_as_many_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a shuffle and with one: the same files, quarantine included."""
+def test_few_rows_are_dealt_as_some_and_many_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read whole by each task, by its share, and shuffled: the same files, quarantine included."""
     files = [write_jsonl(tmp_path / name, rows) for name, rows in mixed_rows().items()]
     sections: dict[str, Any] = {
         "pool": {"path": [str(path) for path in files], "max_bad_share": 0.2, "items_per_part": 25},
         "evaluation": {"path": str(write_jsonl(tmp_path / "eval.jsonl", questions(12, start=50)))},
     }
     few, of_few = ingest(tmp_path, "few", **sections)
-    monkeypatch.setattr("zpd_ray.pipeline.ingest.dealing.FEW_ROWS", 0)
-    many, of_many = ingest(tmp_path, "many", **sections)
-    assert of_few == of_many
     assert len(few.names("pool")) == 3
-    for directory in ("pool", "evaluation/pool", "quarantine/pool"):
-        assert few.names(directory) == many.names(directory)
-        for name in few.names(directory):
-            assert few.read_bytes(f"{directory}/{name}") == many.read_bytes(f"{directory}/{name}")
+    for way, constant in (("some", "FEW_ROWS"), ("many", "MOST_READERS")):
+        monkeypatch.setattr(f"zpd_ray.pipeline.ingest.dealing.{constant}", 0)
+        other, of_other = ingest(tmp_path, way, **sections)
+        assert of_few == of_other
+        for directory in ("pool", "evaluation/pool", "quarantine/pool"):
+            assert few.names(directory) == other.names(directory)
+            for name in few.names(directory):
+                assert few.read_bytes(f"{directory}/{name}") == other.read_bytes(f"{directory}/{name}")
 
 
 def test_items_too_long_for_the_model_are_quarantined_and_lengths_are_the_tokenizers(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from zpd_ray.pipeline.ingest.source import Source
 from zpd_ray.readers.duplicates import ID_USED_TWICE, clashing_ids, drop_duplicates, drop_overlap
 from zpd_ray.readers.lengths import with_lengths
 from zpd_ray.rundir.layout import EVALUATION
-from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import item_hash
 from zpd_ray.terminal import progress
 
@@ -26,6 +25,9 @@ Read = Callable[[str], pa.Table]
 Change = Callable[[pa.Table], pa.Table]
 
 FEW_ROWS = 20_000  # that a task reads whole, rather than wait for a shuffle
+# A task may hold so many bytes of rows; where that makes no more than so many tasks, each reads all that is
+# staged and keeps its share. Reading takes .3 us a short row, a shuffle of Ray Data's takes several.
+TASK_BYTES, MOST_READERS = 1 << 28, 16
 
 
 def deal(source: Source, staged: dict[str, Any], excluded: np.ndarray) -> list[dict[str, Any]]:
@@ -35,14 +37,22 @@ def deal(source: Source, staged: dict[str, Any], excluded: np.ndarray) -> list[d
     """
     store = source.run.store
     count = -(-staged["items"] // source.run.config.pool.items_per_part)
-    read = partial(_read_staged, store, source.staging, count)
+    read = partial(_read_staged, source, count, staged["own_ids"])
     # Ids that users give may stand for two contents, seen only with all rows of an id in one place.
     resolve = partial(_resolve_ids, source) if staged["own_ids"] else None
     finish = partial(_finish_part, source, excluded)
-    way = _deal_few if staged["items"] <= FEW_ROWS else _deal_many
     dealt: list[dict[str, Any]] = []
     with progress(f"dealing the {source.name} into parts", staged["items"]) as advance:
-        for row in way(store.names(source.staging), count, read, resolve, finish).iter_rows():
+        names = store.names(source.staging)
+        tasks = max(min(count, _cpus()), -(-staged["bytes"] // TASK_BYTES))
+        if staged["items"] <= FEW_ROWS:
+            rows = _deal_few(names, count, read, resolve, finish)
+        elif tasks <= MOST_READERS:
+            names = _resolve_some(names, count, tasks, read, source) if resolve else names
+            rows = _deal_some(names, count, tasks, read, finish)
+        else:
+            rows = _deal_many(names, count, read, resolve, finish)
+        for row in rows.iter_rows():
             dealt.append(row)
             advance(row["staged"])
     clashes = staged["items"] - sum(row["staged"] for row in dealt)
@@ -58,6 +68,55 @@ def _deal_many(names: list[str], count: int, read: Read, resolve: Change | None,
     return rows.groupby("bucket", num_partitions=count).map_groups(finish, batch_format="pyarrow")
 
 
+def _deal_some(names: list[str], count: int, tasks: int, read: Read, finish: Change) -> Dataset:
+    """By tasks that read all rows, a file at a time, and keep those of some buckets."""
+
+    def each(buckets: pa.Table) -> Iterator[pa.Table]:
+        for _, rows in _shares(names, read, "bucket", buckets):
+            yield finish(rows)
+
+    return _buckets(count, tasks).map_batches(each, batch_size=None, batch_format="pyarrow")
+
+
+def _resolve_some(names: list[str], count: int, tasks: int, read: Read, source: Source) -> list[str]:
+    """The same for ids that users gave; names of the files with the rows that keep theirs."""
+
+    def each(buckets: pa.Table) -> Iterator[pa.Table]:
+        written = []
+        for bucket, rows in _shares(names, read, "id_bucket", buckets):
+            kept = _resolve_ids(source, rows)
+            written.append(source.stage(f"ids-{bucket:06d}", kept.drop_columns(["bucket", "id_bucket"])))
+        yield pa.table({"name": pa.array(written, pa.string())})
+
+    dataset = _buckets(count, tasks).map_batches(each, batch_size=None, batch_format="pyarrow")
+    return sorted(row["name"] for row in dataset.iter_rows())
+
+
+def _shares(names: list[str], read: Read, key: str, buckets: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each of these buckets that has some."""
+    mine = buckets["bucket"].combine_chunks()
+
+    def kept(name: str) -> pa.Table:
+        rows = read(name)
+        return rows.filter(pc.is_in(rows[key], value_set=mine))
+
+    whole = pa.concat_tables(map(kept, names))
+    for bucket in mine.to_pylist():
+        rows = whole.filter(pc.equal(whole[key], bucket))
+        if rows.num_rows:
+            yield bucket, rows
+
+
+def _buckets(count: int, tasks: int) -> Dataset:
+    """A row for each bucket, over so many tasks."""
+    rows = [{"bucket": bucket} for bucket in range(count)]
+    return ray.data.from_items(rows, override_num_blocks=min(count, tasks))
+
+
+def _cpus() -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
 def _deal_few(names: list[str], count: int, read: Read, resolve: Change | None, finish: Change) -> Dataset:
     """By tasks that read all rows and keep those of some buckets."""
 
@@ -65,23 +124,23 @@ def _deal_few(names: list[str], count: int, read: Read, resolve: Change | None, 
         rows = pa.concat_tables([read(name) for name in names])
         whole = clashing_ids(rows)[0] if resolve else rows
         for bucket in buckets["bucket"].to_pylist():
-            of_ids = rows.filter(pc.equal(rows["id_bucket"], bucket))
-            if resolve and of_ids.num_rows:
+            if resolve and (of_ids := rows.filter(pc.equal(rows["id_bucket"], bucket))).num_rows:
                 resolve(of_ids)  # for its quarantine
             mine = whole.filter(pc.equal(whole["bucket"], bucket))
             if mine.num_rows:
                 yield finish(mine)
 
-    tasks = min(count, max(1, int(ray.cluster_resources().get("CPU", 1))))
-    buckets = ray.data.from_items([{"bucket": i} for i in range(count)], override_num_blocks=tasks)
-    return buckets.map_batches(each, batch_size=None, batch_format="pyarrow")
+    return _buckets(count, _cpus()).map_batches(each, batch_size=None, batch_format="pyarrow")
 
 
-def _read_staged(store: Store, staging: str, count: int, name: str) -> pa.Table:
-    table = store.read_table(f"{staging}/{name}")
+def _read_staged(source: Source, count: int, own_ids: bool, name: str) -> pa.Table:
+    table = source.staged(name)
     bucket = (table["content_hash"].to_numpy() % np.uint64(count)).astype(np.int64)
+    table = table.append_column("bucket", pa.array(bucket))
+    if not own_ids:
+        return table
     id_bucket = (item_hash(table["item_id"], 0, 0, "deal") % np.uint64(count)).astype(np.int64)
-    return table.append_column("bucket", pa.array(bucket)).append_column("id_bucket", pa.array(id_bucket))
+    return table.append_column("id_bucket", pa.array(id_bucket))
 
 
 def _resolve_ids(source: Source, rows: pa.Table) -> pa.Table:

@@ -36,6 +36,20 @@ class Source:
         """Directory of the rows between the two passes."""
         return f"{self.into}.staging"
 
+    def stage(self, name: str, items: pa.Table) -> str:
+        """Write rows for the second pass, not as Parquet, which takes longer to write and to read; the name
+        of their file."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, items.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as out:
+            out.write_table(items)
+        self.run.store.write_bytes(f"{self.staging}/{name}.arrows", sink.getvalue())
+        return f"{name}.arrows"
+
+    def staged(self, name: str) -> pa.Table:
+        """Rows that were staged, by the name of their file."""
+        with pa.ipc.open_stream(self.run.store.read_bytes(f"{self.staging}/{name}")) as rows:
+            return rows.read_all()
+
     def quarantine(self, name: str, bad: pa.Table) -> str:
         """Write bad rows, if any; their counts by reason as JSON."""
         if bad.num_rows:

@@ -32,8 +32,9 @@ from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.ingest.ingest import ingest
 from zpd_ray.plan.estimate import EMPTY, Group, Source
 from zpd_ray.plan.rates import Line
+from zpd_ray.readers.blocks import blocks
 from zpd_ray.readers.formats import read
-from zpd_ray.readers.items import to_items
+from zpd_ray.readers.found import find_items
 from zpd_ray.readers.lengths import with_lengths
 from zpd_ray.readers.sources import SourceFile, expand
 from zpd_ray.rundir import Run
@@ -43,7 +44,6 @@ from zpd_ray.rundir.store import Store
 WHOLE_BYTES = 32 * 2**20  # of the files of a pool that is read whole
 FILES, ROWS = 16, 20_000  # of a larger one that are looked at
 HEAD_BYTES = 4 * 2**20  # of a file, from which its rows are estimated
-TIMED_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,10 @@ def _heads(files: list[SourceFile], directory: Path) -> Iterator[Path]:
 def _row_seconds(config: Config, path: str) -> float:
     """What a row costs a core: to be read, checked and turned into tokens."""
     started = time.perf_counter()
-    rows = next(read(expand(path)[0], TIMED_ROWS))
-    items, _bad = to_items(rows, path, config.pool, graders.load(config.measure.grader))
-    with_lengths(config, items)
-    return (time.perf_counter() - started) / len(rows)
+    block = next(blocks(expand(path)[0]))
+    found = find_items(block, path, config.pool, graders.load(config.measure.grader))
+    with_lengths(config, found.items)
+    return (time.perf_counter() - started) / len(block.numbers)
 
 
 def _all_rows(looked: list[SourceFile], files: list[SourceFile]) -> tuple[int, float]:
