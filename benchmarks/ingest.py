@@ -54,11 +54,16 @@ def long_rows(path: str, count: int) -> Iterator[Row]:
     """Problems of GSM8K, with other numbers each time round."""
     rows = [json.loads(line) for line in gzip.decompress(Path(path).read_bytes()).splitlines()]
     for i, row in enumerate(islice(cycle(rows), count)):
-        more = i // len(rows)
-        yield {
-            key: re.sub(r"\d+", lambda found, more=more: str(int(found[0]) + more), text)
-            for key, text in row.items()
-        }
+        yield {key: _moved(text, i // len(rows)) for key, text in row.items()}
+
+
+def _moved(text: str, by: int) -> str:
+    """The text with so much more in each number."""
+
+    def larger(found: re.Match[str]) -> str:
+        return str(int(found[0]) + by)
+
+    return re.sub(r"\d+", larger, text)
 
 
 def write(rows: Iterator[Row], each: int, directory: Path, ending: str) -> None:

@@ -75,7 +75,8 @@ def layout_of(names: list[str], source: SourceConfig) -> Layout | None:
     wavering = prompt == "problem" and SOLUTION in view and {"response", "completion"} & view.keys()
     if wavering or len(contexts) > 1:
         return None
-    fields = {field: value.get(source.columns.get(field, field)) for field in FIELDS}
+    mapped: dict[str, str] = dict(source.columns)
+    fields = {field: value.get(mapped.get(field, field)) for field in FIELDS}
     if shape == "question_answer" and "answer" not in source.columns:
         fields["answer"] = view["answer"]
     unlikely = [fields.pop("choices"), *(view.get(name) for name in SYSTEMS)]
