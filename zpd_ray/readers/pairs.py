@@ -75,7 +75,7 @@ def layout_of(names: list[str], source: SourceConfig) -> Layout | None:
     wavering = prompt == "problem" and SOLUTION in view and {"response", "completion"} & view.keys()
     if wavering or len(contexts) > 1:
         return None
-    mapped: dict[str, str] = dict(source.columns)
+    mapped = {str(field): name for field, name in source.columns.items()}
     fields = {field: value.get(mapped.get(field, field)) for field in FIELDS}
     if shape == "question_answer" and "answer" not in source.columns:
         fields["answer"] = view["answer"]
