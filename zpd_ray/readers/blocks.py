@@ -23,10 +23,12 @@ from zpd_ray.readers.json_rows import check_layout, is_array, json_rows, line_ro
 from zpd_ray.readers.pairs import Piece
 from zpd_ray.readers.rows import RawRow, problem
 from zpd_ray.readers.sources import SourceFile
+from zpd_ray.readers.spans import Span
 from zpd_ray.readers.tables import batch_rows, table_batches
 
 Places = NDArray[np.int64]
 
+WHOLE = Span()
 FEW = 32  # rows that are not worth another look for those that arrow reads
 MOST = 1 << 26  # bytes of columns at once: what is made of them stays far below arrow's 2 GiB
 _LOOKED_AT = 8  # rows, for the types of their columns
@@ -46,20 +48,23 @@ class Block(Protocol):
         """Some rows as they are."""
 
 
-def blocks(file: SourceFile, rows_per_block: int = 10_000) -> Iterator[Block]:
-    """All rows of a file; ``rows_per_block`` is the most that one holds, save for lines of JSON, of which it
-    holds those of a chunk of 1 MiB. No block is empty. Raises ZpdError as ``formats.read`` does.
+def blocks(file: SourceFile, rows_per_block: int = 10_000, span: Span = WHOLE) -> Iterator[Block]:
+    """All rows of a file, or of a span of it, in blocks that are not empty.
+
+    ``rows_per_block`` is the most that one holds, save for lines of JSON, of which it holds those of a chunk
+    of 1 MiB. Raises ZpdError as ``formats.read`` does.
     """
-    return (block for block in _blocks(file, rows_per_block) if len(block.numbers))
+    return (block for block in _blocks(file, rows_per_block, span) if len(block.numbers))
 
 
-def _blocks(file: SourceFile, rows_per_block: int) -> Iterator[Block]:
+def _blocks(file: SourceFile, rows_per_block: int, span: Span) -> Iterator[Block]:
     if file.format in ("parquet", "arrow"):
-        for start, batch in table_batches(file, rows_per_block):
+        for start, batch in table_batches(file, rows_per_block, slice(span.start, span.stop), span.first):
             yield TableBlock(start, batch)
     elif file.format == "jsonl" and not is_array(file):
-        check_layout(file)
-        for run in streams.runs(file):
+        if span.start == 0:
+            check_layout(file)
+        for run in streams.runs(file, span.start, span.stop, span.first):
             yield _few(run) if isinstance(run, streams.Line) else LineBlock(run)
     else:
         rows = csv_rows(file) if file.format == "csv" else json_rows(file)
@@ -137,7 +142,7 @@ class LineBlock:
         self._starts = np.concatenate([[0], self._ends[:-1] + 1])
         last = data[self._ends - 1]
         returns = (last == _RETURN) & (self._ends > self._starts)  # lines as Windows ends them
-        last = np.where(returns, data[self._ends - 2], last)
+        last = np.where(returns, data[np.maximum(self._ends - 2, 0)], last)
         objects = (data[self._starts] == _OPENS) & (last == _CLOSES)
         filled = objects.copy()
         others = np.flatnonzero(~objects)
