@@ -156,6 +156,16 @@ def test_a_file_that_ends_in_the_middle(tmp_path: Path, monkeypatch: pytest.Monk
             assert assert_same(write_lines(tmp_path / "long.jsonl", rows)) == len(rows)
 
 
+def test_records(tmp_path: Path) -> None:
+    rows = ["Prompt,response,answer,level", *(f'"Question ""{i}""\nand more",r,{i},' for i in range(30))]
+    rows[20:20] = ["q,r", "", " ,r,1,2", "q,\xff,1,2", "q,,1,2", "q,r, ,2"]
+    path = tmp_path / "a.csv"
+    path.write_bytes("\n".join(rows).encode("latin-1"))
+    for columns in ({}, {"answer": "level"}):
+        source = SourceConfig(path="x", columns=columns)  # type: ignore[arg-type]
+        assert assert_same(path, source, "numeric") == 35
+
+
 KEYS = ["prompt", "response", "answer", "question", "completion", "problem", "solution", "instruction"]
 KEYS += ["input", "output", "context", "system", "item_id", "group", "choices", "messages", "Question"]
 KEYS += ["extra_a", "extra_b"]

@@ -67,9 +67,9 @@ def _blocks(file: SourceFile, rows_per_block: int, span: Span) -> Iterator[Block
         for run in streams.runs(file, span.start, span.stop, span.first):
             yield _few(run) if isinstance(run, streams.Line) else LineBlock(run)
     else:
-        rows = csv_rows(file) if file.format == "csv" else json_rows(file)
+        rows, kind = (csv_rows(file), RecordBlock) if file.format == "csv" else (json_rows(file), RowBlock)
         while batch := list(islice(rows, rows_per_block)):
-            yield RowBlock(batch)
+            yield kind(batch)
 
 
 def _is_valid(batch: pa.RecordBatch) -> bool:
@@ -100,6 +100,22 @@ class RowBlock:
         return [self._rows[place] for place in places.tolist()]
 
 
+class RecordBlock(RowBlock):
+    """Records of a CSV file: every field is a text, every record has all of them."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """The records that are whole, if all of them are valid Unicode."""
+        records = [(place, row.value) for place, row in enumerate(self._rows) if row.value]
+        names = list(records[0][1]) if records else []
+        try:
+            columns = [pa.array([record[name] for _, record in records], pa.string()) for name in names]
+            table = pa.table(columns, names)
+        except UnicodeEncodeError:  # stray bytes, which the item reader refuses, row by row
+            return
+        if names:
+            yield Piece(np.array([place for place, _ in records]), table)
+
+
 class TableBlock:
     """Rows of a Parquet or Arrow file; start: number of the first."""
 
@@ -126,8 +142,9 @@ class TableBlock:
             return []
         if len(places) == self._batch.num_rows:
             return batch_rows(self._batch, self._start)
-        rows = (batch_rows(self._batch.slice(place, 1), self._start + place)[0] for place in places.tolist())
-        return list(rows)
+        numbers = self.numbers[places].tolist()
+        rows = batch_rows(self._batch.take(pa.array(places)), 0)
+        return [row._replace(row=number) for row, number in zip(rows, numbers, strict=True)]
 
 
 class LineBlock:

@@ -255,7 +255,7 @@ def test_leftovers_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
     killed = Store(str(tmp_path / "killed"))
     killed.write_bytes(LOCK, b"")
     for name in (
-        "pool.staging/000000-000007.parquet",
+        "pool.staging/000000-000007.arrows",
         "pool/part-000000.parquet",
         "pool/part-000009.parquet",
     ):
