@@ -30,7 +30,7 @@ from scale import Sampler
 
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
-from zpd_ray.pipeline.ingest.reading import stage_file
+from zpd_ray.pipeline.ingest.reading import stage_file, tasks_of
 from zpd_ray.pipeline.ingest.source import Source
 from zpd_ray.readers.sources import expand
 from zpd_ray.rundir import Run, Store
@@ -123,8 +123,7 @@ def config_of(directory: Path, source: Path, grader: str) -> Config:
 def first_pass(run: Run) -> int:
     """Files to staged rows, as the tasks of ingest do it."""
     source = Source(run, run.config.pool, POOL)
-    files = expand(run.config.pool.path)
-    done = [row for i, file in enumerate(files) for row in stage_file(source, {"file": file, "index": i})]
+    done = [row for task in tasks_of(expand(run.config.pool.path)) for row in stage_file(source, task)]
     return sum(row["items"] for row in done)
 
 

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from zpd_ray.config import SourceConfig
 from zpd_ray.graders import load
 from zpd_ray.readers import blocks as blocks_module
-from zpd_ray.readers import streams
+from zpd_ray.readers import spans, streams
 from zpd_ray.readers.blocks import blocks
 from zpd_ray.readers.formats import read
 from zpd_ray.readers.found import find_items
 from zpd_ray.readers.items import to_items
 from zpd_ray.readers.sources import expand
+from zpd_ray.readers.spans import newlines_in, numbered, spans_of
 
 DATA = Path(__file__).parents[3] / "shared/data"
 AUTO = SourceConfig(path="x")
@@ -155,6 +156,16 @@ def test_a_file_that_ends_in_the_middle(tmp_path: Path, monkeypatch: pytest.Monk
             assert assert_same(write_lines(tmp_path / "long.jsonl", rows)) == len(rows)
 
 
+def test_records(tmp_path: Path) -> None:
+    rows = ["Prompt,response,answer,level", *(f'"Question ""{i}""\nand more",r,{i},' for i in range(30))]
+    rows[20:20] = ["q,r", "", " ,r,1,2", "q,\xff,1,2", "q,,1,2", "q,r, ,2"]
+    path = tmp_path / "a.csv"
+    path.write_bytes("\n".join(rows).encode("latin-1"))
+    for columns in ({}, {"answer": "level"}):
+        source = SourceConfig(path="x", columns=columns)  # type: ignore[arg-type]
+        assert assert_same(path, source, "numeric") == 35
+
+
 KEYS = ["prompt", "response", "answer", "question", "completion", "problem", "solution", "instruction"]
 KEYS += ["input", "output", "context", "system", "item_id", "group", "choices", "messages", "Question"]
 KEYS += ["extra_a", "extra_b"]
@@ -193,15 +204,15 @@ def test_any_columns_with_any_values(
 
 
 def test_tables_of_every_type(tmp_path: Path) -> None:
-    n = 100
+    n = 21
     texts = pa.array([f"text {i}" for i in range(n)])
-    spoilt = pa.array([b"\xff" if i == 50 else b"fine" for i in range(n)]).view(pa.string())
+    spoilt = pa.array([b"\xff" if i == 10 else b"fine" for i in range(n)]).view(pa.string())
     columns = {
         "large": texts.cast(pa.large_string()),
         "dictionary": texts.dictionary_encode(),
         "view": texts.cast(pa.string_view()),
         "some": pa.array([None if i % 3 else f"text {i}" for i in range(n)]),
-        "small": pa.array(np.arange(n) % 100, pa.int8()),
+        "small": pa.array(np.arange(n), pa.int8()),
         "unsigned": pa.array(np.arange(n), pa.uint64()),
         "half": pa.array(np.arange(n) / 2),
         "truth": pa.array(np.arange(n) % 2 == 0),
@@ -253,3 +264,51 @@ def test_real_files(tmp_path: Path) -> None:
         "group": "level",
     }
     assert_same(DATA / "math/train.jsonl.gz", SourceConfig(path="x", columns=mapped), "choice")  # type: ignore[arg-type]
+
+
+def found_in(path: Path, source: SourceConfig = AUTO) -> tuple[int, pa.Table, pa.Table]:
+    """How many spans a file has, and what is in them."""
+    (file,) = expand(str(path))
+    spans = spans_of(file, 0)
+    if file.format == "jsonl" and len(spans) > 1:
+        spans = numbered(spans, [newlines_in(file, span) for span in spans])
+    each = [
+        find_items(block, file.path, source, load("numeric"))
+        for span in spans
+        for block in blocks(file, 50, span)
+    ]
+    return (
+        len(spans),
+        pa.concat_tables([one.items for one in each]),
+        pa.concat_tables([one.bad for one in each]),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 60, 61, 1000])
+def test_spans_of_a_file_hold_what_the_file_holds(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows with their places, whatever the cuts; lines too long for a span, or at all, included."""
+    monkeypatch.setattr("zpd_ray.readers.rows.MAX_ROW_BYTES", 250)
+    monkeypatch.setattr(streams, "CHUNK", 100)  # a chunk is shorter than the longest row
+    rows = [
+        *NASTY[:70],
+        {"prompt": "x" * 600, "response": "r"},
+        "",
+        "",
+        good(1),
+        {"prompt": "x" * 230, "response": "r"},
+    ]
+    some = rows[40:] if size < 10 else rows
+    path = write_lines(tmp_path / "a.jsonl", some)
+    path.write_bytes(path.read_bytes()[: -1 if size % 2 else None])  # the last line without its newline
+    table = pa.Table.from_pylist([good(i) for i in range(200)])
+    pq.write_table(table, tmp_path / "b.parquet", row_group_size=9)
+    for name in ("a.jsonl", "b.parquet"):
+        _, items, bad = found_in(tmp_path / name)
+        with monkeypatch.context() as patch:
+            patch.setattr(spans, "SPAN_BYTES", size)
+            count, in_spans, bad_in_spans = found_in(tmp_path / name)
+        assert count > 5
+        assert in_spans.equals(items)
+        assert bad_in_spans.equals(bad)

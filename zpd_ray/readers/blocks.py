@@ -23,10 +23,12 @@ from zpd_ray.readers.json_rows import check_layout, is_array, json_rows, line_ro
 from zpd_ray.readers.pairs import Piece
 from zpd_ray.readers.rows import RawRow, problem
 from zpd_ray.readers.sources import SourceFile
+from zpd_ray.readers.spans import Span
 from zpd_ray.readers.tables import batch_rows, table_batches
 
 Places = NDArray[np.int64]
 
+WHOLE = Span()
 FEW = 32  # rows that are not worth another look for those that arrow reads
 MOST = 1 << 26  # bytes of columns at once: what is made of them stays far below arrow's 2 GiB
 _LOOKED_AT = 8  # rows, for the types of their columns
@@ -46,25 +48,28 @@ class Block(Protocol):
         """Some rows as they are."""
 
 
-def blocks(file: SourceFile, rows_per_block: int = 10_000) -> Iterator[Block]:
-    """All rows of a file; ``rows_per_block`` is the most that one holds, save for lines of JSON, of which it
-    holds those of a chunk of 1 MiB. No block is empty. Raises ZpdError as ``formats.read`` does.
+def blocks(file: SourceFile, rows_per_block: int = 10_000, span: Span = WHOLE) -> Iterator[Block]:
+    """All rows of a file, or of a span of it, in blocks that are not empty.
+
+    ``rows_per_block`` is the most that one holds, save for lines of JSON, of which it holds those of a chunk
+    of 1 MiB. Raises ZpdError as ``formats.read`` does.
     """
-    return (block for block in _blocks(file, rows_per_block) if len(block.numbers))
+    return (block for block in _blocks(file, rows_per_block, span) if len(block.numbers))
 
 
-def _blocks(file: SourceFile, rows_per_block: int) -> Iterator[Block]:
+def _blocks(file: SourceFile, rows_per_block: int, span: Span) -> Iterator[Block]:
     if file.format in ("parquet", "arrow"):
-        for start, batch in table_batches(file, rows_per_block):
+        for start, batch in table_batches(file, rows_per_block, slice(span.start, span.stop), span.first):
             yield TableBlock(start, batch)
     elif file.format == "jsonl" and not is_array(file):
-        check_layout(file)
-        for run in streams.runs(file):
+        if span.start == 0:
+            check_layout(file)
+        for run in streams.runs(file, span.start, span.stop, span.first):
             yield _few(run) if isinstance(run, streams.Line) else LineBlock(run)
     else:
-        rows = csv_rows(file) if file.format == "csv" else json_rows(file)
+        rows, kind = (csv_rows(file), RecordBlock) if file.format == "csv" else (json_rows(file), RowBlock)
         while batch := list(islice(rows, rows_per_block)):
-            yield RowBlock(batch)
+            yield kind(batch)
 
 
 def _is_valid(batch: pa.RecordBatch) -> bool:
@@ -95,6 +100,22 @@ class RowBlock:
         return [self._rows[place] for place in places.tolist()]
 
 
+class RecordBlock(RowBlock):
+    """Records of a CSV file: every field is a text, every record has all of them."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """The records that are whole, if all of them are valid Unicode."""
+        records = [(place, row.value) for place, row in enumerate(self._rows) if row.value]
+        names = list(records[0][1]) if records else []
+        try:
+            columns = [pa.array([record[name] for _, record in records], pa.string()) for name in names]
+            table = pa.table(columns, names)
+        except UnicodeEncodeError:  # stray bytes, which the item reader refuses, row by row
+            return
+        if names:
+            yield Piece(np.array([place for place, _ in records]), table)
+
+
 class TableBlock:
     """Rows of a Parquet or Arrow file; start: number of the first."""
 
@@ -121,8 +142,9 @@ class TableBlock:
             return []
         if len(places) == self._batch.num_rows:
             return batch_rows(self._batch, self._start)
-        rows = (batch_rows(self._batch.slice(place, 1), self._start + place)[0] for place in places.tolist())
-        return list(rows)
+        numbers = self.numbers[places].tolist()
+        rows = batch_rows(self._batch.take(pa.array(places)), 0)
+        return [row._replace(row=number) for row, number in zip(rows, numbers, strict=True)]
 
 
 class LineBlock:
@@ -137,7 +159,7 @@ class LineBlock:
         self._starts = np.concatenate([[0], self._ends[:-1] + 1])
         last = data[self._ends - 1]
         returns = (last == _RETURN) & (self._ends > self._starts)  # lines as Windows ends them
-        last = np.where(returns, data[self._ends - 2], last)
+        last = np.where(returns, data[np.maximum(self._ends - 2, 0)], last)
         objects = (data[self._starts] == _OPENS) & (last == _CLOSES)
         filled = objects.copy()
         others = np.flatnonzero(~objects)

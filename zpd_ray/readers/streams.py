@@ -48,17 +48,17 @@ class Line(NamedTuple):
     detail: str = ""
 
 
-def chunks(file: SourceFile) -> Iterator[bytes]:
-    """Decompressed chunks of at most 1 MiB.
+def chunks(file: SourceFile, start: int = 0) -> Iterator[bytes]:
+    """Decompressed chunks of at most 1 MiB; ``start``: the first byte, of a file that is not compressed.
 
     Raises DamagedError after everything that decompresses was given; ZpdError when the file cannot be read,
     or is not what its name says: of another compression or none, not text, or text in UTF-16.
     """
     done = 0
     try:
-        with _open(file) as stream:
+        with _open(file, start) as stream:
             while chunk := stream.read(CHUNK):
-                if not done:
+                if not done and not start:
                     _check_text(file, chunk)
                 done += len(chunk)
                 yield chunk
@@ -70,7 +70,11 @@ def chunks(file: SourceFile) -> Iterator[bytes]:
         yield from _up_to_the_damage(file, done)
 
 
-def _open(file: SourceFile) -> pa.NativeFile:
+def _open(file: SourceFile, start: int = 0) -> pa.NativeFile:
+    if start:
+        stream = file.filesystem().open_input_file(file.inner)
+        stream.seek(start)
+        return stream
     return file.filesystem().open_input_stream(file.inner, compression=file.compression)
 
 
@@ -147,11 +151,14 @@ def lines(file: SourceFile) -> Iterator[Line]:
                 yield Line(number, raw)
 
 
-def runs(file: SourceFile) -> Iterator[Run | Line]:
-    """The same, as many lines at a time as a chunk holds; marked ones by themselves."""
-    number, tail, overlong = 0, b"", False
+def runs(file: SourceFile, start: int = 0, stop: int | None = None, number: int = 0) -> Iterator[Run | Line]:
+    """The same, as many lines at a time as a chunk holds; marked ones by themselves.
+
+    start, stop: bytes between which lines begin that are given, the first of which has this number.
+    """
+    tail, overlong = b"", False
     try:
-        for chunk in chunks(file):
+        for chunk in _of_lines_in(file, start, stop):
             text, newline, tail = (tail + chunk).rpartition(b"\n")
             if newline and overlong:  # the rest of it
                 _, newline, text = text.partition(b"\n")
@@ -168,6 +175,26 @@ def runs(file: SourceFile) -> Iterator[Run | Line]:
             yield Run(number, tail)
     except DamagedError as error:
         yield Line(number, tail, rows.DAMAGED, f"the file ends in the middle or is corrupt: {error}")
+
+
+def _of_lines_in(file: SourceFile, start: int, stop: int | None) -> Iterator[bytes]:
+    """The bytes of the lines that begin in [start, stop)."""
+    place, inside = max(0, start - 1), start == 0  # place: of the end of the chunk
+    for whole in chunks(file, place):
+        chunk = whole
+        place += len(whole)
+        if not inside:  # a line begins after a newline
+            inside = b"\n" in whole
+            chunk = whole.partition(b"\n")[2]
+            if stop is not None and place - len(chunk) >= stop:
+                return
+        # The last line ends with the first newline from the byte before the stop on.
+        if stop is not None and place >= stop:
+            end = chunk.find(b"\n", max(0, len(chunk) - (place - (stop - 1)))) + 1
+            if end:
+                yield chunk[:end]
+                return
+        yield chunk
 
 
 def _bounded(number: int, text: bytes) -> Iterator[Run | Line]:

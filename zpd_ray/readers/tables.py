@@ -21,13 +21,17 @@ def table_rows(file: SourceFile, rows_per_batch: int) -> Iterator[RawRow]:
         yield from batch_rows(batch, start)
 
 
-def table_batches(file: SourceFile, rows_per_batch: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+def table_batches(
+    file: SourceFile, rows_per_batch: int, groups: slice = slice(None), start: int = 0
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Rows ``rows_per_batch`` at a time, with the number of the first.
+
+    groups: row groups of a Parquet file that are read; start: the number of their first row.
 
     Raises ZpdError when the file is corrupt, not of its format, or has two columns of one name.
     """
-    batches = _parquet_batches(file, rows_per_batch) if file.format == "parquet" else _arrow_batches(file)
-    start = 0
+    parquet = file.format == "parquet"
+    batches = _parquet_batches(file, rows_per_batch, groups) if parquet else _arrow_batches(file)
     try:
         for batch in batches:
             _unique_names(file, batch.schema)
@@ -41,9 +45,10 @@ def table_batches(file: SourceFile, rows_per_batch: int) -> Iterator[tuple[int, 
         ) from error
 
 
-def _parquet_batches(file: SourceFile, rows_per_batch: int) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(file: SourceFile, rows_per_batch: int, groups: slice) -> Iterator[pa.RecordBatch]:
     with file.filesystem().open_input_file(file.inner) as handle, pq.ParquetFile(handle) as parquet:
-        yield from parquet.iter_batches(batch_size=rows_per_batch)
+        chosen = list(range(parquet.num_row_groups))[groups]
+        yield from parquet.iter_batches(batch_size=rows_per_batch, row_groups=chosen)
 
 
 def _arrow_batches(file: SourceFile) -> Iterator[pa.RecordBatch]:

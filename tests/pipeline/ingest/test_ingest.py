@@ -170,6 +170,22 @@ def test_few_rows_are_dealt_as_some_and_many_are(tmp_path: Path, monkeypatch: py
                 assert few.read_bytes(f"{directory}/{name}") == other.read_bytes(f"{directory}/{name}")
 
 
+def test_large_files_are_read_in_spans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines and row groups: the same parts, the same rows in quarantine at their places, in their order."""
+    lines, table = tmp_path / "a.jsonl", tmp_path / "b.parquet"
+    write_jsonl(lines, [*questions(40), "{not json", "", *questions(20, start=60), "[1, 2]"])
+    pq.write_table(pa.Table.from_pylist(questions(40, start=70)), table, row_group_size=6)  # type: ignore[arg-type]
+    pool = {"path": [str(lines), str(table)], "max_bad_share": 0.2, "items_per_part": 25}
+    whole, of_whole = ingest(tmp_path, "whole", pool=pool)
+    monkeypatch.setattr("zpd_ray.readers.spans.SPAN_BYTES", 500)
+    apart, of_apart = ingest(tmp_path, "apart", pool=pool)
+    assert of_whole == of_apart
+    assert parts_of(whole) == parts_of(apart)
+    assert len(apart.names("quarantine/pool")) == 2 > len(whole.names("quarantine/pool"))
+    assert table_of(whole, "quarantine/pool").equals(table_of(apart, "quarantine/pool"))
+    assert_adds_up(apart, of_apart)
+
+
 def test_items_too_long_for_the_model_are_quarantined_and_lengths_are_the_tokenizers(tmp_path: Path) -> None:
     model = tiny.build_model(tmp_path / "model", layers=1, max_length=48)
     rows = [*questions(30), {"prompt": "long", "response": "word " * 60, "answer": "1"}]
@@ -239,7 +255,7 @@ def test_leftovers_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
     killed = Store(str(tmp_path / "killed"))
     killed.write_bytes(LOCK, b"")
     for name in (
-        "pool.staging/000000-000007.parquet",
+        "pool.staging/000000-000007.arrows",
         "pool/part-000000.parquet",
         "pool/part-000009.parquet",
     ):
