@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,10 @@ def test_a_budget_that_leaves_no_anchors_is_refused(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing_behind(address: str, tmp_path: Path) -> None:
     config = simulated_file(tmp_path, n=300, cluster={"address": address}).config
     out = tmp_path / "out.plan"
-    with subprocess.Popen(command("plan", config), stderr=subprocess.DEVNULL) as process:
+    # A shell may have started the tests in the background, where SIGINT is ignored and inherited.
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    started = subprocess.Popen(command("plan", config), stderr=subprocess.DEVNULL, preexec_fn=heard)
+    with started as process:
         until(lambda: any(path.name.startswith("part-") for path in out.rglob("*")))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == INTERRUPTED
