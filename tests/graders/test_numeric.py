@@ -260,3 +260,12 @@ def test_gsm8k_references_are_graded_by_the_truth() -> None:
     stripped = [answer.partition("####")[0] for answer in answers]
     agree = sum(right(text, gold) for text, gold in zip(stripped, golds, strict=True))
     assert agree > 0.9 * len(answers)  # without the marker, the last number of a solution is nearly always it
+
+
+@given(
+    st.text(alphabet="0123456789#\n .-x\\boxed{}", max_size=30),
+    st.from_regex(r"(#### )?[0-9]{1,10}", fullmatch=True),
+)
+def test_an_answer_is_taken_at_a_glance_only_where_it_has_a_number(before: str, last: str) -> None:
+    for answer in (before, last, f"{before}\n{last}", f"It is {before}.\n{last}"):
+        assert (Numeric().accepts(answer, None) is None) == (bool(answer) and parse(answer) is not None)

@@ -24,8 +24,10 @@ def drop_duplicates(items: pa.Table) -> tuple[pa.Table, int]:
         items, sort_keys=[("content_hash", "ascending"), ("prompt_key", "ascending"), *_PLACE]
     ).to_numpy()
     content, prompt = _numpy(items, "content_hash")[order], _numpy(items, "prompt_key")[order]
-    kept = items.take(pa.array(order[_starts(content, prompt)]))
-    return kept.sort_by([("item_id", "ascending"), *_PLACE]), items.num_rows - kept.num_rows
+    kept = order[_starts(content, prompt)]
+    keys = items.select(["item_id", "source_file", "source_row"]).take(pa.array(kept))
+    by_id = pc.sort_indices(keys, sort_keys=[("item_id", "ascending"), *_PLACE]).to_numpy()
+    return items.take(pa.array(kept[by_id])), items.num_rows - len(kept)
 
 
 def clashing_ids(items: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -26,7 +26,7 @@ _PLAIN = bytes(i for i in range(256) if chr(i) not in _ESCAPES)
 _FOLDED = bytes(
     32 if chr(i).isspace() and i < 128 else ord(chr(i).lower()) if i < 128 else i for i in range(256)
 )
-_BETWEEN = b" \xff "  # no byte of UTF-8
+_BETWEEN = b"\xff"  # no byte of UTF-8
 _ID_BYTES, _DIGEST = 16, 32
 
 
@@ -89,12 +89,13 @@ def _plain(text: str) -> str:
 
 def _folded(prompts: pa.StringArray) -> list[bytes]:
     """``_plain`` of prompts in ASCII, each with the byte that ends it: one buffer, cut between them."""
-    joined = _joined(prompts.cast(pa.binary()), _BETWEEN)
-    text = (b" " + _bytes_of(joined)).translate(_FOLDED)
-    while b"  " in text:
-        text = text.replace(b"  ", b" ")
-    text = text.replace(_BETWEEN, b"\0\xff").replace(b" \xff", b"\0\xff")  # the latter after the last
-    return text.removeprefix(b" ").split(b"\xff")[:-1]
+    text = _bytes_of(_joined(prompts.cast(pa.binary()), _BETWEEN)).translate(_FOLDED)
+    data = np.frombuffer(text, np.uint8)
+    space = data == ord(" ")
+    twice = space[1:] & space[:-1]
+    if twice.any():
+        text = data[np.concatenate([[True], ~twice])].tobytes()
+    return [row.strip(b" ") + b"\0" for row in text.split(_BETWEEN)[:-1]]
 
 
 def _joined(*parts: pa.Array | str | bytes) -> pa.Array:
