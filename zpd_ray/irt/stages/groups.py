@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from zpd_ray.irt import checks
 from zpd_ray.irt.newton import maximise
 from zpd_ray.irt.pool import marginal
-from zpd_ray.irt.pool.design import Design, build
-from zpd_ray.irt.pool.explanatory import ExplanatoryFit, within_reach
+from zpd_ray.irt.pool.blocks import Latent, effort
+from zpd_ray.irt.pool.design import Design, build, few_floors
+from zpd_ray.irt.pool.explanatory import ExplanatoryFit, units, within_reach
 from zpd_ray.irt.pool.maximum import SIGMA_MAX
 from zpd_ray.irt.prior import Prior, prior_arrays
 
@@ -21,8 +22,11 @@ Array = NDArray[np.float64]
 TAU_MIN, TAU_MAX = 1e-3, 5.0  # logits; below TAU_MIN the groups are one
 SIGMA_LEAST = 0.1  # logits; a smaller residual moves no ability, and takes a fine grid to integrate over
 ROUNDS = 25
-# A round costs respondents x (items + 500 a group); the rounds end where they would take more than this.
-WORK, GROUP_COST = 1e7, 500
+STEPS = 3  # of Newton's in a round, at most: the next round goes on from there
+WORK = (
+    6e5  # microseconds: rounds end where integrating once in each has taken more, in all some ten times that
+)
+FLOORS = 16  # of a group, each with a grid of its own; more are put into classes
 MAX_ABILITIES = 5000  # respondents x groups
 SETTLED = 1e-4  # logits
 
@@ -77,27 +81,29 @@ def group_abilities(
     c, weights = checks.floor(guess, s.shape[1]), checks.frequencies(freq, s.shape[1])
     names, member = np.unique(labels, return_inverse=True)
     mean, precision = prior_arrays(prior or Prior(), fit.theta.size, fit.gamma.size)
+    x = x - fit.origin
+    unit = units(x, weights)
+    x, rescaled = x / unit, np.append(unit, 1.0)
     designs = []
     for g in range(names.size):
         part = np.flatnonzero(member == g)
-        designs.append(build(s[:, part], k[:, part], x[part] - fit.origin, c[part], weights[part]))
+        designs.append(build(s[:, part], k[:, part], x[part], few_floors(c[part], FLOORS), weights[part]))
     free = bool(np.isfinite(fit.sigma_se))
     sigma = min(max(fit.sigma, SIGMA_LEAST), SIGMA_MAX) if free else fit.sigma
     state = _State(
         np.repeat(fit.theta[:, None], names.size, axis=1),
         np.ones((fit.theta.size, names.size)),
         fit.theta,
-        np.append(fit.gamma, np.log(sigma)),
+        np.append(fit.gamma * unit, np.log(sigma)),
         0.5 if tau is None else float(tau),
     )
-    rounds = WORK / (s.shape[0] * (s.shape[1] + GROUP_COST * names.size))
-    own = (mean[fit.theta.size :], precision[fit.theta.size :])
-    state, settled = _settle(state, designs, tau is None, free, own, int(np.clip(rounds, 3, ROUNDS)))
+    own = (mean[fit.theta.size :] * rescaled, precision[fit.theta.size :] / rescaled**2)
+    state, settled = _settle(state, designs, tau is None, free, own)
     flags: tuple[str, ...] = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
     flags += () if settled else ("not_converged",)
     spread = 1.0 / np.sqrt(state.precision)
     common_se = 1.0 / np.sqrt((1.0 / (state.tau**2 + _error(state))).sum(axis=1))
-    gamma, sigma = state.rest[:-1], float(np.exp(state.rest[-1]))
+    gamma, sigma = state.rest[:-1] / unit, float(np.exp(state.rest[-1]))
     return GroupAbility(names, state.theta, spread, state.common, common_se, state.tau, gamma, sigma, flags)
 
 
@@ -142,14 +148,19 @@ def _settle(
     free_tau: bool,
     free_sigma: bool,
     prior: tuple[Array, Array],
-    rounds: int,
 ) -> tuple[_State, bool]:
     """Rounds until nothing moves; whether it came to that."""
-    for _ in range(rounds):
+    spent = 0.0
+    for _ in range(ROUNDS):
         before = state
-        state = _round(state, designs, free_tau, free_sigma, prior)
+        inside = SIGMA_LEAST < 0.99 * np.exp(state.rest[-1]) < 0.98 * SIGMA_MAX  # at a bound it stays there
+        state = _round(state, designs, free_tau, free_sigma and bool(inside), prior)
         if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
             return state, True
+        n = state.common.size
+        spent += sum(effort(each, Latent.of(np.append(state.common, state.rest), n)) for each in designs)
+        if spent > WORK:
+            break
     return state, False
 
 
@@ -180,7 +191,7 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
             prior = None if hessian is None else hessian[:n, :n] - np.eye(n) / state.tau**2
             return value, gradient[:n] - away / state.tau, prior
 
-        top = maximise(objective, theta[:, g])
+        top = maximise(objective, theta[:, g], max_iterations=STEPS)
         theta[:, g] = top.x
         spread = np.diag(top.covariance())
         # At chance level the Hessian need not be definite: then each ability's own curvature.
@@ -211,7 +222,7 @@ def _rest(state: _State, designs: list[Design], free_sigma: bool, prior: tuple[A
 
     if size == 0:
         return state.rest
-    return np.append(maximise(objective, state.rest[:size]).x, state.rest[size:])
+    return np.append(maximise(objective, state.rest[:size], max_iterations=STEPS).x, state.rest[size:])
 
 
 def _between(estimate: Array, error: Array) -> float:
