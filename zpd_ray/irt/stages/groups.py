@@ -29,6 +29,7 @@ WORK = (
 FLOORS = 16  # of a group, each with a grid of its own; more are put into classes
 MAX_ABILITIES = 5000  # respondents x groups
 SETTLED = 1e-4  # logits
+FAR = 10.0  # logits from a mode: no likelihood is normal up to there
 
 
 @dataclass(frozen=True)
@@ -167,20 +168,23 @@ def _settle(
 def _round(
     state: _State, designs: list[Design], free_tau: bool, free_sigma: bool, prior: tuple[Array, Array]
 ) -> _State:
-    theta, precision = _modes(state, designs)
+    theta, precision, slope = _modes(state, designs)
     state = state._replace(theta=theta, precision=precision)
     state = state._replace(rest=_rest(state, designs, free_sigma, prior))
     error = _error(state)
-    estimate = state.common[:, None] + (theta - state.common[:, None]) * precision * error
+    # Each group's own estimate is a Newton step away, without the prior; where it is far, nothing is known.
+    estimate = theta + np.clip(slope * error, -FAR, FAR)
     if free_tau:
         state = state._replace(tau=_between(estimate - state.common[:, None], error))
     weight = 1.0 / (state.tau**2 + error)
     return state._replace(common=(weight * estimate).sum(axis=1) / weight.sum(axis=1))
 
 
-def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
-    """Posterior modes and precisions given the common ability, tau, gamma and sigma."""
-    theta, precision = state.theta.copy(), np.empty_like(state.theta)
+def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array, Array]:
+    """Posterior modes and precisions given the common ability, tau, gamma and sigma, or where Newton's steps
+    have led to; slopes of the log-likelihood there.
+    """
+    theta, precision, slope = state.theta.copy(), np.empty_like(state.theta), np.empty_like(state.theta)
     n = state.common.size
     for g, design in enumerate(designs):
 
@@ -193,11 +197,12 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
 
         top = maximise(objective, theta[:, g], max_iterations=STEPS)
         theta[:, g] = top.x
+        slope[:, g] = top.gradient + (top.x - state.common) / state.tau**2
         spread = np.diag(top.covariance())
         # At chance level the Hessian need not be definite: then each ability's own curvature.
         alone = np.maximum(-np.diag(top.hessian), state.tau**-2)
         precision[:, g] = np.where(spread > 0.0, 1.0 / np.where(spread > 0.0, spread, 1.0), alone)
-    return theta, precision
+    return theta, precision, slope
 
 
 def _rest(state: _State, designs: list[Design], free_sigma: bool, prior: tuple[Array, Array]) -> Array:
