@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 Objective = Callable[[Array, bool], tuple[float, Array, Array | None]]
 
 MAX_STEP = 2.0  # logits; a longer Newton step has left the region where the quadratic model holds
+FLAT = 8.0  # times as long as may be: a step along what the data say nothing of
+BISECTIONS = 6
+HALVINGS = 16  # of a step; where one of 2 logits over 2^16 does not lead up, rounding hides what does
 LONGEST_STEP = 16.0  # where steps of that length have led up, one after the other
 # The root of g' (-H)^-1 g is the length of the step still to go, in standard errors.
 TOLERANCE = 1e-6
@@ -62,15 +65,37 @@ def ascent_step(gradient: Array, hessian: Array, reach: float = MAX_STEP) -> tup
         return gradient, 0.0
     scale = np.abs(np.diag(hessian)).max() + 1e-12
     damping = 0.0
-    while True:
-        try:
-            factor = cho_factor(damping * np.eye(gradient.size) - hessian)
-            break
-        except np.linalg.LinAlgError:
-            damping = max(10.0 * damping, 1e-4 * scale)
-    step = np.asarray(cho_solve(factor, gradient))
+    while (step := _damped(gradient, hessian, damping)) is None:
+        damping = max(10.0 * damping, 1e-4 * scale)
     decrement = max(float(gradient @ step), 0.0) ** 0.5
+    if np.abs(step).max() > FLAT * reach:
+        step = _shortened(gradient, hessian, damping, reach, step)
     return step * min(1.0, reach / max(float(np.abs(step).max()), 1e-300)), decrement
+
+
+def _shortened(gradient: Array, hessian: Array, damping: float, reach: float, step: Array) -> Array:
+    """A step in which a direction that hardly changes anything does not keep the others from moving: damped
+    about as little as brings it under `reach` (Levenberg 1944, Quarterly of Applied Mathematics 2).
+    """
+    high = float(np.abs(gradient).max()) / reach
+    low = max(damping, 1e-12 * high)
+    for _ in range(BISECTIONS):
+        middle = float(np.sqrt(low * high))
+        tried = _damped(gradient, hessian, middle)
+        if tried is not None and np.abs(tried).max() <= reach:
+            step, high = tried, middle
+        else:
+            low = middle
+    return step
+
+
+def _damped(gradient: Array, hessian: Array, damping: float) -> Array | None:
+    """Newton's step; None where the damped Hessian is not negative definite."""
+    try:
+        factor = cho_factor(damping * np.eye(gradient.size) - hessian)
+    except np.linalg.LinAlgError:
+        return None
+    return np.asarray(cho_solve(factor, gradient))
 
 
 def maximise(
@@ -134,7 +159,7 @@ def _halve(
     objective: Objective, x: Array, step: Array, value: float, gradient: Array, with_hessian: bool
 ) -> tuple[Array, float, Array, Array | None] | None:
     slack = 1e-12 * (1.0 + abs(value))
-    for halving in range(30):
+    for halving in range(HALVINGS):
         size = 0.5**halving
         trial = x + size * step
         new_value, new_gradient, new_hessian = objective(trial, with_hessian)

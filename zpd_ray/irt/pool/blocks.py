@@ -105,13 +105,22 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
     narrowest = least_sd(design.most, latent)
     step = STEP_PER_SD * narrowest
     coarse = min(COARSE * narrowest, COARSEST)
-    cell = CELL + CELL_EACH * latent.theta.size
     for block in _by_prior(design, latent, step):
-        nodes = (block.grid.high - block.grid.low) / step
-        if coarse < WORTH * step or block.mean.size * nodes * cell < 2.0 * CALLS:
+        little = _cost(block.mean.size, block.grid, latent.theta.size) < 3.0 * CALLS
+        if little or coarse < WORTH * step:
             yield block
         else:
             yield from _by_posterior(block, latent, coarse)
+
+
+def effort(design: Design, latent: Latent) -> float:
+    """About what integrating once over all items takes, in microseconds; the same on every machine."""
+    return sum(_cost(each.mean.size, each.grid, latent.theta.size) for each in blocks(design, latent))
+
+
+def _cost(n_items: int, grid: Grid, n_respondents: int) -> float:
+    cell = CELL + CELL_EACH * n_respondents
+    return CALLS + (cell * n_items + CURVE * n_respondents) * (grid.high - grid.low) / grid.step
 
 
 def least_sd(trials: Array, latent: Latent) -> float:
@@ -194,13 +203,15 @@ class _Windows(NamedTuple):
     high: Array
     step: Array
 
+    def grid(self, part: Index) -> Grid:
+        """What holds and resolves some of the items."""
+        return Grid(float(self.low[part].min()), float(self.high[part].max()), float(self.step[part].min()))
+
 
 def _by_posterior(block: Block, latent: Latent, coarse: float) -> Iterator[Block]:
     windows = _windows(block, latent, coarse)
     for part in _cut(windows, latent.theta.size):
-        grid = Grid(
-            float(windows.low[part].min()), float(windows.high[part].max()), float(windows.step[part].min())
-        )
+        grid = windows.grid(part)
         size = int(np.clip(CELLS * grid.step / (grid.high - grid.low), LEAST, BLOCK))
         for start in range(0, part.size, size):
             yield block.rows(part[start : start + size], grid)
@@ -242,11 +253,9 @@ def _windows(block: Block, latent: Latent, coarse: float) -> _Windows:
 
 def _cut(windows: _Windows, n_respondents: int) -> list[Index]:
     """Items in parts, halved as long as that saves time."""
-    cell, node = CELL + CELL_EACH * n_respondents, CURVE * n_respondents
 
     def cost(part: Index) -> float:
-        length = windows.high[part].max() - windows.low[part].min()
-        return CALLS + (cell * part.size + node) * float(length / windows.step[part].min())
+        return _cost(part.size, windows.grid(part), n_respondents)
 
     done, todo = [], [np.arange(windows.low.size)]
     while todo:

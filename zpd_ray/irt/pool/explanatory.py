@@ -169,7 +169,7 @@ def prepare(
     mean, precision = prior_arrays(prior, n_respondents, x.shape[1])
     checks.identified(x - centre, weights, precision[n_respondents:-1])
     # Newton's steps are measured in logits: a covariate of scale 1e-3 has slopes of 1e3 times that.
-    unit = _units(x - centre, weights)
+    unit = units(x - centre, weights)
     slopes = slice(n_respondents, -1)
     mean[slopes], precision[slopes] = mean[slopes] * unit, precision[slopes] / unit**2
     design = build(s, k, (x - centre) / unit, c, weights)
@@ -229,7 +229,7 @@ def within_reach(x: Array, gamma: Array) -> None:
         )
 
 
-def _units(centred: Array, weights: Array) -> Array:
+def units(centred: Array, weights: Array) -> Array:
     """Root mean square of each centred covariate, 1 for a constant one. (n_covariates,)"""
     size = np.sqrt(weights @ centred**2 / weights.sum())
     return np.where(size > 0.0, size, 1.0)

@@ -21,7 +21,7 @@ from zpd_ray.irt.quadrature import weighted_polynomials
 
 Array = NDArray[np.float64]
 
-DIRECT = 16  # respondents up to whom covariances of scores are summed pair by pair
+DIRECT = 20  # respondents up to whom covariances of scores are summed pair by pair
 AT_ONCE = 4  # polynomials
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 

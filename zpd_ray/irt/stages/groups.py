@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from zpd_ray.irt import checks
 from zpd_ray.irt.newton import maximise
 from zpd_ray.irt.pool import marginal
-from zpd_ray.irt.pool.design import Design, build
-from zpd_ray.irt.pool.explanatory import ExplanatoryFit, within_reach
+from zpd_ray.irt.pool.blocks import Latent, effort
+from zpd_ray.irt.pool.design import Design, build, few_floors
+from zpd_ray.irt.pool.explanatory import ExplanatoryFit, units, within_reach
 from zpd_ray.irt.pool.maximum import SIGMA_MAX
 from zpd_ray.irt.prior import Prior, prior_arrays
 
@@ -21,10 +22,14 @@ Array = NDArray[np.float64]
 TAU_MIN, TAU_MAX = 1e-3, 5.0  # logits; below TAU_MIN the groups are one
 SIGMA_LEAST = 0.1  # logits; a smaller residual moves no ability, and takes a fine grid to integrate over
 ROUNDS = 25
-# A round costs respondents x (items + 500 a group); the rounds end where they would take more than this.
-WORK, GROUP_COST = 1e7, 500
+STEPS = 3  # of Newton's in a round, at most: the next round goes on from there
+WORK = (
+    6e5  # microseconds: rounds end where integrating once in each has taken more, in all some ten times that
+)
+FLOORS = 16  # of a group, each with a grid of its own; more are put into classes
 MAX_ABILITIES = 5000  # respondents x groups
 SETTLED = 1e-4  # logits
+FAR = 10.0  # logits from a mode: no likelihood is normal up to there
 
 
 @dataclass(frozen=True)
@@ -77,27 +82,29 @@ def group_abilities(
     c, weights = checks.floor(guess, s.shape[1]), checks.frequencies(freq, s.shape[1])
     names, member = np.unique(labels, return_inverse=True)
     mean, precision = prior_arrays(prior or Prior(), fit.theta.size, fit.gamma.size)
+    x = x - fit.origin
+    unit = units(x, weights)
+    x, rescaled = x / unit, np.append(unit, 1.0)
     designs = []
     for g in range(names.size):
         part = np.flatnonzero(member == g)
-        designs.append(build(s[:, part], k[:, part], x[part] - fit.origin, c[part], weights[part]))
+        designs.append(build(s[:, part], k[:, part], x[part], few_floors(c[part], FLOORS), weights[part]))
     free = bool(np.isfinite(fit.sigma_se))
     sigma = min(max(fit.sigma, SIGMA_LEAST), SIGMA_MAX) if free else fit.sigma
     state = _State(
         np.repeat(fit.theta[:, None], names.size, axis=1),
         np.ones((fit.theta.size, names.size)),
         fit.theta,
-        np.append(fit.gamma, np.log(sigma)),
+        np.append(fit.gamma * unit, np.log(sigma)),
         0.5 if tau is None else float(tau),
     )
-    rounds = WORK / (s.shape[0] * (s.shape[1] + GROUP_COST * names.size))
-    own = (mean[fit.theta.size :], precision[fit.theta.size :])
-    state, settled = _settle(state, designs, tau is None, free, own, int(np.clip(rounds, 3, ROUNDS)))
+    own = (mean[fit.theta.size :] * rescaled, precision[fit.theta.size :] / rescaled**2)
+    state, settled = _settle(state, designs, tau is None, free, own)
     flags: tuple[str, ...] = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
     flags += () if settled else ("not_converged",)
     spread = 1.0 / np.sqrt(state.precision)
     common_se = 1.0 / np.sqrt((1.0 / (state.tau**2 + _error(state))).sum(axis=1))
-    gamma, sigma = state.rest[:-1], float(np.exp(state.rest[-1]))
+    gamma, sigma = state.rest[:-1] / unit, float(np.exp(state.rest[-1]))
     return GroupAbility(names, state.theta, spread, state.common, common_se, state.tau, gamma, sigma, flags)
 
 
@@ -142,34 +149,42 @@ def _settle(
     free_tau: bool,
     free_sigma: bool,
     prior: tuple[Array, Array],
-    rounds: int,
 ) -> tuple[_State, bool]:
     """Rounds until nothing moves; whether it came to that."""
-    for _ in range(rounds):
+    spent = 0.0
+    for _ in range(ROUNDS):
         before = state
-        state = _round(state, designs, free_tau, free_sigma, prior)
+        inside = SIGMA_LEAST < 0.99 * np.exp(state.rest[-1]) < 0.98 * SIGMA_MAX  # at a bound it stays there
+        state = _round(state, designs, free_tau, free_sigma and bool(inside), prior)
         if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
             return state, True
+        n = state.common.size
+        spent += sum(effort(each, Latent.of(np.append(state.common, state.rest), n)) for each in designs)
+        if spent > WORK:
+            break
     return state, False
 
 
 def _round(
     state: _State, designs: list[Design], free_tau: bool, free_sigma: bool, prior: tuple[Array, Array]
 ) -> _State:
-    theta, precision = _modes(state, designs)
+    theta, precision, slope = _modes(state, designs)
     state = state._replace(theta=theta, precision=precision)
     state = state._replace(rest=_rest(state, designs, free_sigma, prior))
     error = _error(state)
-    estimate = state.common[:, None] + (theta - state.common[:, None]) * precision * error
+    # Each group's own estimate is a Newton step away, without the prior; where it is far, nothing is known.
+    estimate = theta + np.clip(slope * error, -FAR, FAR)
     if free_tau:
         state = state._replace(tau=_between(estimate - state.common[:, None], error))
     weight = 1.0 / (state.tau**2 + error)
     return state._replace(common=(weight * estimate).sum(axis=1) / weight.sum(axis=1))
 
 
-def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
-    """Posterior modes and precisions given the common ability, tau, gamma and sigma."""
-    theta, precision = state.theta.copy(), np.empty_like(state.theta)
+def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array, Array]:
+    """Posterior modes and precisions given the common ability, tau, gamma and sigma, or where Newton's steps
+    have led to; slopes of the log-likelihood there.
+    """
+    theta, precision, slope = state.theta.copy(), np.empty_like(state.theta), np.empty_like(state.theta)
     n = state.common.size
     for g, design in enumerate(designs):
 
@@ -180,13 +195,14 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array]:
             prior = None if hessian is None else hessian[:n, :n] - np.eye(n) / state.tau**2
             return value, gradient[:n] - away / state.tau, prior
 
-        top = maximise(objective, theta[:, g])
+        top = maximise(objective, theta[:, g], max_iterations=STEPS)
         theta[:, g] = top.x
+        slope[:, g] = top.gradient + (top.x - state.common) / state.tau**2
         spread = np.diag(top.covariance())
         # At chance level the Hessian need not be definite: then each ability's own curvature.
         alone = np.maximum(-np.diag(top.hessian), state.tau**-2)
         precision[:, g] = np.where(spread > 0.0, 1.0 / np.where(spread > 0.0, spread, 1.0), alone)
-    return theta, precision
+    return theta, precision, slope
 
 
 def _rest(state: _State, designs: list[Design], free_sigma: bool, prior: tuple[Array, Array]) -> Array:
@@ -211,7 +227,7 @@ def _rest(state: _State, designs: list[Design], free_sigma: bool, prior: tuple[A
 
     if size == 0:
         return state.rest
-    return np.append(maximise(objective, state.rest[:size]).x, state.rest[size:])
+    return np.append(maximise(objective, state.rest[:size], max_iterations=STEPS).x, state.rest[size:])
 
 
 def _between(estimate: Array, error: Array) -> float:
