@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from zpd_ray import irt
 
 SECONDS, BYTES = 5.0, 1_000_000_000
+MANY, SECONDS_MANY = 12, 200.0
 SLACK = 3.0  # processor time grows where others use the caches and the memory
 
 SMALL = {"items": st.sampled_from([1, 2, 30]), "respondents": st.integers(1, 12)}
@@ -262,6 +263,9 @@ def _resident(field: str) -> int:
 
 
 def bounded(name: str, world: World) -> None:
+    """Time is bounded for as many respondents as a run has stages; each has a parameter, and with hundreds
+    of them, floors of their own and hundreds of rollouts a fit takes minutes (docs/irt.md)."""
+    limit = SLACK * SECONDS if world.s.shape[0] <= MANY else SLACK * SECONDS_MANY
     peak = Peak()
     started = time.process_time()
     try:
@@ -273,7 +277,7 @@ def bounded(name: str, world: World) -> None:
             raise
     finally:
         seconds, most = time.process_time() - started, peak.stop()
-    assert seconds < SLACK * SECONDS, f"{name} took {seconds:.1f} s"
+    assert seconds < limit, f"{name} took {seconds:.1f} s"
     assert most < BYTES, f"{name} took {most / 1e6:.0f} MB"
 
 

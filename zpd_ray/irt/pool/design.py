@@ -94,16 +94,18 @@ class Design:
         """One column for each score, where items differ by nothing else (complete, nothing guessed)."""
         if self.row is None or self.covariates.shape[1]:
             return self
-        freq = np.bincount(self.score.astype(np.int64), weights=self.freq).astype(np.float64)
-        score = np.flatnonzero(freq).astype(np.float64)
+        place = self.score.astype(np.int64)
+        # Columns that stand for no item (freq 0) get a difficulty, too.
+        score = np.flatnonzero(np.bincount(place))
+        freq = np.bincount(place, weights=self.freq)[score].astype(np.float64)
         trials = np.repeat(self.row[:, None], score.size, axis=1)
         return replace(
             self,
             trials=trials,
             successes=np.zeros((self.row.size, 0)),
             covariates=np.zeros((score.size, 0)),
-            freq=freq[freq > 0],
-            score=score,
+            freq=freq,
+            score=score.astype(np.float64),
         )
 
 

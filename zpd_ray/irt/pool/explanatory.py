@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 CONVENTION = "logits; slope 1; difficulties b ~ N(gamma'(x - origin), sigma^2), mean 0 at the origin"
 WEAK = 20.0  # logits; a larger standard error says that the data do not determine the parameter
-MAX_RESPONDENTS = 1000  # each has a parameter, and a step costs the square of their number for every item
+MAX_RESPONDENTS = 500  # each has a parameter, and a step costs the square of their number for every item
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,8 @@ def _result(
     theta[keep] = latent.theta
     noted = [*flags, *sorted(set(extremes.tolist()) - {""})] + ([] if top.converged else ["not_converged"])
     # a slope counts by what it moves: one of 1e-8 on a covariate of 1e8 is as well known as one of 1
-    if (np.append(se[:n][keep], se[n:-1] * unit) > WEAK).any():
+    # (and none, where the curvature is not that of a maximum, says the same)
+    if not (np.append(se[:n][keep], se[n:-1] * unit) <= WEAK).all():
         noted.append("weakly_identified")
     return ExplanatoryFit(
         theta=theta,
