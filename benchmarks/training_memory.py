@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from zpd_ray.training.allocator import VARIABLES
-from zpd_ray.training.loss import ResponseLoss, collate
+from zpd_ray.training.collate import collate
+from zpd_ray.training.loss import ResponseLoss
 
 WAYS = ("all logits", "head in chunks", "head in chunks, recomputed")
 MIB = 1024

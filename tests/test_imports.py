@@ -121,6 +121,11 @@ def test_engines_and_training_import_no_ray() -> None:
     assert "ray" not in modules_after(code)
 
 
+def test_the_driver_of_a_training_job_loads_no_model() -> None:
+    """Nor does Ray Train's controller, which imports the workers' end of it: seconds of a core in each."""
+    assert not {"transformers", "peft"} & modules_after("import zpd_ray.pipeline.train.job")
+
+
 @pytest.mark.parametrize("code", ["import zpd_ray", HELP], ids=["import", "help"])
 def test_start_takes_less_than_half_a_second(code: str) -> None:
     """Best of several: the machine may be busy with something else."""

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from zpd_ray.training import loss as module
-from zpd_ray.training.loss import IGNORED, ResponseLoss, collate
+from zpd_ray.training.collate import IGNORED, collate
+from zpd_ray.training.loss import ResponseLoss
 
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11]]
 RESPONSES = [[20, 21], [22, 23, 24, 25, 26], [27]]

@@ -17,7 +17,8 @@ from zpd_ray.engines import ModelRef
 from zpd_ray.engines.tokens import load_tokenizer
 from zpd_ray.errors import ZpdError
 from zpd_ray.training import model as module
-from zpd_ray.training.loss import ResponseLoss, collate
+from zpd_ray.training.collate import collate
+from zpd_ray.training.loss import ResponseLoss
 from zpd_ray.training.model import load_trainable, save_model
 from zpd_ray.training.state import trainable
 

@@ -13,7 +13,8 @@ from torch.optim import AdamW
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
-from zpd_ray.training.loss import ResponseLoss, collate
+from zpd_ray.training.collate import collate
+from zpd_ray.training.loss import ResponseLoss
 from zpd_ray.training.model import load_trainable
 from zpd_ray.training.state import load_state, save_state, trainable
 

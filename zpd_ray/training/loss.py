@@ -12,26 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from zpd_ray.engines.logprobs import Finish, chunk_rows, find_finish
-
-IGNORED = -100
-
-
-def collate(prompt_ids: list[list[int]], response_ids: list[list[int]]) -> dict[str, Tensor]:
-    """Right-padded batch: input_ids, attention_mask and labels, int64 (n, longest).
-
-    Labels are the response tokens at their own positions and IGNORED elsewhere. The id of padding does not
-    matter: it is masked and never a label.
-    """
-    lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
-    shape = (len(lengths), max(lengths))
-    ids = torch.zeros(shape, dtype=torch.int64)
-    mask = torch.zeros(shape, dtype=torch.int64)
-    labels = torch.full(shape, IGNORED, dtype=torch.int64)
-    for i, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
-        ids[i, : lengths[i]] = torch.tensor(prompt + response)
-        mask[i, : lengths[i]] = 1
-        labels[i, len(prompt) : lengths[i]] = torch.tensor(response)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+from zpd_ray.training.collate import IGNORED
 
 
 class ResponseLoss(nn.Module):

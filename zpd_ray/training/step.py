@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from zpd_ray.config import Config
-from zpd_ray.training.loss import IGNORED, ResponseLoss, collate
+from zpd_ray.training.collate import IGNORED, collate
+from zpd_ray.training.loss import ResponseLoss
 from zpd_ray.training.schedule import learning_rate
 from zpd_ray.training.state import trainable
 

@@ -38,7 +38,7 @@ from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.tokens import Encoded, encode, load_tokenizer
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
-from zpd_ray.training.loss import IGNORED, collate
+from zpd_ray.training.collate import IGNORED, collate
 from zpd_ray.user_code import load_function
 
 TELL_SECONDS = 1.0  # between two reports within a batch

@@ -1,0 +1,30 @@
+"""Batches of padded token ids, with labels on response tokens only.
+
+A file of its own: the driver and Ray Train's controller import it with ``pipeline.train.stages``, and neither
+has a model, so they need not wait for the packages that load one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+def collate(prompt_ids: list[list[int]], response_ids: list[list[int]]) -> dict[str, Tensor]:
+    """Right-padded batch: input_ids, attention_mask and labels, int64 (n, longest).
+
+    Labels are the response tokens at their own positions and IGNORED elsewhere. The id of padding does not
+    matter: it is masked and never a label.
+    """
+    lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
+    shape = (len(lengths), max(lengths))
+    ids = torch.zeros(shape, dtype=torch.int64)
+    mask = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORED, dtype=torch.int64)
+    for i, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
+        ids[i, : lengths[i]] = torch.tensor(prompt + response)
+        mask[i, : lengths[i]] = 1
+        labels[i, len(prompt) : lengths[i]] = torch.tensor(response)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
