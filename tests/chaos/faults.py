@@ -18,7 +18,7 @@ from tests.pipeline.processes import RUN_SECONDS, Quickstart, Simulated, descend
 # What is struck: titles of its processes. The driver and a raylet are known otherwise.
 TITLES = {
     "scoring actor": "ray::Scorer",
-    "dispatcher": "ray::MapWorker(Map(Dispatcher))",
+    "dispatcher": "ray::MapBatches(hand_out)",
     "ability actor": "ray::AbilityActor",
     "stage controller": "ray::Controller",
     "Ray Train's controller": "ray::TrainController",

@@ -86,7 +86,7 @@ def test_an_adapter_that_was_damaged_after_training_stops_the_run(
 
 def dispatchers() -> list[psutil.Process]:
     """Processes of this test's Ray that hand out parts."""
-    return descendants(os.getpid(), "ray::MapWorker(Map(Dispatcher))")
+    return descendants(os.getpid(), "ray::MapBatches(hand_out)")
 
 
 class Flaky(Scorer):

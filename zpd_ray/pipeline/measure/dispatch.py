@@ -1,6 +1,7 @@
-"""Handing the parts to the scorers: by one process, in which a thread waits for each part in hand.
+"""Handing the parts to the scorers: by one task, in which a thread waits for each part in hand.
 
-Ray Data deals the parts to an actor pool of one, on the driver's node: no other node's death ends it.
+It is Ray Data's, on the driver's node: no other node's death ends it. A task and no actor: for that a process
+would be started anew, at a second of a core for every pass, and for this there is one already.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from threading import Lock
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from threading import Event, Lock
 from typing import Any
 
+import pyarrow as pa
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.parts import dataset_of
@@ -31,8 +34,9 @@ AWAY_SECONDS = 30.0  # in which a scorer that was away is the last to be asked
 
 
 def dispatch(scorers: Scorers, parts: list[str], *arguments: Any) -> Iterator[dict[str, Any]]:
-    """What ``Scorer.measure`` counts in each part, with the index of its scorer, in the order of finishing.
+    """What ``Scorer.measure`` counts in each part, in the order of finishing.
 
+    With it come the index of its ``scorer`` and the time ``at`` which it was done, in seconds since 1970.
     arguments: those of ``Scorer.measure`` before the part's name. Where the process that hands out the parts
     dies, another one hands out again what was not finished. Raises ZpdError when that happens several times
     without a part being finished, and what ``Dispatcher.measure`` raises.
@@ -44,7 +48,7 @@ def dispatch(scorers: Scorers, parts: list[str], *arguments: Any) -> Iterator[di
                 del left[row.pop("part")]
                 deaths = 0
                 yield row
-        except (RayActorError, OutOfMemoryError) as death:
+        except (WorkerCrashedError, OutOfMemoryError) as death:
             deaths += 1
             if deaths == ATTEMPTS:
                 raise ZpdError(
@@ -54,27 +58,35 @@ def dispatch(scorers: Scorers, parts: list[str], *arguments: Any) -> Iterator[di
 
 
 def _rows(scorers: Scorers, parts: list[str], arguments: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
-    threads = min(len(scorers.actors) * IN_HAND, len(parts))
-    one_process = ray.data.ActorPoolStrategy(
-        size=1,
-        max_tasks_in_flight_per_actor=threads,
-        max_concurrent_calls_per_actor=threads,
-        enable_true_multi_threading=True,  # else one call at a time, whatever the number of threads
-    )
+    one_task = dataset_of(parts, blocks=1)
+    one_task.context.target_max_block_size = 1  # a row is told when the next one is there, not at the end
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     with warnings.catch_warnings():
-        # Ray warns on the screen of every actor that it may start again when its arguments are in the object
-        # store, as all of Ray Data's are; and of max_restarts, for which Ray Data 2.60 has no other way.
+        # Of max_retries, for which Ray Data 2.60 has no other way: Ray would hand out finished parts again.
         warnings.simplefilter("ignore", DeprecationWarning)
-        counts = dataset_of(parts).map(
-            Dispatcher,  # type: ignore[arg-type]  # Ray Data makes the object, and declares functions only
-            fn_constructor_args=(scorers, arguments),
-            compute=one_process,
+        counts = one_task.map_batches(
+            hand_out,
+            fn_args=(scorers, arguments),
+            batch_size=None,
+            batch_format="pyarrow",
             num_cpus=0,
             label_selector=here,
-            max_restarts=0,
+            max_retries=0,
         )
     return iter(counts.iter_rows())
+
+
+def hand_out(parts: pa.Table, scorers: Scorers, arguments: tuple[Any, ...]) -> Iterator[pa.Table]:
+    """Counts of each part of the table, with its name: a row as soon as it is measured."""
+    names = parts["part"].to_pylist()
+    dispatcher = Dispatcher(scorers, arguments)
+    threads = ThreadPoolExecutor(min(len(scorers.actors) * IN_HAND, len(names)))
+    try:
+        for done in as_completed([threads.submit(dispatcher.measure, name) for name in names]):
+            yield pa.Table.from_pylist([done.result()])
+    finally:
+        dispatcher.stop()
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Balancer:
@@ -109,32 +121,33 @@ class Balancer:
 
 
 class Dispatcher:
-    """Called by Ray Data with one part after another, in many threads."""
+    """Measures one part after another, in many threads."""
 
     def __init__(self, scorers: Scorers, arguments: tuple[Any, ...]) -> None:
         """arguments: those of ``Scorer.measure`` before the part's name."""
         self._scorers, self._arguments = scorers, arguments
         self._balancer = Balancer(len(scorers.actors))
         self._watch = Watch(scorers)
+        self._stopped = Event()
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Counts of the part of a row, with its name."""
-        return self.measure(row["part"]) | row
+    def stop(self) -> None:
+        """Threads that wait for a scorer give up: the process lives on, for what comes next."""
+        self._stopped.set()
 
     def measure(self, name: str) -> dict[str, Any]:
-        """``Scorer.measure`` of part ``name`` by the least busy scorer.
+        """``Scorer.measure`` of part ``name`` by the least busy scorer, with its name, by whom and when.
 
         A scorer that dies is restarted by Ray, one whose engine fails is ended; the part is done again, a few
         times, by whoever is free. Raises ZpdError when that did not help, and what else the scorer raised.
         """
         reason, hung = "", 0
         for attempt in range(ATTEMPTS):
-            time.sleep(PAUSE_SECONDS * attempt)  # a restarted actor is back in seconds
+            self._stopped.wait(PAUSE_SECONDS * attempt)  # a restarted actor is back in seconds
             index = self._take()
             scorer, well = self._scorers.actors[index], True
             try:
                 counts = self._watch.wait(index, scorer.measure.remote(*self._arguments, name))
-                return counts | {"scorer": index}
+                return counts | {"part": name, "scorer": index, "at": time.time()}
             except HungError as silence:
                 reason, well, hung = str(silence), False, hung + 1
                 if hung == HUNG_ATTEMPTS:
@@ -159,7 +172,7 @@ class Dispatcher:
         A scorer waits for its place where an autoscaler fetches nodes or a node was lost: others go on.
         """
         deadline = time.monotonic() + ANSWER_SECONDS
-        while time.monotonic() < deadline or self._scorers.answer():
+        while not self._stopped.is_set() and (time.monotonic() < deadline or self._scorers.answer()):
             index = self._balancer.take()
             if self._scorers.answer([index]):
                 return index

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -87,7 +86,7 @@ def _score(session: Session, request: Request, pending: list[str], ticks: Ticks)
     config = session.run.config.model_copy(update={"measure": request.how})
     with ticks.watching(pool, measures.load(request.measure, config).passes):
         for row in dispatch(pool, pending, request):
-            last[row["scorer"]] = time.time()
+            last[row["scorer"]] = row.pop("at")
             yield row
     _record_usage(session.run.store, pool, request, last)
 
