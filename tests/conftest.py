@@ -25,6 +25,9 @@ settings.register_profile("zpd-ray", deadline=None)
 settings.load_profile("zpd-ray")
 # Ray's workers give way to every other process, and tests on the other core would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# What Ray's own processes look at all the time they look at less often: tens of seconds of a core in all.
+os.environ.setdefault("RAY_LOG_MONITOR_MANY_FILES_THRESHOLD", "0")
+os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
 STARTUP = str(Path(__file__).with_name("startup"))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [STARTUP, os.environ.get("PYTHONPATH")]))
 

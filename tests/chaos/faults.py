@@ -81,13 +81,17 @@ class Nodes(Protocol):
 
 
 class LocalNodes:
-    """A head (1 CPU) and two nodes (2 CPUs each), by their raylets."""
+    """A head (1 CPU) and two nodes, by their raylets."""
+
+    def __init__(self, cpus: int = 2) -> None:
+        """cpus: of each of the two."""
+        self.cpus = cpus
 
     def __enter__(self) -> LocalNodes:
         # Idle processes stay for a minute, as in a local session: starting them is what small runs wait for.
         head = {"num_cpus": 1, "_system_config": {"idle_worker_killing_time_threshold_ms": 60_000}}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.others = [self.cluster.add_node(num_cpus=2) for _ in range(2)]
+        self.others = [self.cluster.add_node(num_cpus=self.cpus) for _ in range(2)]
         self.cluster.wait_for_nodes()
         self.address: str = self.cluster.address
         return self
@@ -104,7 +108,7 @@ class LocalNodes:
         if kind != "raylet":
             return _kill(TITLES[kind])
         self.cluster.remove_node(self.others.pop(0), allow_graceful=False)
-        self.others.append(self.cluster.add_node(num_cpus=2))
+        self.others.append(self.cluster.add_node(num_cpus=self.cpus))
         return True
 
 

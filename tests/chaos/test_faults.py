@@ -45,17 +45,19 @@ NODE = Fault("raylet", "stages/00/measurements/answers/part-000000.parquet", 0.0
 DRIVER = Fault("driver", "stages/01/measurements/answers/part-000000.parquet", 0.0)
 
 
-def assert_the_same(simulate: Simulate, place: Path, run: dict[str, Any], faults: list[Fault]) -> None:
+def assert_the_same(
+    simulate: Simulate, place: Path, run: dict[str, Any], faults: list[Fault], nodes: LocalNodes
+) -> None:
     """As an undisturbed run on the tests' Ray; every fault has to hit something."""
     _, undisturbed = simulate(n=3000, **run)
-    assert struck(simulated_file(place, n=3000, **run), place / "run", faults, LocalNodes()) == faults
+    assert struck(simulated_file(place, n=3000, **run), place / "run", faults, nodes) == faults
     untrained = [pattern for pattern in EXACT if "adapter" not in pattern]
     assert_same_files(place / "run", Path(undisturbed.root), untrained)
 
 
 def test_a_node_dies(simulate: Simulate, tmp_path: Path) -> None:
     """With an engine that computes nothing: what dies while training is in tests/pipeline/train."""
-    assert_the_same(simulate, tmp_path, {"stages": 1, "pool": {"items_per_part": 100}}, [NODE])
+    assert_the_same(simulate, tmp_path, {"stages": 1, "pool": {"items_per_part": 100}}, [NODE], LocalNodes(1))
 
 
 @pytest.mark.nightly
@@ -66,7 +68,7 @@ def test_a_node_the_driver_and_actors_die(simulate: Simulate, tmp_path: Path) ->
         DRIVER,
         Fault("scoring actor", "stages/02/measurements/answers/part-000000.parquet", 0.0),
     ]
-    assert_the_same(simulate, tmp_path, {"stages": 3, "pool": {"items_per_part": 100}}, faults)
+    assert_the_same(simulate, tmp_path, {"stages": 3, "pool": {"items_per_part": 100}}, faults, LocalNodes())
 
 
 @pytest.mark.nightly

@@ -20,6 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.pipeline.conftest import simulated_values
+
 SCRIPT = Path(__file__).resolve().parents[2] / "cluster" / "two_nodes.sh"
 # The script calls `ray`, which lies beside the interpreter: nobody need have activated its environment.
 PATHS = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -66,12 +68,12 @@ class Cluster:
             said.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, said.read())
 
-    def client(self, **variables: str) -> subprocess.CompletedProcess[str]:
+    def client(self, program: str = CLIENT, **variables: str) -> subprocess.CompletedProcess[str]:
         """A program that joins the cluster, with these variables of Ray's authentication."""
         environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_AUTH")}
         # Two attempts instead of twenty, a second apart, where the head does not let it in.
         environment |= {"RAY_NUM_REDIS_GET_RETRIES": "2"} | variables
-        command = [sys.executable, "-c", CLIENT, f"127.0.0.1:{self.base}"]
+        command = [sys.executable, "-c", program, f"127.0.0.1:{self.base}"]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
     def processes(self) -> list[psutil.Process]:
@@ -109,7 +111,7 @@ def cluster() -> Iterator[Cluster]:
     base = made.base
     try:
         head = made.script(
-            *("head", "--role", "train", "--cpus", "1", "--temp-dir", str(place / "ray"), *small),
+            *("head", "--role", "train", "--cpus", "2", "--temp-dir", str(place / "ray"), *small),
             *("--port", str(base), "--dashboard-port", str(base + 1), "--port-base", str(base + 500)),
         )
         assert head.returncode == 0, head.stdout
@@ -126,11 +128,32 @@ def test_both_nodes_are_there_and_labels_place_work(cluster: Cluster) -> None:
     seen = cluster.client(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(cluster.token))
     assert seen.returncode == 0, seen.stderr
     answer = json.loads(seen.stdout)
-    assert answer["cpus"] == {"train": 1.0, "score": 2.0}
+    assert answer["cpus"] == {"train": 2.0, "score": 2.0}
     assert answer["ran"] == "score"
     if not answer["address"].startswith("127."):
         with socket.socket() as probe, pytest.raises(OSError, match="refused"):
             probe.connect((answer["address"], cluster.base + 1))  # the dashboard is on loopback alone
+
+
+def test_an_actor_that_fits_on_no_node_is_refused_though_the_sum_is_enough(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    asked = {"address": f"127.0.0.1:{cluster.base}", "cpus_per_actor": 3}
+    program = f"""
+from zpd_ray.config_file import validate
+from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.rundir import Run, Store
+config = validate({simulated_values(tmp_path, n=1, cluster=asked)!r})
+try:
+    with Session(Run(config, Store(config.output))):
+        print("let in")
+except ZpdError as error:
+    print(error)
+"""
+    told = cluster.client(program, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(cluster.token))
+    assert "asks for 1 with 3 CPUs and 0 GPUs each, on one node" in told.stdout, told.stderr
+    assert "room for 0" in told.stdout
 
 
 @pytest.mark.parametrize(

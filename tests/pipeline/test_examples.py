@@ -63,9 +63,8 @@ def jaccard(ours: Store, theirs: Store, stage: int) -> float:
 
 
 @needs_vllm
-@pytest.mark.parametrize(
-    "runs", ["vllm_measured", pytest.param("vllm_quickstart", marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly  # tests/engines/test_vllm.py compares the engines, with adapters
+@pytest.mark.parametrize("runs", ["vllm_measured", "vllm_quickstart"])
 def test_quickstart_with_vllm_selects_the_same(
     quickstart: Quickstart, runs: str, request: pytest.FixtureRequest
 ) -> None:

@@ -71,7 +71,9 @@ def interrupted(runs: Quickstart | Simulated, output: Path, number: int, after: 
     return True
 
 
-@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 12.0), (signal.SIGTERM, 6.0)])
+@pytest.mark.parametrize(
+    ("number", "after"), [(signal.SIGINT, 6.0), pytest.param(signal.SIGTERM, 12.0, marks=pytest.mark.nightly)]
+)
 def test_a_signal_ends_a_run(quickstart: Quickstart, tmp_path: Path, number: int, after: float) -> None:
     assert interrupted(quickstart, tmp_path / "run", number, after)
 

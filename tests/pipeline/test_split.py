@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from tests.pipeline.conftest import simulated_values, table_of
-from tests.pipeline.processes import Quickstart, call, run_here
+from tests.pipeline.processes import SELECTED, Quickstart, call, run_here
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.resources import check_resources
@@ -61,9 +61,9 @@ def split(
     quickstart: Quickstart, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Store:
     """A run in which a stage is measured while the one before trains."""
-    output = tmp_path_factory.mktemp("split") / "run"
     place, stages = request.param
-    changed = (f"stages={stages}", "cluster.actors=1", "cluster.placement=split", f"output={output}")
+    output = quickstart.partly(tmp_path_factory.mktemp("split") / "run", {"00": SELECTED})
+    changed = (f"stages={stages}", "train.rehearse=false", "cluster.placement=split", f"output={output}")
     place(quickstart.config, (*quickstart.overrides, *changed))
     return Store(str(output))
 

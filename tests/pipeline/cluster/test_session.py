@@ -89,31 +89,3 @@ except ZpdError as error:
     assert "asks for 5" in refused  # a cluster of others is not told to have more CPUs than it has
     assert "the cluster has 4" in refused
     assert ray.get(ray.remote(lambda: len(ray.nodes())).remote()) == 1  # still there
-
-
-def test_an_actor_that_fits_on_no_node_is_refused_though_the_sum_is_enough(tmp_path: Path) -> None:
-    values = simulated_values(tmp_path, n=1, cluster={"cpus_per_actor": 3})
-    code = f"""
-import ray
-from ray.cluster_utils import Cluster
-from zpd_ray.config_file import validate
-from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.cluster.session import Session
-from zpd_ray.rundir import Run, Store
-config = validate({values!r})
-nodes = Cluster(initialize_head=True, connect=True, head_node_args={{"num_cpus": 2}})
-nodes.add_node(num_cpus=2)
-nodes.wait_for_nodes()
-assert ray.cluster_resources()["CPU"] == 4
-try:
-    with Session(Run(config, Store(config.output))):
-        print("let in")
-except ZpdError as error:
-    print(error)
-ray.shutdown()
-nodes.shutdown()
-"""
-    done = call([sys.executable, "-c", code])
-    assert done.returncode == 0, done.stderr
-    assert "asks for 1 with 3 CPUs and 0 GPUs each, on one node" in done.stdout
-    assert "room for 0" in done.stdout
