@@ -37,6 +37,8 @@ from zpd_ray.selection.probes import FIRST_PROBES, MOST_MEASURED
 from zpd_ray.selection.top import SORTABLE_ROWS
 from zpd_ray.terminal import say
 
+CANDIDATES = "candidates"
+
 Round = dict[str, Any]  # round.json: what was asked, how many items, totals by measure
 
 
@@ -50,7 +52,7 @@ def measure_in_rounds(session: Session, stage: int) -> dict[str, Any]:
     fit, rounds = _ask_probes(session, stage)
     probed = len(rounds) - 1
     if scope == "zone":  # what is selected is measured anyway, also of a part that has drifted
-        rounds.append(_ask_best(session, fit, len(rounds), "candidates"))
+        rounds += _ask_candidates(session, fit, len(rounds))
     else:
         _ask_drifted(session, fit, rounds)
     totals: dict[str, Counter[str]] = {name: Counter() for name in run.measures}
@@ -100,6 +102,28 @@ def _look(session: Session, stage: int, number: int, done: int, have: int) -> Fi
     return fit
 
 
+def _ask_candidates(session: Session, fit: Fit, number: int) -> list[Round]:
+    """The best by prediction; where a part has drifted, half of them as if it had not.
+
+    A shift is a mean: in a part of which training has made one half easy, the items that it brings into the
+    zone may be the other half, and the measurement would find nobody there.
+    """
+    assert fit.probed is not None
+    if not fit.probed.drifted:
+        return [_ask_best(session, fit, number, CANDIDATES)]
+    half = _candidates(session.run) // 2
+    unmoved = replace(fit, probed=replace(fit.probed, drifted=[]))
+    first = _ask_best(session, fit, number, CANDIDATES, most=half)
+    return [first, _ask_best(session, unmoved, number + 1, f"{CANDIDATES} without the drift", most=half)]
+
+
+def _candidates(run: Run) -> int:
+    """What is measured beyond probes in scope zone, in the unit of the budget."""
+    amount, _ = _budget(run)
+    fresh = amount.value - replay_share(amount, run.config.select.replay)
+    return int(run.config.measure.candidates * fresh)
+
+
 def _ask_drifted(session: Session, fit: Fit, rounds: list[Round]) -> None:
     """Add a round for each part that has drifted; they share what is left of ``MOST_MEASURED``."""
     run = session.run
@@ -123,9 +147,7 @@ def _ask_best(
     """
     run, directory = session.run, StageFiles(fit.stage).round(number)
     amount, _ = _budget(run)
-    budget = int(
-        run.config.measure.candidates * (amount.value - replay_share(amount, run.config.select.replay))
-    )
+    budget = _candidates(run)
     among: dict[str, Any] = {"among": "not measured", "within": within, "groups": groups_for(run)}
     scoring = Scoring(run, fit, run.methods[0], directory, amount.unit, False, **among)
     rows_of, total = None, 0
