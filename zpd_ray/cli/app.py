@@ -231,4 +231,6 @@ def main() -> None:
         app(prog_name="zpd-ray")  # also for `python -m zpd_ray`: completion goes by this name
     finally:
         # Python would look through all of Ray and torch for cycles before it ends: seconds of a busy core.
-        gc.freeze()
+        # With triton it may: its bindings (nanobind) list on the screen what nobody has freed.
+        if "triton" not in sys.modules:
+            gc.freeze()
