@@ -65,7 +65,7 @@ def _rows(scorers: Scorers, parts: list[str], arguments: tuple[Any, ...]) -> Ite
         # Of max_retries, for which Ray Data 2.60 has no other way: Ray would hand out finished parts again.
         warnings.simplefilter("ignore", DeprecationWarning)
         counts = one_task.map_batches(
-            hand_out,
+            hand_out,  # type: ignore[arg-type]  # declared for functions of a batch alone
             fn_args=(scorers, arguments),
             batch_size=None,
             batch_format="pyarrow",
