@@ -121,8 +121,8 @@ def test_engines_and_training_import_no_ray() -> None:
     assert "ray" not in modules_after(code)
 
 
-def test_the_driver_of_a_training_job_loads_no_model() -> None:
-    """Nor does Ray Train's controller, which imports the workers' end of it: seconds of a core in each."""
+def test_a_training_job_is_begun_without_the_packages_of_models() -> None:
+    """Ray Train's controller imports the workers' end of it, and never has a model: seconds of a core."""
     assert not {"transformers", "peft"} & modules_after("import zpd_ray.pipeline.train.job")
 
 

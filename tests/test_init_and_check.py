@@ -217,9 +217,7 @@ def test_neither_needs_ray_nor_says_more_at_its_end(model: Path, tmp_path: Path)
     for arguments in (["init", str(data), str(config), "--model", str(model)], ["check", str(config)]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert (
-            "leaked" not in done.stderr
-        )  # said by triton, where there is one, of an end without a collection
+        assert "leaked" not in done.stderr, "triton, where there is one, lists what an end in a hurry left"
 
 
 ALONE, CHOICES, TEMPLATE = "gold answer alone", "choices that their prompt does not show", "no chat template"

@@ -63,6 +63,7 @@ def split(
     """A run in which a stage is measured while the one before trains."""
     place, stages = request.param
     output = quickstart.partly(tmp_path_factory.mktemp("split") / "run", {"00": SELECTED})
+    (output / "events.jsonl").unlink()  # of another run, whose train workers idled otherwise
     changed = (f"stages={stages}", "train.rehearse=false", "cluster.placement=split", f"output={output}")
     place(quickstart.config, (*quickstart.overrides, *changed))
     return Store(str(output))

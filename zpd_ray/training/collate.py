@@ -1,7 +1,7 @@
 """Batches of padded token ids, with labels on response tokens only.
 
-A file of its own: the driver and Ray Train's controller import it with ``pipeline.train.stages``, and neither
-has a model, so they need not wait for the packages that load one.
+A file of its own: Ray Train's controller imports it with ``pipeline.train.stages``, and need not wait for the
+packages that load a model (transformers, peft).
 """
 
 from __future__ import annotations

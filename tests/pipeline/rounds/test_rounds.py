@@ -168,6 +168,24 @@ def test_what_is_measured_is_what_was_promised(zone: Run, probe: Run) -> None:
     assert files["02"] <= len(zone.store.names("pool"))
 
 
+def test_half_of_the_candidates_are_chosen_as_if_nothing_had_drifted(zone: Run) -> None:
+    """The harder group's best by the shift were a shift easier before; without it, the nearest to theta."""
+    before, theta = {}, load_fit(zone.store, 1).ability.theta
+    for part in zone.store.names("pool"):
+        group = zone.store.read_table(f"pool/{part}", ["group"])["group"].to_pylist()
+        known, n = last_measured(zone, 0, "answers", part), len(group)
+        b = difficulties(zone, load_fit(zone.store, 0), known, np.zeros(n)).b
+        before |= {(part, row): b[row] for row in range(n) if group[row] == "g1"}
+    means = []
+    for number in ("02", "03"):
+        asked = table_of(zone.store, f"stages/01/rounds/{number}/places")
+        found = set(zip(asked["part"].to_pylist(), asked["row"].to_pylist(), strict=True)) & before.keys()
+        means.append(np.mean([before[place] for place in found]))
+    moved, still = means
+    assert moved < theta - SHIFT / 2
+    assert abs(still - theta) < SHIFT / 4
+
+
 def test_scope_pool_has_nothing_of_it(plain_run: tuple[Config, Store]) -> None:
     _, store = plain_run
     assert not store.exists("probes.parquet")

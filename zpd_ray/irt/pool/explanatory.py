@@ -264,8 +264,8 @@ def _result(
     theta = np.where(extremes == "all_right", np.inf, -np.inf)
     theta[keep] = latent.theta
     noted = [*flags, *sorted(set(extremes.tolist()) - {""})] + ([] if top.converged else ["not_converged"])
-    # a slope counts by what it moves: one of 1e-8 on a covariate of 1e8 is as well known as one of 1
-    # (and none, where the curvature is not that of a maximum, says the same)
+    # A slope counts by what it moves: one of 1e-8 on a covariate of 1e8 is as well known as one of 1. NaN,
+    # where the curvature is not that of a maximum, is not under WEAK either.
     if not (np.append(se[:n][keep], se[n:-1] * unit) <= WEAK).all():
         noted.append("weakly_identified")
     return ExplanatoryFit(

@@ -105,15 +105,16 @@ def _look(session: Session, stage: int, number: int, done: int, have: int) -> Fi
 def _ask_candidates(session: Session, fit: Fit, number: int) -> list[Round]:
     """The best by prediction; where a part has drifted, half of them as if it had not.
 
-    A shift is a mean: in a part of which training has made one half easy, the items that it brings into the
-    zone may be the other half, and the measurement would find nobody there.
+    A shift is a mean: where training has taught some items of a part and not the others, those that the mean
+    brings into the zone may be the others, and measuring them would find few there.
     """
     assert fit.probed is not None
-    if not fit.probed.drifted:
+    amount = _candidates(session.run)
+    half = amount // 2
+    if not fit.probed.drifted or half == 0:
         return [_ask_best(session, fit, number, CANDIDATES)]
-    half = _candidates(session.run) // 2
     unmoved = replace(fit, probed=replace(fit.probed, drifted=[]))
-    first = _ask_best(session, fit, number, CANDIDATES, most=half)
+    first = _ask_best(session, fit, number, CANDIDATES, most=amount - half)
     return [first, _ask_best(session, unmoved, number + 1, f"{CANDIDATES} without the drift", most=half)]
 
 
