@@ -15,7 +15,7 @@ examples/quickstart/data/model/config.json: examples/quickstart/generate.py | .v
 test: .venv/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/python -m pytest -n 2 --durations=20
 
 docs: .venv/ready

@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests import tiny  # noqa: E402
 from zpd_ray.config import ClusterConfig, Config  # noqa: E402
-from zpd_ray.engines import ModelRef, load, tokens  # noqa: E402
+from zpd_ray.engines import ModelRef, load, model_files  # noqa: E402
 from zpd_ray.engines.encoding import Encoder  # noqa: E402
 from zpd_ray.pipeline.cluster import session  # noqa: E402
 from zpd_ray.pipeline.cluster.parts import part_name  # noqa: E402
@@ -99,7 +99,7 @@ def loop_seconds(model_path: str, items: pa.Table, threads: int) -> float:
     """Seconds of the one-at-a-time loop."""
     torch.set_num_threads(threads)
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
-    tokenizer = tokens.load_tokenizer(model_path)
+    tokenizer = model_files.load_tokenizer(model_path)
     rows = zip(items["messages"].to_pylist(), items["response"].to_pylist(), strict=True)
     start = time.perf_counter()
     for messages, response in rows:
@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{args.engine}: {count / 1e6:.1f}M parameters, {args.layers} layers, width {32 * args.heads}, "
             f"{args.vocab} logits; load average {os.getloadavg()[0]:.1f} on {CORES} cores"
         )
-        tokenizer = tokens.load_tokenizer(path)
+        tokenizer = model_files.load_tokenizer(path)
         short = [pair for pair in shorten(pairs) if len(tokenizer("\n".join(pair)).input_ids) < SHORT - 1]
         for chosen in (pairs, short):
             compare(config, chosen, args.seconds, args.rounds)

@@ -74,7 +74,7 @@ def measure(args: argparse.Namespace) -> None:
         rows = engine.encoder.rows(items)  # type: ignore[attr-defined]
         ids = torch.tensor(rows.ids)
         with torch.inference_mode():
-            logp = engine.model(ids).logits.float().log_softmax(-1)  # type: ignore[attr-defined]
+            logp = engine.network.model(ids).logits.float().log_softmax(-1)  # type: ignore[attr-defined]
             logp[:, :-1].gather(2, ids[:, 1:, None])
     else:
         assert engine.score(items).error == [None] * args.items

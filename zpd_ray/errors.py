@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ZpdError"]
+__all__ = ["ZpdError", "first_line"]
 
 
 class ZpdError(ValueError):
@@ -10,3 +10,8 @@ class ZpdError(ValueError):
 
     The command line prints it and exits with 2; from Python it is an ordinary ``ValueError``.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, on one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from zpd_ray import graders
 from zpd_ray.config import Config, SourceConfig
-from zpd_ray.engines import ENGINES, tokens
+from zpd_ray.engines import ENGINES, model_files, tokens
 from zpd_ray.errors import ZpdError
 from zpd_ray.readers.columns import check_columns, recognised_as
 from zpd_ray.readers.formats import read
@@ -138,7 +138,9 @@ def look_at(config: Config, source: SourceConfig) -> SourceLook:
         items=seen.items.num_rows,
         quarantined=list(_quarantined(seen.bad)),
         tokens=lengths,
-        limit=tokens.max_length(config.model, tokens.load_tokenizer(config.model.path)) if lengths else None,
+        limit=model_files.max_length(config.model, model_files.load_tokenizer(config.model.path))
+        if lengths
+        else None,
         notes=list(notes(config, seen.items)),
         prompts=list(_shown(config, seen.items.slice(0, SHOWN))),
     )
@@ -219,7 +221,7 @@ def notes(config: Config, items: pa.Table) -> Iterator[str]:
         )
     if not ENGINES.load(config.engine.name).reads_text:
         return
-    tokenizer = tokens.load_tokenizer(config.model.path)
+    tokenizer = model_files.load_tokenizer(config.model.path)
     turns = [turn["role"] for row in rows for turn in row["messages"]]
     if tokenizer.chat_template is None and set(turns) - {"user"}:
         yield "the model has no chat template: roles are dropped, and turns joined by a blank line"
@@ -228,7 +230,7 @@ def notes(config: Config, items: pa.Table) -> Iterator[str]:
             "the model has no end-of-text token: its responses end at measure.max_new_tokens, and references "
             "teach it no end"
         )
-    vocabulary = tokens.vocabulary_of(config.model.path)
+    vocabulary = model_files.vocabulary_of(config.model.path)
     if len(tokenizer) > vocabulary:
         yield (
             f"the tokenizer has {len(tokenizer)} tokens with those that were added, the model {vocabulary}: "
@@ -261,7 +263,7 @@ def _lengths(config: Config, items: pa.Table) -> dict[str, dict[str, int]]:
 def _shown(config: Config, items: pa.Table) -> Iterator[Prompt]:
     if not ENGINES.load(config.engine.name).reads_text:
         return
-    tokenizer = tokens.load_tokenizer(config.model.path)
+    tokenizer = model_files.load_tokenizer(config.model.path)
     ids = tokens.encode(tokenizer, items["messages"], items["response"], config.model.separator)
     rows = zip(ids.prompt_ids, ids.response_ids, items["answer"].to_pylist(), strict=True)
     for prompt, response, answer in rows:

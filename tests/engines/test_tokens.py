@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -13,9 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tests import tiny
-from zpd_ray.config import ModelConfig
 from zpd_ray.engines import tokens
-from zpd_ray.errors import ZpdError
 
 PLAIN = tiny.build_tokenizer()
 CHAT = tiny.build_tokenizer(chat=True)
@@ -152,35 +149,3 @@ def test_arrow_columns_and_lists_are_alike(make_items: Callable[..., pa.Table]) 
     by_arrow = tokens.encode(PLAIN, items["messages"], items["response"], "\n")
     by_list = tokens.encode(PLAIN, items["messages"].to_pylist(), items["response"].to_pylist(), "\n")
     assert by_arrow == by_list
-
-
-def test_directory_without_tokenizer_says_what_is_there(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ZpdError, match=r"no tokenizer in .* holds model\.safetensors; .*save_pretrained"):
-        tokens.load_tokenizer(str(tmp_path))
-    with pytest.raises(ZpdError, match="does not exist"):
-        tokens.load_tokenizer(str(tmp_path / "nowhere"))
-    (tmp_path / "tokenizer.json").write_text("{not json")
-    with pytest.raises(ZpdError, match="cannot load a tokenizer"):
-        tokens.load_tokenizer(str(tmp_path))
-
-
-def test_stops_of_a_generation_config(tmp_path: Path) -> None:
-    config = tmp_path / "generation_config.json"
-    assert tokens.generation_stops(str(tmp_path)) == set()
-    for told, stops in (("{}", set()), ('{"eos_token_id": 7}', {7}), ('{"eos_token_id": [7, 9]}', {7, 9})):
-        config.write_text(told)
-        assert tokens.generation_stops(str(tmp_path)) == stops
-    config.write_text('{"eos_token_id": ')
-    with pytest.raises(ZpdError, match=r"cannot read generation_config.json in"):
-        tokens.generation_stops(str(tmp_path))
-
-
-def test_max_length_is_the_models_unless_given(model_dir: Path, tmp_path: Path) -> None:
-    tokenizer = tokens.load_tokenizer(str(model_dir))
-    assert tokens.max_length(ModelConfig(path=str(model_dir)), tokenizer) == 512
-    assert tokens.max_length(ModelConfig(path=str(model_dir), max_length=100), tokenizer) == 100
-    with pytest.raises(ZpdError, match=r"expected config\.json"):
-        tokens.max_length(ModelConfig(path=str(tmp_path)), tokenizer)
-    with pytest.raises(ZpdError, match="more than the 512 positions"):
-        tokens.max_length(ModelConfig(path=str(model_dir), max_length=1000), tokenizer)

@@ -210,11 +210,11 @@ def test_non_finite_row_is_an_error_and_a_broken_model_stops(
             engine.encoder.tokenizer, items["messages"], items["response"], "\n"
         ).response_ids
         rare = (set(only[-1]) - {token for row in only[:-1] for token in row}).pop()
-        engine.model.get_input_embeddings().weight[rare] = torch.nan
+        engine.network.model.get_input_embeddings().weight[rare] = torch.nan
     scores = engine.score(items)
     assert scores.error == [None] * 5 + ["non-finite NLL"]
     with torch.no_grad():
-        engine.model.get_output_embeddings().weight.fill_(torch.nan)
+        engine.network.model.get_output_embeddings().weight.fill_(torch.nan)
     with pytest.raises(ZpdError, match="all 6 NLLs are non-finite"):
         engine.score(items)
 

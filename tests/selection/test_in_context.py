@@ -17,7 +17,7 @@ from tests import tiny
 from zpd_ray import measures, schema
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
-from zpd_ray.engines.attention import find_spans
+from zpd_ray.engines.demonstrations import find_spans
 from zpd_ray.engines.transformers import TransformersEngine
 from zpd_ray.errors import ZpdError
 from zpd_ray.hashing import item_keys, streams

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
-from zpd_ray.engines.tokens import load_tokenizer
+from zpd_ray.engines.model_files import load_tokenizer
 from zpd_ray.errors import ZpdError
 from zpd_ray.training import model as module
 from zpd_ray.training.collate import collate

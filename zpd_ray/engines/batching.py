@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 
 def longest_first(lengths: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -39,6 +38,8 @@ def pad(rows: Sequence[Sequence[int]], fill: int, side: str) -> np.ndarray:
 
 def in_halves(rows: np.ndarray, compute: Callable[[np.ndarray], None], fail: Callable[[int], None]) -> None:
     """Compute a batch; out of GPU memory, its halves, down to one row, which then fails by itself."""
+    import torch  # which the driver, that asks an engine for its facts only, need not wait for
+
     pending = [rows]
     while pending:
         part = pending.pop()
@@ -52,6 +53,8 @@ def in_halves(rows: np.ndarray, compute: Callable[[np.ndarray], None], fail: Cal
 
 
 def _fits(part: np.ndarray, compute: Callable[[np.ndarray], None]) -> bool:
+    import torch
+
     # The caller goes on outside the handler: inside it the traceback would keep the tensors alive.
     try:
         compute(part)

@@ -112,7 +112,7 @@ class _Decoding:
             return self.logits
         index = torch.from_numpy(rows).to(self.model.device)
         if self.cache is not None:
-            self.cache.reorder_cache(index)  # type: ignore[arg-type]  # any integer tensor does
+            self.cache.reorder_cache(index)
         if self.mask is not None:
             self.mask = self.mask[index]
         self.positions, self.logits = self.positions[index], self.logits[index]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from zpd_ray.engines import tokens
+from zpd_ray.engines import model_files, tokens
 from zpd_ray.engines.base import Scores
 from zpd_ray.engines.tokens import Ids
 from zpd_ray.errors import ZpdError
@@ -55,11 +55,11 @@ class Encoder:
     def __init__(self, config: Config, base: str) -> None:
         """``base``: directory or hub id. Raises ZpdError when there is no tokenizer."""
         self.config = config
-        self.tokenizer: PreTrainedTokenizerBase = tokens.load_tokenizer(base)
+        self.tokenizer: PreTrainedTokenizerBase = model_files.load_tokenizer(base)
         model = config.model.model_copy(update={"path": base})
-        self.max_length = tokens.max_length(model, self.tokenizer)
-        self.vocabulary = int(tokens.text_config(base).vocab_size)
-        self.stops = tokens.stop_ids(self.tokenizer) | tokens.generation_stops(base)
+        self.max_length = model_files.max_length(model, self.tokenizer)
+        self.vocabulary = int(model_files.text_config(base).vocab_size)
+        self.stops = tokens.stop_ids(self.tokenizer) | model_files.generation_stops(base)
 
     def rows(self, items: pa.Table) -> Rows:
         """Rows of the references; one that is too long or has foreign ids gets an error."""

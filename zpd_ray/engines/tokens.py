@@ -11,18 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpd_ray.errors import ZpdError
+from zpd_ray.errors import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from zpd_ray.config import ModelConfig
 
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-UNLIMITED = 2**31 - 1
 # Some templates (Llama 3) print the day: a run resumed tomorrow must see the prompts that it saw today.
 TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 MARK = "zpdmark"  # stands for an assistant's answer where a template is asked what follows one
@@ -37,44 +33,6 @@ class Encoded:
     prompt_ids: list[Ids]
     response_ids: list[Ids]
     error: list[str | None]
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a local model directory or a hub id; never runs code that comes with the model.
-
-    Raises ZpdError when there is none, saying what is there.
-    """
-    directory = Path(path)
-    if directory.is_dir():
-        _require_vocabulary(directory)
-    elif directory.is_absolute() or path.startswith(".") or path.count("/") > 1:
-        raise ZpdError(f"model directory {path} does not exist; give model.path a directory or a hub id")
-    from transformers import AutoTokenizer
-
-    try:
-        # Where mistral_common is installed (vLLM brings it) transformers would take another tokenizer.
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, mistral_format=False)
-    except Exception as error:  # the hub, json and tokenizer libraries each raise their own
-        raise ZpdError(
-            f"cannot load a tokenizer from {path!r} ({first_line(error)}); expected a directory with "
-            "tokenizer.json beside the weights, or the id of a model that this machine can download"
-        ) from error
-
-
-def max_length(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of prompt + response that the model takes: the config's, else what model and tokenizer state.
-
-    Raises ZpdError when the config asks for more positions than the model has.
-    """
-    positions = _positions(model.path)
-    if model.max_length is None:
-        return min(positions, int(min(tokenizer.model_max_length, UNLIMITED)))
-    if model.max_length > positions:
-        raise ZpdError(
-            f"model.max_length = {model.max_length} is more than the {positions} positions of {model.path}; "
-            "lower it, or leave it out to use them all"
-        )
-    return model.max_length
 
 
 def encode(
@@ -155,25 +113,6 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {i for i in (end_id(tokenizer), tokenizer.eos_token_id) if i is not None}
 
 
-def generation_stops(path: str) -> set[int]:
-    """Further ids at which the generation config of a model stops, as that of Llama 3 does.
-
-    ``path``: directory or hub id. Raises ZpdError when a directory has one that cannot be read.
-    """
-    from transformers import GenerationConfig
-
-    here = Path(path).is_dir()
-    if here and not (Path(path) / "generation_config.json").exists():
-        return set()
-    try:
-        ids = GenerationConfig.from_pretrained(path).eos_token_id
-    except OSError as error:
-        if here:
-            raise ZpdError(f"cannot read generation_config.json in {path}: {first_line(error)}") from None
-        return set()  # a model of the hub that has none
-    return set(ids) if isinstance(ids, list) else {ids} - {None}
-
-
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     """What stands before a text without a prompt: begin-of-text, else end-of-text (as in lm-eval-harness)."""
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -250,39 +189,3 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
 
 def _rows(column: Any) -> list[Any]:
     return column.to_pylist() if hasattr(column, "to_pylist") else list(column)
-
-
-def text_config(path: str) -> Any:
-    """The text part of a model's config; ZpdError when there is none that transformers knows."""
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
-    except Exception as error:  # the hub, json and config classes each raise their own
-        raise ZpdError(
-            f"cannot read the model's config of {path!r} ({first_line(error)}); expected config.json beside "
-            "the weights, of an architecture that transformers knows"
-        ) from error
-
-
-def vocabulary_of(path: str) -> int:
-    """Number of tokens that a model has a row of logits for."""
-    return int(getattr(text_config(path), "vocab_size", UNLIMITED))
-
-
-def _positions(path: str) -> int:
-    return int(getattr(text_config(path), "max_position_embeddings", None) or UNLIMITED)
-
-
-def _require_vocabulary(directory: Path) -> None:
-    names = sorted(entry.name for entry in directory.iterdir())
-    if not any(name in VOCABULARIES or name.endswith(".tiktoken") for name in names):
-        raise ZpdError(
-            f"no tokenizer in {directory}, which holds {', '.join(names) or 'nothing'}; expected "
-            "tokenizer.json beside the weights: write it there with tokenizer.save_pretrained(directory)"
-        )
-
-
-def first_line(error: Exception) -> str:
-    """What a library's error says, on one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

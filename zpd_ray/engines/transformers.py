@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils.logging import disable_progress_bar
 
 from zpd_ray.engines import tokens
-from zpd_ray.engines.adapters import check_adapter
-from zpd_ray.engines.attention import Shown, attention_to, default_layer, show
 from zpd_ray.engines.base import Completions, ModelRef, Pulse, Scores
 from zpd_ray.engines.batching import in_halves, plan
-from zpd_ray.engines.decoding import Pick, complete, pick_first, picker
+from zpd_ray.engines.demonstrations import Shown, show
 from zpd_ray.engines.encoding import Encoder, row_means, to_scores
-from zpd_ray.engines.logprobs import find_finish, score_tokens
 from zpd_ray.engines.usage import Meter
-from zpd_ray.errors import ZpdError
 from zpd_ray.hashing import item_keys, streams
 
 if TYPE_CHECKING:
@@ -36,11 +27,7 @@ CPU_TOKENS = 2048
 
 
 class TransformersEngine:
-    """A causal language model, loaded; it sets the number of torch threads of its process.
-
-    Threads are a function of cluster.cpus_per_actor, not of the machine: sums then round alike for any number
-    of actors. Weights are read from safetensors only and no code that comes with a model is run.
-    """
+    """Batches of texts through a causal language model; torch is imported when one is loaded."""
 
     reads_text = True
     has_weights = True
@@ -51,29 +38,21 @@ class TransformersEngine:
 
     def __init__(self, config: Config, model: ModelRef, longest: int | None = None) -> None:
         """Raises ZpdError when tokenizer, weights or adapter are missing, or the GPU that was asked for."""
-        torch.set_num_threads(max(1, int(config.cluster.cpus_per_actor)))
+        from zpd_ray.engines.network import Network
+
         self.config = config
-        self.device = _device(config)
         self.encoder = Encoder(config, model.base)
+        self.network = Network(config, model)
         self.meter = Meter()
         self.computing = Lock()
         # On a CPU both want the same core, and two threads of Python slow each other down.
-        self.encoding = self.computing if self.device.type == "cpu" else Lock()
-        self.follow(model)
+        self.on_cpu = self.network.device.type == "cpu"
+        self.encoding = self.computing if self.on_cpu else Lock()
 
     def follow(self, model: ModelRef) -> None:
         """Load the weights of another stage; errors as at the start."""
         with self.computing:
-            self._release()  # never two models in memory
-            self.model = _load(model, self.config.model.dtype, self.device)
-            self.finish = find_finish(self.model)
-
-    def _release(self) -> None:
-        if hasattr(self, "model"):
-            del self.model, self.finish
-            gc.collect()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self.network.load(model)
 
     def score(self, items: pa.Table) -> Scores:
         """NLL and greedy matches of each reference; one decoder pass, logits at response positions only.
@@ -86,17 +65,17 @@ class TransformersEngine:
         nll, n_greedy = np.full(len(rows.ids), np.nan, dtype=np.float32), np.zeros_like(rows.response)
 
         def compute(part: np.ndarray) -> None:
-            scores = score_tokens(self.model, self.finish, [rows.ids[i] for i in part], rows.prompt[part])
+            scores = self.network.score([rows.ids[i] for i in part], rows.prompt[part])
             nll[part], n_greedy[part] = row_means(scores, rows.response[part])
 
         lengths = rows.prompt + rows.response
         budget = self.config.engine.batch_tokens
-        budget = min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget
+        budget = min(budget, CPU_TOKENS) if self.on_cpu else budget
         with self.computing, self.meter.timing("prefill"):
             self._run(items, lengths, rows.error, budget, compute)
         good = np.array([why is None for why in rows.error], dtype=bool)
         self.meter.count(prefill_tokens=int(lengths[good].sum()))
-        return to_scores(rows, nll, n_greedy, str(self.model.dtype))
+        return to_scores(rows, nll, n_greedy, self.network.settings()["dtype"])
 
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
         """``rollouts`` completions of each prompt, special tokens left out; greedy when one, else sampled.
@@ -109,11 +88,12 @@ class TransformersEngine:
         texts: list[list[str]] = [[] for _ in prompts.ids]
 
         def compute(part: np.ndarray) -> None:
-            pick = self._pick(keys[part], rollouts, stage)
-            ids = [prompts.ids[i] for i in part]
-            done = complete(
-                self.model, ids, rollouts, prompts.limits[part], self.encoder.stops, pick, self.meter.beat
+            ids, limits, draws = (
+                [prompts.ids[i] for i in part],
+                prompts.limits[part],
+                self._draws(keys[part], rollouts, stage),
             )
+            done = self.network.complete(ids, draws, limits, self.encoder.stops, self.meter.beat)
             self.meter.count(decode_tokens=sum(map(len, done)))
             said = self.encoder.texts(done)
             for at, i in enumerate(part):
@@ -132,7 +112,7 @@ class TransformersEngine:
         """How much the last turn of each prompt attends to each of its k demonstrations: float64 (n, k).
 
         shown: per prompt its demonstrations, each as the texts of its turns. layer: counted from 0; None:
-        ``default_layer``. And per prompt why it could not be measured, or None: its row is NaN.
+        ``attention.default_layer``. And per prompt why it could not be measured, or None: its row is NaN.
         """
         with self.encoding:
             texts, error = tokens.prompt_texts(
@@ -141,11 +121,10 @@ class TransformersEngine:
             rows = show(self.encoder.tokenizer, texts, shown)
         found = np.full((len(rows), len(shown[0]) if shown else 0), np.nan)
         error = [why or (row if isinstance(row, str) else None) for why, row in zip(error, rows, strict=True)]
-        at = default_layer(self.model) if layer is None else layer
 
         def compute(part: np.ndarray) -> None:
-            found[part] = attention_to(
-                self.model, at, [row for i in part if isinstance(row := rows[i], Shown)]
+            found[part] = self.network.attention(
+                layer, [row for i in part if isinstance(row := rows[i], Shown)]
             )
 
         lengths = np.array([len(row.ids) if isinstance(row, Shown) else 0 for row in rows], dtype=np.int64)
@@ -164,18 +143,12 @@ class TransformersEngine:
 
     def settings(self) -> dict[str, Any]:
         """Device, type and threads."""
-        return {
-            "device": self.device.type,
-            "dtype": str(self.model.dtype),
-            "threads": torch.get_num_threads(),
-            "max_length": self.encoder.max_length,
-        }
+        return {**self.network.settings(), "max_length": self.encoder.max_length}
 
-    def _pick(self, keys: np.ndarray, rollouts: int, stage: int) -> Pick:
-        if rollouts == 1:
-            return pick_first
-        each = [streams(keys, self.config.seed, stage, rollout) for rollout in range(rollouts)]
-        return picker(np.stack(each, axis=1).ravel(), self.config.measure.temperature)
+    def _draws(self, keys: np.ndarray, rollouts: int, stage: int) -> np.ndarray:
+        """uint64 (n, rollouts): the streams of random numbers of each completion."""
+        seed = self.config.seed
+        return np.stack([streams(keys, seed, stage, rollout) for rollout in range(rollouts)], axis=1)
 
     def _run(
         self,
@@ -196,45 +169,3 @@ class TransformersEngine:
             self.meter.begin(names[batch[0]])
             in_halves(good[batch], compute, fail)
             self.meter.beat(items=len(batch))
-
-
-def _device(config: Config) -> torch.device:
-    if config.cluster.gpus_per_actor == 0:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ZpdError(
-            f"cluster.gpus_per_actor = {config.cluster.gpus_per_actor}, and torch sees no GPU here; "
-            "set it to 0, or install a torch built for CUDA"
-        )
-    return torch.device("cuda")
-
-
-def _load(model: ModelRef, dtype: str, device: torch.device) -> PreTrainedModel:
-    kind: Any = "float32" if dtype == "auto" and device.type == "cpu" else dtype
-    disable_progress_bar()  # one per actor would bury the run's own
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model.base, dtype=kind, use_safetensors=True, trust_remote_code=False
-        )
-    except Exception as error:  # the hub, json, safetensors and model classes each raise their own
-        raise ZpdError(
-            f"cannot load a causal language model from {model.base!r} ({tokens.first_line(error)}); "
-            "expected config.json and *.safetensors there, or the id of a model to download"
-        ) from error
-    if model.adapter is not None:
-        loaded = _with_adapter(loaded, Path(model.adapter))
-    return loaded.to(device).eval()
-
-
-def _with_adapter(base: PreTrainedModel, adapter: Path) -> Any:
-    """The base with LoRA layers in place, not merged into its weights."""
-    check_adapter(adapter)
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(base, str(adapter), is_trainable=False).get_base_model()
-    except Exception as error:  # another base's shapes, no such modules, a truncated file
-        raise ZpdError(
-            f"adapter {adapter} does not fit {base.name_or_path} ({tokens.first_line(error)}); "
-            "expected one that was trained on this base model"
-        ) from error

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from zpd_ray import schema
 from zpd_ray.config import Config, ModelConfig
-from zpd_ray.engines import ENGINES, tokens
+from zpd_ray.engines import ENGINES, model_files, tokens
 from zpd_ray.readers.rows import EXCERPT
 
 TOO_LONG = "too long for the model"
@@ -52,5 +52,5 @@ def _lengths(config: Config, items: pa.Table) -> tuple[list[int], list[int], lis
 
 @lru_cache(maxsize=1)
 def _tokenizer(model: ModelConfig) -> tuple[Any, int]:
-    tokenizer = tokens.load_tokenizer(model.path)
-    return tokenizer, tokens.max_length(model, tokenizer)
+    tokenizer = model_files.load_tokenizer(model.path)
+    return tokenizer, model_files.max_length(model, tokenizer)

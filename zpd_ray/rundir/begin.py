@@ -16,7 +16,7 @@ from zpd_ray import graders, measures, selection
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines import ENGINES
-from zpd_ray.engines.tokens import load_tokenizer, max_length, vocabulary_of
+from zpd_ray.engines.model_files import load_tokenizer, max_length, vocabulary_of
 from zpd_ray.engines.weights import check_targets, check_weights, matrices
 from zpd_ray.errors import ZpdError
 from zpd_ray.readers import hub

@@ -18,8 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from zpd_ray.engines.adapters import shapes_of
-from zpd_ray.engines.tokens import first_line, leading_ids, load_tokenizer, stop_ids
-from zpd_ray.errors import ZpdError
+from zpd_ray.engines.model_files import load_tokenizer
+from zpd_ray.engines.tokens import leading_ids, stop_ids
+from zpd_ray.errors import ZpdError, first_line
 
 Shapes = dict[str, tuple[int, ...]]
 PEFT = "base_model.model."  # before the names of the base's tensors in an adapter's file

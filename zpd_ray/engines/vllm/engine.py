@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from zpd_ray import graders
-from zpd_ray.engines import tokens
 from zpd_ray.engines.base import Completions, EngineError, ModelRef, Pulse, Scores
 from zpd_ray.engines.batching import longest_first
 from zpd_ray.engines.encoding import Encoder, row_means, to_scores
@@ -25,7 +24,7 @@ from zpd_ray.engines.tokens import Ids
 from zpd_ray.engines.usage import Meter
 from zpd_ray.engines.vllm.settings import check_config, check_served
 from zpd_ray.engines.vllm.start import start
-from zpd_ray.errors import ZpdError
+from zpd_ray.errors import ZpdError, first_line
 from zpd_ray.hashing import item_keys, streams
 
 if TYPE_CHECKING:
@@ -215,7 +214,7 @@ class VllmEngine:
             return rows, self._generate([ids[i] for i in rows], [params(i) for i in rows])
         except VLLMValidationError as refusal:  # of one request, and with it of the whole call
             if len(rows) == 1:
-                error[rows[0]] = f"vLLM refuses it: {tokens.first_line(refusal)}"
+                error[rows[0]] = f"vLLM refuses it: {first_line(refusal)}"
                 return rows[:0], []
         first, second = (self._outputs(half, ids, params, error) for half in np.array_split(rows, 2))
         return np.concatenate([first[0], second[0]]), first[1] + second[1]
@@ -232,7 +231,7 @@ class VllmEngine:
         except VLLMValidationError:
             raise
         except Exception as error:  # a dead engine process, a device in an undefined state
-            self.failed = f"vLLM failed: {type(error).__name__}: {tokens.first_line(error)}"
+            self.failed = f"vLLM failed: {type(error).__name__}: {first_line(error)}"
             raise EngineError(self.failed) from error
 
     def _reload(self, base: str) -> None:
@@ -240,7 +239,7 @@ class VllmEngine:
             self.llm.collective_rpc("reload_weights", kwargs={"weights_path": base})
         except Exception as error:  # missing files and shapes that do not fit come as many types
             raise ZpdError(
-                f"vLLM cannot load the weights in {base} ({tokens.first_line(error)}); expected safetensors "
+                f"vLLM cannot load the weights in {base} ({first_line(error)}); expected safetensors "
                 "of the model that the run began with"
             ) from error
         self.llm.reset_prefix_cache()
@@ -256,7 +255,7 @@ class VllmEngine:
             self.llm.llm_engine.add_lora(request)
         except Exception as error:  # another base's shapes, unknown modules, a truncated file
             raise ZpdError(
-                f"adapter {directory} does not fit {self.base} ({tokens.first_line(error)}); expected one "
+                f"adapter {directory} does not fit {self.base} ({first_line(error)}); expected one "
                 "that was trained on this base model"
             ) from error
         return request

@@ -13,10 +13,10 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from zpd_ray.engines import tokens
+from zpd_ray.engines import model_files
 from zpd_ray.engines.base import EngineError
 from zpd_ray.engines.vllm.settings import Device, Shape, derive
-from zpd_ray.errors import ZpdError
+from zpd_ray.errors import ZpdError, first_line
 from zpd_ray.ray_folder import ray_logs
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def start(config: Config, base: str, max_length: int) -> tuple[LLM, dict[str, An
     except Exception as error:  # memory, shapes, drivers: each of vLLM's layers raises its own
         # On a GPU it may be the memory of an actor that is about to end: another attempt is worth it.
         raise (EngineError if gpus else ZpdError)(
-            f"vLLM does not start with {base}: {tokens.first_line(error)}; it was asked for {arguments} on "
+            f"vLLM does not start with {base}: {first_line(error)}; it was asked for {arguments} on "
             f"{gpus:g} GPUs; set model.max_length or engine.vllm to smaller values, or see {ray_logs()}"
         ) from error
     _die_with_the_engine()
@@ -107,7 +107,7 @@ def _title(process: psutil.Process) -> str:
 def _arguments(config: Config, base: str, max_length: int) -> dict[str, Any]:
     dtype: str = config.model.dtype
     if dtype == "auto":  # that of the base model, also where training has saved float32
-        stored = str(getattr(tokens.text_config(config.model.path), "dtype", None)).rpartition(".")[2]
+        stored = str(getattr(model_files.text_config(config.model.path), "dtype", None)).rpartition(".")[2]
         halves = config.cluster.gpus_per_actor > 0 and stored in ("bfloat16", "float16")
         dtype = stored if halves else "float32"
     fixed: dict[str, Any] = {
@@ -119,7 +119,7 @@ def _arguments(config: Config, base: str, max_length: int) -> dict[str, Any]:
         "generation_config": "vllm",  # sampling is the run's, not the model's
         "disable_log_stats": False,  # the source of usage()
     }
-    shape = Shape.of(tokens.text_config(base), ITEMSIZE.get(dtype, 2))
+    shape = Shape.of(model_files.text_config(base), ITEMSIZE.get(dtype, 2))
     return fixed | derive(config, shape, _device(config, base, fixed), max_length)
 
 

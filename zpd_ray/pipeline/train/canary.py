@@ -11,8 +11,9 @@ import pyarrow as pa
 import torch
 
 from zpd_ray.engines.base import ModelRef
-from zpd_ray.engines.tokens import encode, first_line, load_tokenizer
-from zpd_ray.errors import ZpdError
+from zpd_ray.engines.model_files import load_tokenizer
+from zpd_ray.engines.tokens import encode
+from zpd_ray.errors import ZpdError, first_line
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.loop import canary_items
 from zpd_ray.training.model import load_trainable

@@ -20,7 +20,8 @@ import torch.distributed as dist
 from ray.train.torch import get_device, prepare_model
 
 from zpd_ray.engines import ModelRef, canary
-from zpd_ray.engines.tokens import Encoded, encode, load_tokenizer
+from zpd_ray.engines.model_files import load_tokenizer
+from zpd_ray.engines.tokens import Encoded, encode
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.stages import Stage, stages
 from zpd_ray.rundir import Run

@@ -113,7 +113,8 @@ def _settings(config: Config) -> dict[str, Any]:
 def _step(config: Config, items: pa.Table) -> dict[str, Any]:
     import torch
 
-    from zpd_ray.engines.tokens import encode, load_tokenizer
+    from zpd_ray.engines.model_files import load_tokenizer
+    from zpd_ray.engines.tokens import encode
     from zpd_ray.training.model import load_trainable
     from zpd_ray.training.step import StageProgress, Workers, micro_batches, new_learner, train_step
 

@@ -35,7 +35,8 @@ from torch import Tensor
 
 from zpd_ray.config import TrainConfig
 from zpd_ray.engines.adapters import check_adapter
-from zpd_ray.engines.tokens import Encoded, encode, load_tokenizer
+from zpd_ray.engines.model_files import load_tokenizer
+from zpd_ray.engines.tokens import Encoded, encode
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
 from zpd_ray.training.collate import IGNORED, collate
