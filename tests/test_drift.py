@@ -9,8 +9,9 @@ from scipy.special import expit
 from zpd_ray.ability import count_history
 from zpd_ray.calibration import Statistics, fit_stage
 from zpd_ray.config import AbilityConfig
-from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, SUSPECT, Asked, Drifted, Probed, estimate_moved, look_at
+from zpd_ray.drift import ALL, BAND, GROUP, LEVEL, SUSPECT, Drifted, Probed, look_at
 from zpd_ray.matching import zpd_score
+from zpd_ray.movement import Asked, estimate_moved, estimate_shift
 from zpd_ray.selection.probes import probe_order
 
 THETA = 0.3
@@ -61,15 +62,19 @@ def test_theta_that_predictions_do_not_fit_is_a_drift_of_the_whole() -> None:
 def test_an_item_drifts_with_the_first_part_that_holds_it_and_with_the_pool() -> None:
     known = {"se": 0.1, "p": 0.0, "probes": 99}
     parts = [
-        Drifted(GROUP, "g3", None, None, shift=1.0, **known),
+        Drifted(GROUP, "g3", None, None, shift=1.0, moved=0.5, **known),
         Drifted(BAND, "", 0.5, None, 0.25, **known),
     ]
     b, group = np.array([0.0, 0.0, 0.5, 1.0]), np.array(["g1", "g3", "g1", "g3"])
-    found = Probed(400, 0.0, 1.0, False, parts)
+    found = Probed(400, 0.2, 1.0, False, parts)
     np.testing.assert_array_equal(found.part(b, group), [-1, 0, 1, 0])
-    np.testing.assert_array_equal(found.shift(b, group), [0.0, 1.0, 0.25, 1.0])
-    whole = Probed(400, 0.0, 1.0, False, [Drifted(ALL, "", None, None, 2.0, **known), *parts])
-    np.testing.assert_array_equal(whole.shift(b, group), [2.0, 3.0, 2.25, 3.0])
+    shift, variance = found.drift(b, group)
+    np.testing.assert_array_equal(shift, [0.0, 1.0, 0.25, 1.0])
+    np.testing.assert_allclose(variance, [0.04, 0.26, 0.01, 0.26])  # se and what items moved, or moved alone
+    whole = Probed(400, 0.2, 1.0, False, [Drifted(ALL, "", None, None, 2.0, **known), *parts])
+    shift, variance = whole.drift(b, group)
+    np.testing.assert_array_equal(shift, [2.0, 3.0, 2.25, 3.0])
+    np.testing.assert_allclose(variance, [0.05, 0.27, 0.02, 0.27])
     np.testing.assert_array_equal(whole.part(b, group), [-1, 1, 2, 1])
 
 
@@ -78,6 +83,41 @@ def test_an_item_drifts_with_the_first_part_that_holds_it_and_with_the_pool() ->
 def test_nothing_is_found_where_nothing_has_drifted(k: int, moved: float, runs: int) -> None:
     alarms = sum(bool(look_at(asked(s, 400, k, moved), THETA, 0.05, 1000).drifted) for s in range(runs))
     assert alarms / runs < LEVEL + 3 * np.sqrt(LEVEL / runs)
+
+
+@pytest.mark.parametrize(
+    ("shift", "moved", "k"), [(1.0, 0.0, 4), (-2.0, 1.5, 4), (0.5, 0.5, 1), (6.0, 0.0, 16)]
+)
+def test_a_shift_is_estimated_with_an_honest_error(shift: float, moved: float, k: int) -> None:
+    """Also where what was predicted is so far off that all responses there were unthinkable."""
+    group = {f"g{i}": shift for i in range(10)}
+    found = [estimate_shift(asked(s, 200, k, moved, group), THETA) for s in range(20)]
+    away = np.array([(each.shift - shift) / each.se for each in found])
+    assert np.abs(away).max() < 4
+    assert abs(away.mean()) < 0.8  # of one error: the priors pull a little
+    assert 0.6 < away.std() < 1.4
+    if k > 1:
+        assert abs(np.mean([each.moved for each in found]) - moved) < 0.3
+
+
+def test_some_that_moved_far_are_not_all_that_moved_a_little() -> None:
+    """A part of which training has taught half: the mean is -2 logits, and no item is known by it."""
+    taught = np.random.default_rng(0).random(400) < 0.5
+    probes = asked(5, 400, 4)
+    easier = np.random.default_rng(1).binomial(4, expit(THETA - probes.b + 4.0 * taught))
+    found = estimate_shift(probes._replace(successes=easier), THETA)
+    assert -2.6 < found.shift < -1.2
+    assert found.moved > 1.2
+
+
+def test_few_failures_where_none_were_predicted_are_no_great_drift() -> None:
+    """p was .9999 and is .98: five logits, and one step from .9999 would go a hundred."""
+    n, k = 200, 16
+    failed = np.random.default_rng(0).binomial(k, 0.02, n)
+    b = np.full(n, THETA - 9.0)
+    group = np.full(n, "g0")
+    found = estimate_shift(Asked(k - failed, np.full(n, k), np.zeros(n), b, np.full(n, 0.3), group), THETA)
+    assert abs(found.shift - (9.0 - np.log(0.98 / 0.02))) < 0.3
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, xlog1py, xlogy
+from scipy.special import ndtr
 
 from zpd_ray import irt
-from zpd_ray.irt.quadrature import HERMITE_NODES, HERMITE_WEIGHTS
-from zpd_ray.matching import probability
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from zpd_ray.irt.quadrature import HERMITE_WEIGHTS
+from zpd_ray.movement import Asked, Flags, Floats, Integers, estimate_moved, estimate_shift, p_at_nodes
 
 LEVEL = 0.01  # of all tests of a look together (Bonferroni)
 # More probes are worth asking where a corrected p lies below, or where they would bring the standard error of
@@ -29,27 +25,7 @@ SUSPECT, SEEN_SE = 0.2, 0.25
 BANDS = 5  # of predicted difficulty, with equal numbers of probes
 FEWEST = 20  # probes of a part, and of all others, below which it is not tested
 MOST = 5  # parts that are told to have drifted: more is no part, but the whole
-MOVED_SD, MOVED_MAX = 1.0, 4.0  # of the half-normal prior of ``moved``, and its end; logits
 ALL, GROUP, BAND = "all", "group", "band"
-
-
-class Asked(NamedTuple):
-    """n probes that were asked: responses, floor of guessing, difficulty as predicted, group. Arrays (n,).
-
-    b, b_sd: mean and sd of the prediction before this stage, logits, on the scale of theta.
-    """
-
-    successes: Integers
-    rollouts: Integers
-    guess: Floats
-    b: Floats
-    b_sd: Floats
-    group: NDArray[np.str_]
-
-    def take(self, rows: Flags) -> Asked:
-        """Those where ``rows``, bool (n,), is true."""
-        s, k, guess, b, b_sd, group = self
-        return Asked(s[rows], k[rows], guess[rows], b[rows], b_sd[rows], group[rows])
 
 
 @dataclass(frozen=True)
@@ -57,9 +33,10 @@ class Drifted:
     """A part of the pool whose probes answer otherwise than predicted.
 
     kind: "all", "group" (``name``) or "band": predicted difficulties from ``low`` up to ``high``, logits,
-    None where it is open. shift: how much harder than predicted, logits, against the other parts; se: its
-    standard error; p: two-sided, corrected for the number of tests. probes: asked of the part; items: of the
-    part that were measured again for it.
+    None where it is open. shift: how much harder than predicted on average, logits; se: its standard error;
+    p: two-sided, corrected for the number of tests, that it has not drifted. probes: asked of the part;
+    items: of the part that were measured again for it. moved: sd in logits of what its items have moved
+    besides, each on its own.
     """
 
     kind: str
@@ -71,6 +48,7 @@ class Drifted:
     p: float
     probes: int
     items: int = 0
+    moved: float = 0.0
 
     def __str__(self) -> str:
         if self.kind == GROUP:
@@ -86,8 +64,8 @@ class Drifted:
         """A sentence."""
         side = "harder" if self.shift > 0 else "easier"
         return (
-            f"{self} is {abs(self.shift):.2f} +- {self.se:.2f} logits {side} than predicted "
-            f"(p = {self.p:.2g}, {self.probes} probes), and is now predicted so"
+            f"{self} is {abs(self.shift):.2f} +- {self.se:.2f} logits {side} than predicted on average, "
+            f"sd {self.moved:.2f} (p = {self.p:.2g}, {self.probes} probes), and is now predicted so"
             + (f"; {self.items} of its items were measured again" if self.items else "")
         )
 
@@ -126,11 +104,17 @@ class Probed:
                 place[part.holds(b, group)] = at
         return place
 
-    def shift(self, b: Floats, group: NDArray[np.str_]) -> Floats:
-        """Logits by which items are harder than predicted (b), by what has drifted: (n,)."""
-        whole = sum(part.shift for part in self.drifted if part.kind == ALL)
-        of_part = np.array([0.0 if part.kind == ALL else part.shift for part in self.drifted] + [0.0])
-        return np.asarray(whole + of_part[self.part(b, group)])
+    def drift(self, b: Floats, group: NDArray[np.str_]) -> tuple[Floats, Floats]:
+        """Logits by which items are harder than predicted (b), and the variance of that: (n,) each.
+
+        Of a part that has drifted its shift is known with an error, and its items have moved besides.
+        """
+        place = self.part(b, group)
+        shift = np.array([*(part.shift for part in self.drifted), 0.0])[place]
+        variance = np.array([*(part.se**2 + part.moved**2 for part in self.drifted), self.moved**2])[place]
+        for whole in (part for part in self.drifted if part.kind == ALL):
+            shift, variance = shift + whole.shift, variance + whole.se**2
+        return shift, variance
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Probed:
@@ -146,19 +130,18 @@ def look_at(asked: Asked, theta: float, theta_se: float, have: int) -> Probed:
     with: a drifting group must not make the others look drifted, nor the bands that it lies in.
     """
     asked = asked.take(asked.rollouts > 0)
-    widened = _widened(asked, estimate_moved(asked, theta))
-    edges = np.zeros(0)
+    widened, edges = asked.widened(estimate_moved(asked, theta)), np.zeros(0)
     if len(asked.b):
         edges = np.asarray(np.quantile(asked.b, np.arange(1, BANDS) / BANDS), dtype=np.float64)
     sizes = np.unique(asked.group, return_counts=True)[1]
     tests = 1 + int((sizes >= FEWEST).sum()) + BANDS
-    left, found = np.ones(len(asked.b), dtype=bool), list[Drifted]()
-    whole = _of_all(widened, theta, theta_se)
+    unsure = any(_wants(part, len(asked.b), have) for part in _of_parts(widened, theta, theta_se, edges))
+    whole, found, now = _of_all(widened, theta, theta_se), list[Drifted](), asked
     least = min(1.0, tests * whole.p)
     if least < LEVEL:
-        found.append(replace(whole, p=least))
-        least = 1.0
-    unsure = any(_wants(part, len(asked.b), have) for part in _of_parts(widened, theta, theta_se, edges))
+        found.append(_estimated(whole, least, asked, theta, theta_se))
+        now, least = asked.shifted(found[0].shift), 1.0
+    left = np.ones(len(asked.b), dtype=bool)
     while len(found) < MOST:
         parts = _of_parts(widened.take(left), theta, theta_se, edges)
         tested = [part for part in parts if FEWEST <= part.probes <= left.sum() - FEWEST]
@@ -167,10 +150,21 @@ def look_at(asked: Asked, theta: float, theta_se: float, have: int) -> Probed:
         if best is None or p >= LEVEL:
             least = min(least, p)
             break
-        found.append(replace(best, p=p))
-        left &= ~best.holds(asked.b, asked.group)
-    moved = estimate_moved(asked.take(left), theta)
+        of_part = left & best.holds(asked.b, asked.group)
+        found.append(_estimated(best, p, now.take(of_part), theta))
+        left &= ~of_part
+    moved = estimate_moved(now.take(left), theta)
     return Probed(len(asked.b), moved, least, unsure or least < SUSPECT, found)
+
+
+def _estimated(part: Drifted, p: float, asked: Asked, theta: float, theta_se: float = 0.0) -> Drifted:
+    """How far a part has drifted, by its own probes; the one-step estimate that found it is no measure.
+
+    Where p was predicted as .9999 and is .98, one step goes many logits too far.
+    """
+    shift = estimate_shift(asked, theta)
+    se = float(np.hypot(shift.se, theta_se))
+    return replace(part, p=p, shift=shift.shift, se=se, moved=shift.moved)
 
 
 def _wants(part: Drifted, asked: int, have: int) -> bool:
@@ -179,41 +173,10 @@ def _wants(part: Drifted, asked: int, have: int) -> bool:
     return part.probes * grows >= FEWEST and part.se / np.sqrt(grows) <= SEEN_SE < part.se
 
 
-def estimate_moved(asked: Asked, theta: float) -> float:
-    """sd of what items move on their own, in logits, >= 0: by maximum posterior likelihood.
-
-    s ~ Binomial(k, P(theta, b)), b ~ N(predicted b, its variance + moved^2), and a half-normal prior of sd
-    ``MOVED_SD``, by 21-point Gauss-Hermite quadrature and Brent's method.
-    """
-    from scipy.optimize import minimize_scalar  # which takes time to import
-
-    if len(asked.b) == 0:
-        return 0.0
-    s, k = asked.successes[:, None], asked.rollouts[:, None]
-
-    def loss(moved: float) -> float:
-        p = _p_at_nodes(_widened(asked, moved), theta, 0.0)
-        likelihood = np.exp(xlogy(s, p) + xlog1py(k - s, -p)) @ HERMITE_WEIGHTS
-        return float(0.5 * (moved / MOVED_SD) ** 2 - np.log(np.maximum(likelihood, 1e-300)).sum())
-
-    found = minimize_scalar(loss, bounds=(0.0, MOVED_MAX), method="bounded", options={"xatol": 1e-4})
-    return 0.0 if loss(0.0) <= found.fun + 1e-9 else float(found.x)
-
-
-def _widened(asked: Asked, moved: float) -> Asked:
-    return asked._replace(b_sd=np.sqrt(asked.b_sd**2 + moved**2))
-
-
-def _p_at_nodes(asked: Asked, theta: float, theta_se: float) -> Floats:
-    """P(right) at the quadrature nodes of theta - b: (n, 21)."""
-    sd = np.sqrt(asked.b_sd**2 + theta_se**2)
-    return probability(theta, asked.b[:, None] + sd[:, None] * HERMITE_NODES, asked.guess[:, None])
-
-
 def _of_all(asked: Asked, theta: float, theta_se: float) -> Drifted:
     """The one-step estimate of a common shift of all difficulties, theta's own error included."""
     s, k, c = asked.successes, asked.rollouts, asked.guess[:, None]
-    p = _p_at_nodes(asked, theta, 0.0)
+    p = p_at_nodes(asked, theta)
     mean, square = p @ HERMITE_WEIGHTS, p**2 @ HERMITE_WEIGHTS
     variance = k * (mean - square) + k**2 * (square - mean**2)
     slope = k * (((p - c) * (1.0 - p) / (1.0 - c)) @ HERMITE_WEIGHTS)

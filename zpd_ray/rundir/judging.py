@@ -180,8 +180,8 @@ def difficulties(run: Run, fit: Fit, known: Known, guess: NDArray[np.float64], a
     """b of each item, its sd and its score at the fit's theta; b on the scale of the fit. guess: (n,).
 
     An item that the fit's stage has measured is judged by that fit. Of another one b is what the fit of the
-    stage that last measured it says, and what has drifted since (``Probed.shift``); its variance grows by
-    what items move on their own at each stage since (``Probed.moved``).
+    stage that last measured it says, and what has drifted since; its variance grows by what items move on
+    their own at each stage since, and by the error of what has drifted (``Probed.drift``).
     """
     if (known.stage == fit.stage).all():
         return _judged(run, fit, known, guess, aim)
@@ -224,17 +224,10 @@ def _predicted(run: Run, fit: Fit, stage: int, known: Known, guess: NDArray[np.f
         since = fit if later == fit.stage else load_fit(run.store, later)
         if since.probed is not None:
             scale = since.ability.at(stage).theta - fit.ability.at(stage).theta
-            b = b + _drift(run, since, known, b + scale)
-            variance = variance + since.probed.moved**2
+            drift, of_drift = since.probed.drift(*_sorted_by(run, since, known, b + scale))
+            b, variance = b + drift, variance + of_drift
     ahead, b_sd = _ahead(run, fit, known), np.sqrt(variance)
     return Judged(b, b_sd, zpd_score(theta, b if ahead is None else b - ahead, b_sd, guess, *aim))
-
-
-def _drift(run: Run, fit: Fit, known: Known, b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits by which items have drifted at the fit's stage; b as predicted, on the fit's scale: (n,)."""
-    if fit.probed is None or not fit.probed.drifted:
-        return np.zeros_like(b)
-    return fit.probed.shift(*_sorted_by(run, fit, known, b))
 
 
 def drifted_part(run: Run, fit: Fit, known: Known) -> NDArray[np.int64]:
