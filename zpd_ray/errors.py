@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ZpdError", "first_line"]
+__all__ = ["ZpdError"]
 
 
 class ZpdError(ValueError):

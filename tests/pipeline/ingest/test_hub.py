@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from zpd_ray.rundir.store import Store
 def test_a_dataset_of_the_hub_is_read_once_from_one_commit(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the tasks of a Ray of its own; resuming the run asks the hub for nothing."""
+    """By tasks of a Ray of its own, of which nothing is left; resuming the run asks the hub for nothing."""
     data = tmp_path / "dataset"
     data.mkdir()
     for name, rows in (
@@ -34,7 +35,11 @@ def test_a_dataset_of_the_hub_is_read_once_from_one_commit(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     with serving(data, "org/name") as (endpoint, asked):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        done = call(command("ingest", config), env=os.environ)
+        with tempfile.TemporaryDirectory(
+            prefix="zr-", dir="/tmp"
+        ) as of_ray:  # paths of sockets must be short
+            done = call(command("ingest", config), env={**os.environ, "RAY_TMPDIR": of_ray})
+            assert os.listdir(of_ray) == []
         assert done.returncode == 0, done.stdout + done.stderr
     store = Store(str(tmp_path / "out"))
     summary = store.read_json("pool.json")

@@ -143,6 +143,7 @@ class Killer(threading.Thread):
                 self.finished = parts
 
 
+@pytest.mark.nightly  # test_scorers.py: an engine that ends its process, a killed one that hands out parts
 def test_a_killed_actor_is_replaced_and_nothing_is_missing_or_there_twice(
     reference: Measured, open_pool: Open
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Thread
 
+import pytest
 import ray
 
 from tests.pipeline.conftest import simulated_values
@@ -13,6 +14,7 @@ from zpd_ray.pipeline.train.job import TrainJob
 from zpd_ray.rundir import Run, Store
 
 
+@pytest.mark.nightly  # test_controller.py: one that was restarted asks, and learns from the worker
 def test_workers_that_ask_a_controller_that_was_restarted_leave_too(local_ray: None, tmp_path: Path) -> None:
     values = simulated_values(tmp_path, n=1, engine={"name": "transformers"}, train={"method": "lora"})
     config = validate(values)
