@@ -110,6 +110,32 @@ def test_some_that_moved_far_are_not_all_that_moved_a_little() -> None:
     assert found.moved > 1.2
 
 
+def test_a_part_that_drifts_far_is_told_alone_and_a_wide_shift_chooses_no_bad_candidates() -> None:
+    """The hardest fifth, of which training has taught half: of the others nothing is told.
+
+    What the mean shift brings into the zone is both, far from it; by its spread nobody takes it for the best.
+    """
+    rng, n = np.random.default_rng(0), 20_000
+    b, sd, group = rng.normal(0.0, 3.0, n), np.full(n, 0.6), np.full(n, "g")
+    hard = b > np.quantile(b, 0.8)
+    p = expit(THETA - rng.normal(b, sd) + 6.0 * (hard & (rng.random(n) < 0.5)))
+    probes, k = rng.choice(n, 400, replace=False), np.full(400, 4)
+    s, floor = rng.binomial(4, p[probes]), np.zeros(400)
+    found = look_at(Asked(s, k, floor, b[probes], sd[probes], group[probes]), THETA, 0.1, 400)
+    (part,) = found.drifted
+    assert (part.kind, part.high) == (BAND, None)
+    assert abs(part.shift + 3.0) < 3 * part.se
+    assert part.moved > 2
+    shift, variance = found.drift(b, group)
+
+    def worth(b_sd: np.ndarray) -> float:
+        score = zpd_score(THETA, b + shift, b_sd, np.zeros(n))
+        best = np.argsort(-score, kind="stable")[:300]
+        return float((p[best] * (1 - p[best])).mean())
+
+    assert worth(np.sqrt(sd**2 + variance)) > worth(sd) + 0.03
+
+
 def test_few_failures_where_none_were_predicted_are_no_great_drift() -> None:
     """p was .9999 and is .98: five logits, and one step from .9999 would go a hundred."""
     n, k = 200, 16

@@ -125,46 +125,63 @@ class Probed:
 def look_at(asked: Asked, theta: float, theta_se: float, have: int) -> Probed:
     """How far items move, and what has drifted, by the probes' responses to a model of ability ``theta``.
 
-    have: probes that there are, asked or not.
-    Parts are found one by one, the clearest first, and its probes are left out of what the next is compared
-    with: a drifting group must not make the others look drifted, nor the bands that it lies in.
+    have: probes that there are, asked or not. Parts are found first, and the pool is what is left of it
+    without them: a part that drifts far must not make all of it look drifted.
     """
     asked = asked.take(asked.rollouts > 0)
-    widened, edges = asked.widened(estimate_moved(asked, theta)), np.zeros(0)
+    edges = np.zeros(0)
     if len(asked.b):
         edges = np.asarray(np.quantile(asked.b, np.arange(1, BANDS) / BANDS), dtype=np.float64)
-    sizes = np.unique(asked.group, return_counts=True)[1]
-    tests = 1 + int((sizes >= FEWEST).sum()) + BANDS
-    unsure = any(_wants(part, len(asked.b), have) for part in _of_parts(widened, theta, theta_se, edges))
-    whole, found, now = _of_all(widened, theta, theta_se), list[Drifted](), asked
-    least = min(1.0, tests * whole.p)
-    if least < LEVEL:
-        found.append(_estimated(whole, least, asked, theta, theta_se))
-        now, least = asked.shifted(found[0].shift), 1.0
-    left = np.ones(len(asked.b), dtype=bool)
-    while len(found) < MOST:
-        parts = _of_parts(widened.take(left), theta, theta_se, edges)
-        tested = [part for part in parts if FEWEST <= part.probes <= left.sum() - FEWEST]
-        best = min(tested, key=lambda part: part.p, default=None)
-        p = 1.0 if best is None else min(1.0, tests * best.p)
-        if best is None or p >= LEVEL:
-            least = min(least, p)
-            break
-        of_part = left & best.holds(asked.b, asked.group)
-        found.append(_estimated(best, p, now.take(of_part), theta))
-        left &= ~of_part
+    tests = 1 + int((np.unique(asked.group, return_counts=True)[1] >= FEWEST).sum()) + BANDS
+    all_parts = _of_parts(_moved(asked, theta), theta, theta_se, edges)
+    unsure = any(_wants(part, len(asked.b), have) for part in all_parts)
+    parts, left, least = _find(asked, theta, theta_se, edges, tests)
+    whole, found, now = _of_all(_moved(asked.take(left), theta), theta, theta_se), list[Drifted](), asked
+    p = min(1.0, tests * whole.p)
+    if p < LEVEL:
+        found.append(_estimated(replace(whole, p=p), asked.take(left), theta, theta_se))
+        now = asked.shifted(found[0].shift)
+    else:
+        least = min(least, p)
+    found += [_estimated(part, now.take(rows), theta) for part, rows in parts]
     moved = estimate_moved(now.take(left), theta)
     return Probed(len(asked.b), moved, least, unsure or least < SUSPECT, found)
 
 
-def _estimated(part: Drifted, p: float, asked: Asked, theta: float, theta_se: float = 0.0) -> Drifted:
+def _find(
+    asked: Asked, theta: float, theta_se: float, edges: Floats, tests: int
+) -> tuple[list[tuple[Drifted, Flags]], Flags, float]:
+    """Parts that have drifted and their probes, the probes of no part, and the least p of the others.
+
+    One by one, the clearest first, and its probes are left out of what the next is compared with: a drifting
+    group must not make the others look drifted, nor the bands that it lies in, nor all items look moved.
+    """
+    found, left = list[tuple[Drifted, Flags]](), np.ones(len(asked.b), dtype=bool)
+    while len(found) < MOST:
+        parts = _of_parts(_moved(asked.take(left), theta), theta, theta_se, edges)
+        tested = [part for part in parts if FEWEST <= part.probes <= left.sum() - FEWEST]
+        best = min(tested, key=lambda part: part.p, default=None)
+        p = 1.0 if best is None else min(1.0, tests * best.p)
+        if best is None or p >= LEVEL:
+            return found, left, p
+        rows = left & best.holds(asked.b, asked.group)
+        found.append((replace(best, p=p), rows))
+        left = left & ~rows
+    return found, left, 1.0
+
+
+def _moved(asked: Asked, theta: float) -> Asked:
+    """As predicted with what items move on their own."""
+    return asked.widened(estimate_moved(asked, theta))
+
+
+def _estimated(part: Drifted, asked: Asked, theta: float, theta_se: float = 0.0) -> Drifted:
     """How far a part has drifted, by its own probes; the one-step estimate that found it is no measure.
 
     Where p was predicted as .9999 and is .98, one step goes many logits too far.
     """
     shift = estimate_shift(asked, theta)
-    se = float(np.hypot(shift.se, theta_se))
-    return replace(part, p=p, shift=shift.shift, se=se, moved=shift.moved)
+    return replace(part, shift=shift.shift, se=float(np.hypot(shift.se, theta_se)), moved=shift.moved)
 
 
 def _wants(part: Drifted, asked: int, have: int) -> bool:
