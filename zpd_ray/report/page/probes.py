@@ -26,7 +26,7 @@ def drift_rows(fits: Iterable[Fit]) -> Rows:
 
 def drift_table(fits: Iterable[Fit]) -> Table:
     """A row for each part that has drifted, or one for a stage where none has."""
-    columns = ["stage", "probes asked", "items move by, sd", "drifted", "harder by", "standard error", "p"]
+    columns = ["stage", "probes asked", "items move by, sd", "drifted", "harder by", "standard error"]
     rows = []
     for fit in fits:
         if (probed := fit.probed) is None:
@@ -37,11 +37,13 @@ def drift_table(fits: Iterable[Fit]) -> Table:
                 str(part),
                 f"{part.shift:z.2f}",
                 f"{part.se:.2f}",
+                f"{part.moved:.2f}",
                 f"{part.p:.2g}",
                 str(part.probes),
                 str(part.items),
             ]
             for part in probed.drifted
-        ] or [["nothing", "-", "-", f"{probed.least_p:.2g}", "-", "-"]]
+        ] or [["nothing", "-", "-", "-", f"{probed.least_p:.2g}", "-", "-"]]
         rows += [[*of_stage, *each] for each in told]
-    return Table("Probes and drift, in logits", [*columns, "its probes", "measured again"], rows)
+    columns += ["its items by, sd", "p", "its probes", "measured again"]
+    return Table("Probes and drift, in logits", columns, rows)
