@@ -52,6 +52,9 @@ MEASUREMENT = pa.schema(
         ("other_answer", pa.string()),
         ("n_other", pa.int32()),  # responses that gave it
         ("completion", pa.string()),  # the start of a response, of a few rows of each part; else null
+        # a response that was graded right, where train.target = "own" trains on it; null: there is none
+        ("own", pa.string()),
+        ("own_tokens", pa.int32()),  # its length, with the end-of-text token
         ("error", pa.string()),  # null when the row was measured
     ]
 )

@@ -28,6 +28,11 @@ class TrainConfig(Section):
     method: Literal["lora", "full", "none"] = Field(
         "lora", description="an adapter, all weights, or nothing: stages then only measure and select"
     )
+    target: Literal["reference", "own"] = Field(
+        "reference",
+        description="what is trained on: the references; or (own) a right response of the model's own, where "
+        "it has given one, else the reference (with pool.reference = 'none' such an item is not selected)",
+    )
     epochs: Count = Field(1, description="times that a stage goes through its selection")
     batch_size: Count = Field(32, description="items in one optimiser step, over all workers")
     micro_batch_size: Count = Field(8, description="items in one forward pass of a worker")

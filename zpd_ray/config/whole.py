@@ -32,12 +32,19 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Config:
-        if self.pool.reference == "none" and self.train.method != "none" and self.train.function is None:
+        built_in = self.train.method != "none" and self.train.function is None
+        if self.pool.reference == "none" and built_in and self.train.target != "own":
             raise ValueError(
                 f"pool.reference = 'none' leaves train.method = {self.train.method!r} nothing to train on; "
-                "expected train.method = 'none', or a train.function that needs no references"
+                "expected train.target = 'own', train.method = 'none', or a train.function that needs no "
+                "references"
             )
         return self
+
+    @property
+    def completes(self) -> bool:
+        """Whether what is selected has something to train on: a reference, or a response of the model's."""
+        return self.pool.reference != "none" or self.train.target == "own"
 
     @model_validator(mode="after")
     def _rounds_measure_the_model_that_trained(self) -> Config:

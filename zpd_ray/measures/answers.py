@@ -16,6 +16,7 @@ from zpd_ray.graders import CompletionGrader, ScoreGrader, Verdict
 from zpd_ray.graders.apart import Apart
 from zpd_ray.hashing import item_keys, streams, uniforms
 from zpd_ray.measures.base import Measure
+from zpd_ray.measures.own import Own, own_answers
 
 GRADED = 103  # the stream of random numbers that turns shares into right and wrong
 SAMPLES, CHARACTERS = 3, 300  # rows of a part of whose first response so many characters are kept
@@ -43,6 +44,7 @@ class Answers(Measure):
         failed = np.array([error is not None for error in scores.error], dtype=bool)
         samples: list[str | None] = [None] * items.num_rows
         others: list[tuple[str | None, int]] = [(None, 0)] * items.num_rows
+        own = Own.none(items.num_rows)
         if isinstance(self._grader, ScoreGrader):
             share = _shares(self._grader, scores, failed)
             responses = self.config.measure.rollouts if self._grader.samples else 1
@@ -54,10 +56,13 @@ class Answers(Measure):
             counts = self._counts(verdicts, items, stage)
             others = self._others(completions.texts, verdicts, items)
             samples = _samples(completions.texts, counts["unparsed"])
+            if self.config.train.target == "own":
+                own = own_answers(self.config, items, completions.texts, verdicts, stage)
             for i in np.flatnonzero(~failed & (counts["rollouts"] == 0)):
                 failed[i], scores.error[i] = True, f"prompt refused: {completions.error[i]}"
         counts["n_other"] = np.array([n for _, n in others], dtype=np.int64)
-        return _measurement(items, scores, failed, counts, [answer for answer, _ in others], samples)
+        texts = {"other_answer": [answer for answer, _ in others], "completion": samples, "own": own.text}
+        return _measurement(items, scores, failed, counts, texts, own.tokens)
 
     def _verdicts(self, completions: list[list[str]], items: pa.Table) -> list[list[Verdict]]:
         if self._apart is not None:
@@ -138,8 +143,8 @@ def _measurement(
     scores: Scores,
     failed: np.ndarray,
     counts: dict[str, np.ndarray],
-    others: list[str | None],
-    samples: list[str | None],
+    texts: dict[str, list[str | None]],
+    own_tokens: list[int | None],
 ) -> pa.Table:
     keep = ~failed  # a row that failed has no response either: it must not count as a wrong answer
     columns = {
@@ -147,10 +152,10 @@ def _measurement(
         "nll": pa.array(scores.nll, pa.float32(), mask=failed),
         "n_tokens": pa.array(scores.n_tokens * keep, pa.int32()),
         "n_greedy": pa.array(scores.n_greedy * keep, pa.int32(), mask=scores.n_greedy < 0),
-        "other_answer": pa.array(others, pa.string(), mask=failed),
-        "completion": pa.array(samples, pa.string(), mask=failed),
+        "own_tokens": pa.array(own_tokens, pa.int32(), mask=failed),
         "error": pa.array(scores.error, pa.string()),
     }
+    columns |= {name: pa.array(values, pa.string(), mask=failed) for name, values in texts.items()}
     columns |= {
         name: pa.array(values * keep, schema.MEASUREMENT.field(name).type) for name, values in counts.items()
     }

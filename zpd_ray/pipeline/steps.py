@@ -87,6 +87,7 @@ def select(session: Session, stage: int) -> Details:
     say(
         f"stage {stage}: selected {chosen.zone} items of the zone (mean b {chosen.mean_b:.2f}, "
         f"mean p {chosen.mean_p:.2f}) and {chosen.replay} to replay; {chosen.tokens} tokens"
+        + (f", {chosen.own} of the model's own responses" if run.config.train.target == "own" else "")
     )
     diverse = {name: getattr(chosen, name) for name in ("near_duplicates", "passed_over")}
     if any(diverse.values()):

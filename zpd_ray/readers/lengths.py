@@ -19,7 +19,7 @@ NOT_TOKENISED = "cannot be tokenised"
 
 def with_lengths(config: Config, items: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Items with their token columns, and those that the model cannot take."""
-    prompt, response, problem = _lengths(config, items)
+    prompt, response, problem = token_lengths(config, items)
     items = items.append_column("prompt_tokens", pa.array(prompt, pa.int32()))
     items = items.append_column("response_tokens", pa.array(response, pa.int32()))
     reason = pa.array([why and why[0] for why in problem], pa.string())
@@ -35,7 +35,9 @@ def with_lengths(config: Config, items: pa.Table) -> tuple[pa.Table, pa.Table]:
     return items.filter(pc.invert(bad)), pa.table(quarantine, schema=schema.QUARANTINE)
 
 
-def _lengths(config: Config, items: pa.Table) -> tuple[list[int], list[int], list[tuple[str, str] | None]]:
+def token_lengths(
+    config: Config, items: pa.Table
+) -> tuple[list[int], list[int], list[tuple[str, str] | None]]:
     """Tokens of prompt and response, and per item why the model cannot take it (reason, detail), or None."""
     if not ENGINES.load(config.engine.name).reads_text:  # words stand for tokens
         words = [len(text.split()) for text in items["response"].to_pylist()]

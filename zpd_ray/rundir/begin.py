@@ -105,6 +105,12 @@ def _check_code(run: Run) -> Any:
     if config.train.function is not None:
         load_function("the training loop", config.train.function, "function()")
     _check_comparing(run)
+    if config.train.target == "own" and not graders.load(config.measure.grader).needs_completion:
+        raise ZpdError(
+            f"train.target = 'own' trains on responses of the model's own, and measure.grader = "
+            f"{config.measure.grader!r} asks for none; take a grader that reads responses (numeric, exact, "
+            "choice, or yours), or train.target = 'reference'"
+        )
     if config.select.diverse.near_duplicates is not None:
         check_library()
     engine = ENGINES.load(config.engine.name)

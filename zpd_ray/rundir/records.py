@@ -22,7 +22,8 @@ class Selection:
     and drawn: how many of them were taken, by a seeded hash of the ids (0 and 0 where all were), with quotas
     added up over groups. near_duplicates: items that would have been taken but for better ones that nearly
     repeat them. quotas: of the zone's budget by group, "" for the items of all groups that have none
-    of their own, empty without quotas; passed_over: items that would have been taken but for quotas.
+    of their own, empty without quotas; passed_over: items that would have been taken but for quotas. own:
+    items of which a response of the model's own is trained on.
     """
 
     selected: int
@@ -42,6 +43,7 @@ class Selection:
     near_duplicates: int = 0
     passed_over: int = 0
     quotas: dict[str, int] = field(default_factory=dict)
+    own: int = 0
 
 
 @dataclass(frozen=True)

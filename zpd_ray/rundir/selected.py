@@ -45,15 +45,15 @@ def check_selected(run: Run, stage: int, method: str) -> None:
         )
 
 
-def to_selected(items: pa.Table, reference: bool = True) -> pa.Table:
+def to_selected(items: pa.Table, completes: bool = True) -> pa.Table:
     """``schema.SELECTED`` rows of items (``schema.ITEM``) that have the columns of ``schema.SELECTION``.
 
-    reference: whether the response is to be trained on; else completions are empty lists.
+    completes: whether the response is to be trained on; else completions are empty lists.
     """
     n = items.num_rows
     turns = [pa.array(["assistant"] * n, pa.string()), items["response"].combine_chunks()]
     completion = pa.ListArray.from_arrays(
-        np.arange(n + 1, dtype=np.int32) if reference else np.zeros(n + 1, dtype=np.int32),
+        np.arange(n + 1, dtype=np.int32) if completes else np.zeros(n + 1, dtype=np.int32),
         pa.StructArray.from_arrays(turns, fields=list(schema.MESSAGE)),
         type=schema.PAIR.field("completion").type,
     )

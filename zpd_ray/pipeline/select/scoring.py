@@ -204,7 +204,7 @@ class Scoring:
         score = judged["score"].to_numpy()
         failed = pc.is_null(measured["nll"]).to_numpy()
         others = self._others(part, known)
-        away = others | failed | np.isnan(score)
+        away = others | failed | np.isnan(score) | self._nothing_to_train_on(measured)
         if not self.run.config.select.allow_trained:
             away |= self.run.trained_before(self.fit.stage, part, len(ids))
         columns = {"zone": pa.array(sort_key(score, order), mask=away)}
@@ -217,8 +217,21 @@ class Scoring:
         if self.groups:
             columns["group"] = pa.array(group_numbers(self.run, part, list(self.groups)))
         if self.unit == "tokens":
-            columns["weight"] = measured["n_tokens"]
+            columns["weight"] = self._tokens(measured)
         return {"keys": pa.table(columns), "judged": judged}
+
+    def _nothing_to_train_on(self, measured: pa.Table) -> NDArray[np.bool_]:
+        """Which items have neither a reference nor a right response of the model's own, where that counts."""
+        config = self.run.config
+        if config.train.target != "own" or config.pool.reference != "none":
+            return np.zeros(measured.num_rows, dtype=bool)
+        return np.asarray(pc.is_null(measured["own"]))
+
+    def _tokens(self, measured: pa.Table) -> pa.ChunkedArray:
+        """Response tokens of each item, of what would be trained on."""
+        if self.run.config.train.target != "own":
+            return measured["n_tokens"]
+        return pc.coalesce(measured["own_tokens"], measured["n_tokens"])
 
     def _others(self, part: str, known: Known) -> NDArray[np.bool_]:
         """Which items of a part are not to be chosen from, whatever they score: probes, and by ``among``."""

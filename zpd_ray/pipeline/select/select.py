@@ -28,6 +28,7 @@ from zpd_ray.pipeline.select.selected import (
     Files,
     reasons,
     summarise,
+    with_own,
     write_selected,
 )
 from zpd_ray.rundir import Run
@@ -229,8 +230,8 @@ def _write(scoring: Scoring, zone: Threshold, files: Files) -> list[dict[str, An
     """
     store = scoring.run.store
     rows = parts.tables(store.names(POOL), partial(_chosen_rows, scoring, zone, files))
-    reference = scoring.run.config.pool.reference != "none"
-    write = partial(write_selected, store, f"{scoring.directory}/selected", files, reference)
+    completes = scoring.run.config.completes
+    write = partial(write_selected, store, f"{scoring.directory}/selected", files, completes)
     grouped = rows.groupby("file", num_partitions=files.count)
     return list(grouped.map_groups(write, batch_format="pyarrow").iter_rows())
 
@@ -252,7 +253,8 @@ def _chosen_rows(scoring: Scoring, zone: Threshold, files: Files, name: str) -> 
 def _with_scores(
     scoring: Scoring, name: str, items: pa.Table, ranked: Ranked, reason: str, files: Files
 ) -> pa.Table:
-    items, judged = items.take(ranked.rows), scoring.judged(name, ranked.rows)
+    items = with_own(scoring.run, scoring.fit.stage, name, items.take(ranked.rows), ranked.rows)
+    judged = scoring.judged(name, ranked.rows)
     told = (
         reasons(scoring.looks_for_zone, judged["p"].to_numpy(), scoring.run.config.select.target_p)
         if reason == "zone"

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster.parts import part_name
+from zpd_ray.rundir import Run
+from zpd_ray.rundir.judging import last_measured
+from zpd_ray.rundir.layout import ANSWERS
 from zpd_ray.rundir.records import Selection
 from zpd_ray.rundir.selected import to_selected
 from zpd_ray.rundir.store import Store
@@ -64,13 +67,27 @@ def reasons(looks_for_zone: bool, p: NDArray[np.float64], target_p: float) -> ND
     return np.where(inside, "zone", "nearest" if looks_for_zone else "score")
 
 
-def write_selected(store: Store, directory: str, files: Files, reference: bool, rows: pa.Table) -> pa.Table:
+def with_own(run: Run, stage: int, part: str, items: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Items of a part, at these rows; of which the model's own response is trained on, ``own`` says.
+
+    Where that is wanted and it has given a right one, it takes the place of the reference.
+    """
+    if run.config.train.target != "own" or len(rows) == 0:
+        return items.append_column("own", pa.array([False] * len(rows), pa.bool_()))
+    kept = last_measured(run, stage, ANSWERS, part, ["own", "own_tokens"]).answers.take(rows)
+    for column, theirs in (("response", "own"), ("response_tokens", "own_tokens")):
+        at, values = items.schema.get_field_index(column), pc.coalesce(kept[theirs], items[column])
+        items = items.set_column(at, items.schema.field(column), values)
+    return items.append_column("own", pc.is_valid(kept["own"]))
+
+
+def write_selected(store: Store, directory: str, files: Files, completes: bool, rows: pa.Table) -> pa.Table:
     """Sort the rows of one file, rank them and write them; a row with the file's sums."""
     file = rows["file"][0].as_py()
     rows = rows.take(pc.sort_indices(rows, [("key", "ascending"), ("item_id", "ascending")]))
     rank = files.first_rank(file) + np.arange(rows.num_rows)
     rows = rows.append_column("rank", pa.array(rank, pa.int64()))
-    store.write_table(f"{directory}/{part_name(file)}", to_selected(rows, reference))
+    store.write_table(f"{directory}/{part_name(file)}", to_selected(rows, completes))
     return pa.Table.from_pylist([{"file": file, "sums": json.dumps(_sums(rows))}])
 
 
@@ -83,6 +100,7 @@ def _sums(rows: pa.Table) -> dict[str, Any]:
         "selected": rows.num_rows,
         "zone": zone.num_rows,
         "tokens": int(rows["response_tokens"].to_numpy().sum()),
+        "own": int(pc.sum(rows["own"]).as_py() or 0),
         "outside_zone": int(pc.sum(pc.not_equal(zone["reason"], "zone")).as_py() or 0),
         "groups": {count["values"]: count["counts"] for count in groups},
         "b": float(b.sum()),
@@ -113,6 +131,7 @@ def summarise(
         zone=counts["zone"],
         replay=counts["selected"] - counts["zone"],
         outside_zone=counts["outside_zone"],
+        own=counts["own"],
         tokens=counts["tokens"],
         mean_b=b / zone,
         mean_p=p / zone,

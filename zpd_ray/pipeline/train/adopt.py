@@ -34,10 +34,11 @@ def check_result(run: Run, result: Path) -> None:
     method = run.config.train.method
     if method == "none":
         raise ZpdError("this run takes no --result: train.method = 'none'; expected 'lora' or 'full'")
-    if run.config.pool.reference == "none":
+    if not run.config.completes:
         raise ZpdError(
             "this run takes no --result: with pool.reference = 'none' its selection has no references to "
-            "measure it by; expected pool.reference = 'answer', or a train.function that reports it"
+            "measure it by; expected pool.reference = 'answer', train.target = 'own', or a train.function "
+            "that reports it"
         )
     if not result.is_dir():
         raise ZpdError(f"--result {result} is no directory; expected the one in which your trainer saved")
