@@ -52,7 +52,7 @@ def test_the_longest_items_of_all_parts_are_trained_on(open_run: Open) -> None:
     run = open_run()
     with Session(run):
         ingest(run)
-        longest = rehearsal.longest_items(run.store, 4)
+        longest = rehearsal.longest_items(run.config, run.store, 4)
         assert rehearsal.is_due(run)
         told = rehearsal.rehearse(run)
     items = table_of(run.store, "pool").to_pylist()
@@ -67,6 +67,11 @@ def test_the_longest_items_of_all_parts_are_trained_on(open_run: Open) -> None:
     assert rehearsal.is_due(open_run(micro_batch_size=8))  # other settings are tried again
     assert not rehearsal.is_due(open_run(rehearse=False, micro_batch_size=8))
     assert not run.store.exists("stages")
+    own = run.config.train.model_copy(update={"target": "own"})
+    own_run = rehearsal.longest_items(run.config.model_copy(update={"train": own}), run.store, 2)
+    prompts = sorted((row["prompt_tokens"] for row in items), reverse=True)
+    assert own_run["prompt_tokens"].to_pylist() == prompts[:2]
+    assert own_run["response_tokens"].to_pylist() == [run.config.measure.max_new_tokens] * 2
 
 
 def test_a_step_that_fails_is_told_before_anything_is_measured(

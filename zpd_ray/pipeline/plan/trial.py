@@ -117,7 +117,7 @@ class Trial:
     def step(self) -> Step:
         """One training step on the longest items that were read."""
         started = time.perf_counter()
-        items = longest_items(self.read.store, self.real.config.train.micro_batch_size)
+        items = longest_items(self.real.config, self.read.store, self.real.config.train.micro_batch_size)
         seen = try_step(self.real.config, items)
         whole = time.perf_counter() - started
         return Step(whole, seen["step_seconds"], items.num_rows, seen["gib"])

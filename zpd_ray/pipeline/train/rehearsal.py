@@ -6,6 +6,7 @@ import json
 import resource
 import time
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
+from zpd_ray.engines.model_files import load_tokenizer, max_length
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.resources import train_nodes
@@ -46,7 +48,7 @@ def rehearse(run: Run) -> dict[str, Any]:
     """
     config = run.config
     say("trying one training step")
-    items = longest_items(run.store, config.train.micro_batch_size)
+    items = longest_items(config, run.store, config.train.micro_batch_size)
     longest = int(pc.max(pc.add(items["prompt_tokens"], items["response_tokens"])).as_py())
     seen = try_step(config, items)
     told = {"rows": items.num_rows, "longest": longest, **seen}
@@ -81,19 +83,29 @@ def try_step(config: Config, items: pa.Table) -> dict[str, float]:
     return seen
 
 
-def longest_items(store: Store, n: int) -> pa.Table:
-    """The ``n`` longest items of the pool in tokens of prompt and response, ties by place (schema.ITEM)."""
-    tops = list(parts.sums(store.names(POOL), partial(_longest_of, store, n)))
+def longest_items(config: Config, store: Store, n: int) -> pa.Table:
+    """The ``n`` items of the pool of which most tokens may be trained on, ties by place (schema.ITEM).
+
+    response_tokens: how many; where responses of the model's own are, as many as it may generate.
+    """
+    own = config.train.target == "own"
+    columns = ["prompt_tokens"] if own else ["prompt_tokens", "response_tokens"]
+    tops = list(parts.sums(store.names(POOL), partial(_longest_of, store, n, columns)))
     rows = sorted(row for top in tops for row in json.loads(top["rows"]))[:n]
-    return pa.concat_tables(store.read_table(f"{POOL}/{name}").slice(row, 1) for _, name, row in rows)
+    items = pa.concat_tables(store.read_table(f"{POOL}/{name}").slice(row, 1) for _, name, row in rows)
+    if not own:
+        return items
+    room = max_length(config.model, load_tokenizer(config.model.path)) - items["prompt_tokens"].to_numpy()
+    longest = pa.array(np.minimum(config.measure.max_new_tokens, room), pa.int32())
+    return items.set_column(items.schema.get_field_index("response_tokens"), "response_tokens", longest)
 
 
-def _longest_of(store: Store, n: int, names: list[str]) -> dict[str, Any]:
-    """(minus the length, part, row) of the longest items of some parts."""
+def _longest_of(store: Store, n: int, columns: list[str], names: list[str]) -> dict[str, Any]:
+    """(minus the sum of the columns, part, row) of those items of some parts where it is largest."""
     best: list[tuple[int, str, int]] = []
     for name in names:
-        lengths = store.read_table(f"{POOL}/{name}", ["prompt_tokens", "response_tokens"])
-        total = lengths["prompt_tokens"].to_numpy() + lengths["response_tokens"].to_numpy()
+        lengths = store.read_table(f"{POOL}/{name}", columns)
+        total = np.sum([lengths[column].to_numpy() for column in columns], axis=0)
         order = np.argsort(-total, kind="stable")[:n]
         best = sorted([*best, *((-int(total[row]), name, int(row)) for row in order)])[:n]
     return {"rows": json.dumps(best)}
@@ -113,7 +125,6 @@ def _settings(config: Config) -> dict[str, Any]:
 def _step(config: Config, items: pa.Table) -> dict[str, Any]:
     import torch
 
-    from zpd_ray.engines.model_files import load_tokenizer
     from zpd_ray.engines.tokens import encode
     from zpd_ray.training.model import load_trainable
     from zpd_ray.training.step import StageProgress, Workers, micro_batches, new_learner, train_step
@@ -125,8 +136,11 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
         learner = new_learner(config, net, Workers())
         tokenizer = load_tokenizer(config.model.path)
         ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
+        # Of the length that is tried: a reference is as long as it is, and a response as it may get.
+        lengths = zip(ids.response_ids, items["response_tokens"].to_pylist(), strict=True)
+        responses = [list(islice(cycle(row), length)) for row, length in lengths]
         started, progress = time.perf_counter(), StageProgress(0, 1)
-        train_step(learner, progress, micro_batches(ids.prompt_ids, ids.response_ids, items.num_rows))
+        train_step(learner, progress, micro_batches(ids.prompt_ids, responses, items.num_rows))
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise
