@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError
 from zpd_ray.registry import Registry
-from zpd_ray.tracking.base import Axis, Point, Tracker
+from zpd_ray.tracking.base import Point, Tracker
 
-__all__ = ["TRACKERS", "Axis", "Point", "Tracker"]
+__all__ = ["TRACKERS", "Point", "Tracker"]
 
 TRACKERS = Registry(
     "tracker",

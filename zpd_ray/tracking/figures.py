@@ -56,7 +56,7 @@ def _fit(run: Run, stage: int) -> Iterator[Point]:
 
 def _select(run: Run, stage: int) -> Iterator[Point]:
     chosen = load_selection(run.store, StageFiles(stage).selection())
-    values = {"items": chosen.selected, "tokens": chosen.tokens}
+    values: dict[str, float] = {"items": chosen.selected, "tokens": chosen.tokens}
     if chosen.zone:
         inside = 1 - chosen.outside_zone / chosen.zone
         values |= {"in_zone": inside, "mean_p": chosen.mean_p, "mean_b": chosen.mean_b}

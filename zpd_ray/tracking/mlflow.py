@@ -25,6 +25,8 @@ class MLflow:
         """target: tracking URI, such as ``http://127.0.0.1:5000``."""
         from mlflow import MlflowClient
 
+        # Where the run can be looked at: stdout is for results.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self._client = MlflowClient(tracking_uri=target)
         experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
         found = self._client.search_runs([experiment], f"tags.`{TAG}` = '{run}'", max_results=1)
