@@ -6,7 +6,11 @@ That ``wandb sync`` then brings it to a server is not tested here.
 from __future__ import annotations
 
 import json
+import pickle
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import pytest
 
 from tests.tracking.conftest import MakeRun, expected, reopen
 from zpd_ray.rundir.layout import TRACKING
+from zpd_ray.tracking.figures import closed
 from zpd_ray.tracking.telling import Telling, tracked
 
 pytest.importorskip("wandb", reason="the extra 'wandb' is not installed")
@@ -116,6 +121,29 @@ def test_a_resumed_run_goes_on_under_its_id_with_what_is_missing(make_run: MakeR
     found = [entry for file in both for entry in logged(file)]
     assert len(found) == len(dict(found))
     assert dict(found) == pytest.approx(expected(run))
+
+
+KILLED = """
+import os, pickle, sys
+from zpd_ray.tracking.telling import Telling
+
+Telling(pickle.load(sys.stdin.buffer)).tell()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_is_told_by_a_process_that_is_killed_comes_again(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(wandb="project")
+    killed = subprocess.run([sys.executable, "-c", KILLED], input=pickle.dumps(run), timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert run.store.read_json(TRACKING)["told"] == {}
+    with tracked(run):
+        pass
+    one, other = files(tmp_path)
+    whole = max(logged(one), logged(other), key=len)  # of the killed one its library may have kept all back
+    assert dict(whole) == pytest.approx(expected(run))
+    [told] = run.store.read_json(TRACKING)["told"].values()
+    assert told == closed(run)
 
 
 def test_without_a_key_it_asks_nobody_and_the_run_goes_on(

@@ -27,7 +27,8 @@ class Point:
 class Tracker(Protocol):
     """Where figures of one run go. Whatever it raises is told to the user and ends no run.
 
-    A class may name in ``needs`` the module of the library that it imports when it is made.
+    A class may name in ``needs`` the module of the library that it imports when it is made. One whose library
+    keeps things back sets ``keeps_back = True``: what it was told then counts when ``close`` returns.
     """
 
     def __init__(self, target: str, run: str, config: Mapping[str, Any]) -> None:
@@ -39,7 +40,7 @@ class Tracker(Protocol):
         ...
 
     def log(self, name: str, points: Sequence[Point]) -> None:
-        """What a step of the run has come to; it counts as told when this returns.
+        """What a step of the run has come to; it counts as told when this returns (but see ``keeps_back``).
 
         name: of the step, such as ``stage-00-3-train``, once for each run. It comes again, with the same
         points, where an attempt failed or was killed before it counted: nothing should then be there twice.

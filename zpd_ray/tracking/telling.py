@@ -63,6 +63,7 @@ class Telling:
         """No tracker is opened before there is something to tell."""
         self.run = run
         self._open: dict[str, Tracker] = {}
+        self._sent: dict[str, list[str]] = {}  # to each that is open, and not in tracking.json yet
         self._closed: list[str] = []
         self._failing = set[str]()
 
@@ -79,27 +80,38 @@ class Telling:
             self._tell(name, target)
 
     def close(self) -> None:
-        """Let the trackers send what they hold."""
-        for name in list(self._open):
+        """Let the trackers send what they keep back."""
+        for name, target in self.run.config.track.targets.items():
             try:
-                self._open.pop(name).close()
+                if name in self._open:
+                    self._open.pop(name).close()
+                    self._count(name, target)
             except Exception as problem:
                 self._warn(name, problem)
 
     def _tell(self, name: str, target: str) -> None:
-        key = f"{name} {target}"
         try:
             record = self._record()
-            told: list[str] = record["told"].setdefault(key, [])
+            told = {*record["told"].get(_key(name, target), ()), *self._sent.get(name, ())}
             for step in [step for step in self._closed if step not in told]:
-                self._tracker(name, target, record["run"]).log(step, figures(self.run, step))
-                told.append(step)
-                self.run.store.write_json(TRACKING, record)
+                tracker = self._tracker(name, target, record["run"])
+                tracker.log(step, figures(self.run, step))
+                self._sent[name].append(step)
+                if not getattr(tracker, "keeps_back", False):
+                    self._count(name, target)
         except Exception as problem:
             self._open.pop(name, None)  # it is opened anew; to close it would ask a server that is down
+            self._sent.pop(name, None)
             self._warn(name, problem)
         else:
             self._failing.discard(name)
+
+    def _count(self, name: str, target: str) -> None:
+        """What was sent is told."""
+        record = self._record()
+        record["told"].setdefault(_key(name, target), []).extend(self._sent[name])
+        self._sent[name] = []
+        self.run.store.write_json(TRACKING, record)
 
     def _record(self) -> dict[str, Any]:
         """tracking.json; a new one where there is none."""
@@ -115,6 +127,7 @@ class Telling:
         if name not in self._open:
             config = flat(self.run.config.model_dump(mode="json", exclude_none=True, exclude={"track"}))
             self._open[name] = TRACKERS.load(name)(target, run, config)
+            self._sent[name] = []
         return self._open[name]
 
     def _warn(self, name: str, problem: Exception) -> None:
@@ -125,3 +138,7 @@ class Telling:
                 f"the tracker {name} cannot be told how this run does: {first_line(problem)}; the run goes "
                 "on, and what is missing is told when the next step closes, or by the same command"
             )
+
+
+def _key(name: str, target: str) -> str:
+    return f"{name} {target}"

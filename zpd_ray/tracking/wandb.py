@@ -10,9 +10,13 @@ from zpd_ray.tracking.base import Point
 
 
 class WandB:
-    """A run goes on under its id, also after a resume (WANDB_API_KEY, WANDB_MODE, WANDB_DIR, ...)."""
+    """A run goes on under its id, also after a resume (WANDB_API_KEY, WANDB_MODE, WANDB_DIR, ...).
+
+    Its library writes and sends some time after it was told, and has nothing that waits for it but the end.
+    """
 
     needs: ClassVar[str] = "wandb"
+    keeps_back: ClassVar[bool] = True
 
     def __init__(self, target: str, run: str, config: Mapping[str, Any]) -> None:
         """target: PROJECT or ENTITY/PROJECT."""
