@@ -49,6 +49,7 @@ GROUPS = {
     "tests/pipeline/test_own_parts": "simulated",
     "tests/report/test_every_run": "quickstart",
     "tests/report": "simulated",
+    "tests/tracking": "simulated",
     "tests/export": "simulated",
     "tests/compare": "quickstart",
     "tests/docs/test_commands": "simulated",

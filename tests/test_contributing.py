@@ -27,7 +27,7 @@ def test_every_file_is_shown_as_it_is() -> None:
 
 def test_the_table_of_registries_is_true() -> None:
     rows = re.findall(r"^\|.*`zpd_ray/(\w+)/` \| `([A-Z]+)` \| .*?`(\w+)\.(\w+)`", PAGE, flags=re.MULTILINE)
-    assert len(rows) == 5
+    assert len(rows) == 6
     for directory, registry, module, protocol in rows:
         package = importlib.import_module(f"zpd_ray.{directory}")
         assert isinstance(getattr(package, registry), Registry)

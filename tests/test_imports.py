@@ -41,6 +41,7 @@ MIDDLE = {
     "preview",
     "opening",
     "starter",
+    "tracking",
 }
 BOTTOM = {
     "at_work",
@@ -68,6 +69,7 @@ NO_RAY = (
     "compare.writing",
     "compare.file",
     "plan.show",
+    "tracking.telling",
 )
 HELP = """
 import sys

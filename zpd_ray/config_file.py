@@ -26,6 +26,7 @@ FREE = (
     "cluster.train_nodes",
     "output",
     "report",
+    "track",
     "pool.allow_damaged",
     "evaluation.allow_damaged",
     "measure.patience",
@@ -89,7 +90,8 @@ def placed(config: Config, path: str) -> Config:
 def validate(values: dict[str, Any]) -> Config:
     """A Config from plain values; ZpdError with every problem in one sentence each."""
     config = checked(Config, values)
-    for setting, uri in places(config):
+    tracked = ((f"track.{name}", target) for name, target in config.track.targets.items())
+    for setting, uri in (*places(config), *tracked):
         check_secrets(setting, uri)
     return config
 
@@ -111,12 +113,17 @@ def to_toml(config: Config, without: Collection[str] = ()) -> str:
 
 def differences(old: Config, new: Config) -> list[str]:
     """Keys that change a run's result and differ, as ``key: old -> new``."""
-    before, after = dict(_flat(old.model_dump())), dict(_flat(new.model_dump()))
+    before, after = flat(old.model_dump()), flat(new.model_dump())
     return [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not key.startswith(FREE)
     ]
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a config by key, as in ``select.method``."""
+    return dict(_flat(values))
 
 
 def places(config: Config) -> list[tuple[str, str]]:
@@ -241,6 +248,9 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
         beside = "/" in rest or (bool(rest) and (directory / first).is_dir())  # of a misspelt directory
         return str(local) if local.exists() or beside or path.startswith((".", "/", "~")) else path
 
+    track = config.track
+    if track.tensorboard is not None:
+        track = track.model_copy(update={"tensorboard": place(track.tensorboard)})
     others = {key: getattr(config.select, key) for key in SELECT_MODELS}
     judge = config.select.judge
     judge = judge if judge.model is None else judge.model_copy(update={"model": model(judge.model)})
@@ -254,5 +264,6 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
                 update={key: model(path) for key, path in others.items() if path is not None}
                 | {"judge": judge}
             ),
+            "track": track,
         }
     )

@@ -11,6 +11,7 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import check_layout, check_run
 from zpd_ray.rundir.layout import CONFIG, MEASURE, POOL, StageFiles
 from zpd_ray.rundir.store import Store
+from zpd_ray.tracking import check as check_trackers
 
 
 def open_run(config: Config) -> tuple[Run, list[str]]:
@@ -31,6 +32,7 @@ def check(config: Config) -> tuple[Run, str]:
     store = Store(config.output)
     if store.exists(CONFIG):
         check_layout(store)  # before anything is read from it
+    check_trackers(config)
     config, taken = resolve(config, own_ray=not _joins_a_ray())
     return check_run(config), taken
 

@@ -59,6 +59,15 @@ MEASUREMENT = pa.schema(
     ]
 )
 
+STEP = pa.schema(
+    [
+        ("step", pa.int32()),  # of the stage, counted from 0
+        ("loss", pa.float64()),  # mean over the response tokens of the step, nats per token, before it moves
+        ("learning_rate", pa.float64()),  # of the step
+        ("tokens", pa.int64()),  # response tokens in it, over all workers
+    ]
+)
+
 # What selection adds to an item.
 SELECTION = pa.schema(
     [

@@ -10,12 +10,14 @@ from zpd_ray.graders import GRADERS
 from zpd_ray.irt.flags import FLAGS
 from zpd_ray.measures import MEASURES
 from zpd_ray.selection import METHODS
+from zpd_ray.tracking import TRACKERS
 
 REGISTRIES = {
     "methods": METHODS,
     "measures": MEASURES,
     "graders": GRADERS,
     "engines": ENGINES,
+    "trackers": TRACKERS,
     "exports": FORMATS,
 }
 

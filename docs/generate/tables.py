@@ -37,6 +37,7 @@ FILES = (
         "`stages/NN/selected/`, `stages/NN/beside/METHOD/selected/`",
         "A selected item, in order of rank, as trainers of conversations take it.",
     ),
+    Files("STEP", ("STEP",), "`stages/NN/steps.parquet`", "An optimiser step of our own trainer."),
 )
 
 

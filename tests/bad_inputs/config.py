@@ -96,6 +96,10 @@ VALUES = [
     ("nothing to train on", "pool", {"reference": "none"}),
     ("a password in the pool's URI", "pool", {"path": "s3://me:secret@bucket/pool.jsonl"}),
     ("a key in the output's URI", "output", "s3://bucket/out?secret_key=abc"),
+    ("a tracker that is misspelt", "track", {"tensorbord": "logs"}),
+    ("event files on an object store", "track", {"tensorboard": "s3://bucket/logs"}),
+    ("a password in a tracker's URI", "track", {"mlflow": "https://me:secret@example.org"}),
+    ("a tracker of one's own that cannot be told anything", "track", {"own": {"json:JSONDecoder": ""}}),
 ]
 
 

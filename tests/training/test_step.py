@@ -13,7 +13,7 @@ from torch import nn
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.training.model import load_trainable
-from zpd_ray.training.state import load_state, save_state, trainable
+from zpd_ray.training.state import load_history, load_state, save_state, trainable
 from zpd_ray.training.step import (
     Learner,
     StageProgress,
@@ -124,6 +124,8 @@ def test_counters_add_up_what_all_workers_saw(make_config: MakeConfig) -> None:
     train_step(learner, progress, taken([0, 1]))
     assert progress.step == 1
     assert progress.counters == {"step": 1.0, "nll": pytest.approx(2 * first, rel=1e-6), "tokens": 14.0}
+    assert progress.history["tokens"] == [14.0]
+    assert progress.history["loss"] == [pytest.approx(first / 7, rel=1e-6)]
 
 
 def test_dropout_draws_depend_on_seed_stage_step_and_worker_alone() -> None:
@@ -161,12 +163,13 @@ def test_training_resumed_from_its_saved_state_equals_the_uninterrupted_to_the_b
     learner.workers = Workers(total=lambda own: own or 1.0)  # another worker has a token left
     for number, batch in enumerate(batches):
         if number == 2:
-            save_state(tmp_path, learner.net, learner.optimizer, progress.counters)
+            save_state(tmp_path, learner.net, learner.optimizer, progress.counters, progress.history)
         train_step(learner, progress, batch)
 
     again = learner_of(make_config(seed=0, **config.train.model_dump(exclude_unset=True)), learner.workers)
     torch.manual_seed(99)
-    resumed = StageProgress(0, len(batches), load_state(tmp_path, again.net, again.optimizer))
+    counters = load_state(tmp_path, again.net, again.optimizer)
+    resumed = StageProgress(0, len(batches), counters, load_history(tmp_path))
     assert resumed.step == 2
     for batch in batches[resumed.step :]:
         train_step(again, resumed, batch)
@@ -193,9 +196,11 @@ def test_the_gradient_is_clipped_to_the_norm_of_the_config(make_config: MakeConf
     norm = float(torch.cat([grad.flatten() for grad in grads(learner.net).values()]).norm())
     learner.net.zero_grad()
     learner.optimizer = Recorder(trainable(learner.net).values(), lr=0.0)
-    train_step(learner, StageProgress(0, 10), taken([0, 1, 2]))
+    progress = StageProgress(0, 10)
+    train_step(learner, progress, taken([0, 1, 2]))
     assert learner.optimizer.norm == pytest.approx(min(norm, most), rel=1e-4)
     assert learner.optimizer.rate == pytest.approx(1e-2 * 0.95)  # the middle of the first of ten steps
+    assert progress.history["learning_rate"] == [learner.optimizer.rate]
     assert not grads(learner.net)  # forgotten: the next step begins with none
 
 

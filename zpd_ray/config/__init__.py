@@ -11,6 +11,7 @@ from zpd_ray.config.measuring import AbilityConfig, EngineConfig, MeasureConfig
 from zpd_ray.config.section import NonEmpty, Section
 from zpd_ray.config.selecting import Budget, JudgeConfig, SelectConfig
 from zpd_ray.config.sources import ModelConfig, SourceConfig
+from zpd_ray.config.tracking import TrackConfig
 from zpd_ray.config.training import ClusterConfig, LoraConfig, TrainConfig
 from zpd_ray.config.whole import Config
 

@@ -8,6 +8,7 @@ from zpd_ray.config.measuring import AbilityConfig, EngineConfig, MeasureConfig
 from zpd_ray.config.section import Count, NonEmpty, Section
 from zpd_ray.config.selecting import SelectConfig
 from zpd_ray.config.sources import ModelConfig, PoolConfig, SourceConfig
+from zpd_ray.config.tracking import TrackConfig
 from zpd_ray.config.training import ClusterConfig, TrainConfig
 
 
@@ -29,6 +30,7 @@ class Config(Section):
     select: SelectConfig
     train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()
+    track: TrackConfig = TrackConfig()
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Config:

@@ -26,6 +26,7 @@ from zpd_ray.rundir.begin import locked
 from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, METRICS, TRAIN
 from zpd_ray.rundir.progress import Recorder
 from zpd_ray.terminal import doing, note, say, show
+from zpd_ray.tracking.telling import tracked
 
 
 def perform(command: str, config: Config) -> None:
@@ -48,13 +49,14 @@ def carry_out(command: str, opened: Run, told: list[str], result: Path | None = 
             check_open(opened, result)
         if command == "run" and _is_finished(opened):
             say(f"the run in {opened.store.root} is finished")
-            _show_summary(opened)
+            with tracked(opened):  # what they miss of it, or all where they are new
+                _show_summary(opened)
             return
         for line in told:
             say(line)
         if not ray.is_initialized() and config.cluster.address == "local":
             say("starting Ray")
-        with Recorder(opened.store, command) as recorder:
+        with Recorder(opened.store, command) as recorder, tracked(opened):
             try:
                 with Session(opened) as session, recorder.heard_by(_shown(opened.store)):
                     _perform(command, session, result)

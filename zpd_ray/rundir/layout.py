@@ -20,8 +20,10 @@ stages/NN/near/                        likewise: rows of each part that better i
 stages/NN/scored/                      sort keys, while items are selected
 stages/NN/beside/METHOD/{selected/,chosen/,selection.json}   selections that are not trained on
 stages/NN/{adapter/ or model/,trainer/,canary.parquet,evaluation/}
+stages/NN/steps.parquet                loss and learning rate of each optimiser step
 report.html                            the run as a page, after each stage or by `zpd-ray report`
 progress.json                          what the run is at, every few seconds: not the same in two equal runs
+tracking.json                          the run's name for trackers, and what each was told: likewise
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ METRICS = "metrics.json"
 REHEARSAL = "rehearsal.json"
 REPORT = "report.html"
 PROGRESS = "progress.json"
+TRACKING = "tracking.json"
 PROBES = "probes.parquet"
 BANDS = "bands"
 ANSWERS = "answers"  # the measure that ability stands on
@@ -133,6 +136,11 @@ class StageFiles:
     def trainer(self) -> str:
         """Directory of the optimiser's state at the end of the stage."""
         return f"{self.directory}/trainer"
+
+    @property
+    def steps(self) -> str:
+        """Loss and learning rate of each optimiser step; not there for a training loop of the user's."""
+        return f"{self.directory}/steps.parquet"
 
     @property
     def canary(self) -> str:

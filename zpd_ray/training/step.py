@@ -56,11 +56,18 @@ class Learner:
 
 @dataclass
 class StageProgress:
-    """How far a stage has come. counters: steps taken, and NLL (nats) and tokens summed over them."""
+    """How far a stage has come.
+
+    counters: steps taken, and NLL (nats) and tokens summed over them. history: of each step so far its loss
+    (nats per response token), learning rate and response tokens.
+    """
 
     stage: int
     steps: int  # of the whole stage
     counters: dict[str, float] = field(default_factory=lambda: {"step": 0.0, "nll": 0.0, "tokens": 0.0})
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {"loss": [], "learning_rate": [], "tokens": []}
+    )
 
     @property
     def step(self) -> int:
@@ -98,10 +105,12 @@ def train_step(
     workers = learner.workers
     seed_dropout(learner.config.seed, progress.stage, progress.step, workers.rank)
     nll, tokens = accumulate(learner, micro_batches, done)
-    _update(learner, progress)
+    rate, nll = _update(learner, progress), workers.total(nll)
     progress.counters["step"] += 1
-    progress.counters["nll"] += workers.total(nll)
+    progress.counters["nll"] += nll
     progress.counters["tokens"] += tokens
+    for name, value in {"loss": nll / tokens, "learning_rate": rate, "tokens": tokens}.items():
+        progress.history[name].append(value)
 
 
 def micro_batches(prompt_ids: list[list[int]], response_ids: list[list[int]], size: int) -> list[Batch]:
@@ -168,8 +177,8 @@ def _synchronising(forward: nn.Module, last: bool) -> AbstractContextManager[Non
     return forward.no_sync()
 
 
-def _update(learner: Learner, progress: StageProgress) -> None:
-    """Clip the gradient, move the weights at the rate of this step, and forget the gradient."""
+def _update(learner: Learner, progress: StageProgress) -> float:
+    """Clip the gradient, move the weights at the rate of this step, and forget the gradient; the rate."""
     config, optimizer = learner.config, learner.optimizer
     rate = learning_rate(config.train, progress.stage, config.stages, progress.step, progress.steps)
     for group in optimizer.param_groups:
@@ -177,3 +186,4 @@ def _update(learner: Learner, progress: StageProgress) -> None:
     nn.utils.clip_grad_norm_(trainable(learner.net).values(), config.train.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    return rate

@@ -29,6 +29,7 @@ from zpd_ray.pipeline.train.train import prepare, train
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import Selection, save_selection
 from zpd_ray.rundir.selected import read_selected
+from zpd_ray.training.schedule import learning_rate
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -183,6 +184,14 @@ def test_the_engine_sees_lower_nll_with_the_adapter(reference: tuple[Config, Sto
     tokens = sum(len(tokenizer(text).input_ids) + 1 for text in items["response"].to_pylist())
     assert result["tokens"] == 12 * tokens
     assert not store.exists(DIRECTORY)
+    steps = store.read_table(f"{STAGE}/steps.parquet")
+    assert steps.schema == schema.STEP
+    assert steps["step"].to_pylist() == list(range(12))
+    assert steps["tokens"].to_pylist() == [tokens] * 12
+    assert steps["loss"].to_numpy().mean() == pytest.approx(result["train_nll"])
+    assert steps["loss"][0].as_py() == pytest.approx(before, rel=1e-3)
+    rates = [learning_rate(config.train, 0, 1, step, 12) for step in range(12)]
+    assert steps["learning_rate"].to_pylist() == rates
 
 
 @pytest.mark.nightly  # tests/training/test_step.py: micro-batches of any size
@@ -275,3 +284,5 @@ def test_a_killed_train_worker_is_replaced_and_the_result_is_that_of_an_undistur
     name = f"{STAGE}/train.json"
     assert store.read_json(name) == undisturbed.read_json(name)
     assert store.read_json(name)["steps"] == steps
+    table = f"{STAGE}/steps.parquet"
+    assert store.read_bytes(table) == undisturbed.read_bytes(table)

@@ -26,8 +26,9 @@ from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.stages import Stage, stages
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.selected import read_selected
+from zpd_ray.schema import STEP
 from zpd_ray.training.model import load_trainable, save_model
-from zpd_ray.training.state import load_state, save_state
+from zpd_ray.training.state import load_history, load_state, save_state
 from zpd_ray.training.step import (
     Batch,
     Learner,
@@ -89,6 +90,7 @@ def _begin(learner: Learner, tokenizer: Any, stage: Stage, fresh: bool) -> Train
     with stage.checkpoint() as directory:
         if directory is not None:  # this stage was interrupted
             trainer.progress.counters = load_state(directory, learner.net, learner.optimizer)
+            trainer.progress.history |= load_history(directory)
         elif stage.number and not Run(stage.task.config, stage.task.store).adopted(stage.number - 1):
             # Optimiser moments carry on from the stage before.
             with tempfile.TemporaryDirectory() as copies:
@@ -143,13 +145,22 @@ def _checkpoint(trainer: Trainer) -> None:
         trainer.stage.save_checkpoint(None)
         return
     with tempfile.TemporaryDirectory() as directory:
-        _save_state(trainer, directory)
+        _save_state(trainer, directory, trainer.progress.history)
         trainer.stage.save_checkpoint(Path(directory))
 
 
-def _save_state(trainer: Trainer, directory: str) -> None:
+def _save_state(trainer: Trainer, directory: str, history: dict[str, list[float]] | None = None) -> None:
+    """history: for a stage that may go on from here."""
     learner = trainer.learner
-    save_state(Path(directory), learner.net, learner.optimizer, trainer.progress.counters)
+    save_state(Path(directory), learner.net, learner.optimizer, trainer.progress.counters, history)
+
+
+def steps_table(progress: StageProgress) -> pa.Table:
+    """A row per optimiser step (``schema.STEP``); none for those before a checkpoint without a history."""
+    history = progress.history
+    first = progress.step - len(history["loss"])
+    columns = {"step": range(first, progress.step), **history}
+    return pa.table([pa.array(columns[each.name], each.type) for each in STEP], schema=STEP)
 
 
 def _report(trainer: Trainer) -> None:
@@ -164,6 +175,7 @@ def _report(trainer: Trainer) -> None:
         task.store.upload(directory, f"{task.directory}/trainer")
     expected = trainer.canary.append_column("nll_after", pa.array(_canary_nlls(trainer)))
     task.store.write_table(f"{task.directory}/canary.parquet", expected)
+    task.store.write_table(f"{task.directory}/steps.parquet", steps_table(trainer.progress))
     nll = counters["nll"] / counters["tokens"]
     with tempfile.TemporaryDirectory() as directory:
         save_model(learner.config, learner.net, trainer.tokenizer, Path(directory))
