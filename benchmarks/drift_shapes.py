@@ -34,7 +34,7 @@ def moved(shape: str, hard: np.ndarray, rng: np.random.Generator) -> Floats:
     if shape == "all":
         return -2.0 * hard
     if shape == "spread":
-        return hard * rng.normal(-2.5, 2.5, len(hard))
+        return np.asarray(hard * rng.normal(-2.5, 2.5, len(hard)), dtype=np.float64)
     taught = rng.random(len(hard)) < (0.5 if shape == "half" else 0.15)
     return -6.0 * (hard & taught)
 
