@@ -32,11 +32,11 @@ def moved(shape: str, hard: np.ndarray, rng: np.random.Generator) -> Floats:
     if shape == "none":
         return np.zeros(len(hard))
     if shape == "all":
-        return -2.0 * hard
+        return np.where(hard, -2.0, 0.0)
     if shape == "spread":
         return np.asarray(hard * rng.normal(-2.5, 2.5, len(hard)), dtype=np.float64)
     taught = rng.random(len(hard)) < (0.5 if shape == "half" else 0.15)
-    return -6.0 * (hard & taught)
+    return np.where(hard & taught, -6.0, 0.0)
 
 
 def one(shape: str, seed: int, probes: int, rollouts: int) -> tuple[list[list[float]], int]:
