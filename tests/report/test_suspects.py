@@ -51,7 +51,7 @@ def measured(stage: int, rows: np.ndarray, told: bool) -> pa.Table:
         "unparsed": np.zeros(n),
         "other_answer": ["42" if told and s < ROLLOUTS else None for s in right],
         "n_other": np.where(WRONG[rows], 3, 1) * told,
-        "completion": [None] * n,
+        **{name: [None] * n for name in ("completion", "own", "own_tokens")},
         "error": [None] * n,
     }
     return pa.table(
