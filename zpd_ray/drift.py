@@ -16,7 +16,16 @@ from scipy.special import ndtr
 
 from zpd_ray import irt
 from zpd_ray.irt.quadrature import HERMITE_WEIGHTS
-from zpd_ray.movement import Asked, Flags, Floats, Integers, estimate_moved, estimate_shift, p_at_nodes
+from zpd_ray.movement import (
+    Asked,
+    Flags,
+    Floats,
+    Integers,
+    Shift,
+    estimate_moved,
+    estimate_shift,
+    p_at_nodes,
+)
 
 LEVEL = 0.01  # of all tests of a look together (Bonferroni)
 # More probes are worth asking where a corrected p lies below, or where they would bring the standard error of
@@ -136,16 +145,18 @@ def look_at(asked: Asked, theta: float, theta_se: float, have: int) -> Probed:
     all_parts = _of_parts(_moved(asked, theta), theta, theta_se, edges)
     unsure = any(_wants(part, len(asked.b), have) for part in all_parts)
     parts, left, least = _find(asked, theta, theta_se, edges, tests)
-    whole, found, now = _of_all(_moved(asked.take(left), theta), theta, theta_se), list[Drifted](), asked
+    rest, told = asked.take(left), list[Drifted]()
+    whole, of_rest = _of_all(_moved(rest, theta), theta, theta_se), estimate_shift(rest, theta)
     p = min(1.0, tests * whole.p)
     if p < LEVEL:
-        found.append(_estimated(replace(whole, p=p), asked.take(left), theta, theta_se))
-        now = asked.shifted(found[0].shift)
+        told.append(_drifted(replace(whole, p=p), of_rest, theta_se))
+        rest = rest.shifted(of_rest.shift)
     else:
         least = min(least, p)
-    found += [_estimated(part, now.take(rows), theta) for part, rows in parts]
-    moved = estimate_moved(now.take(left), theta)
-    return Probed(len(asked.b), moved, least, unsure or least < SUSPECT, found)
+    # Against the rest, whether or not that is told: a part that has drifted has drawn theta along.
+    now = asked.shifted(of_rest.shift)
+    told += [_drifted(part, estimate_shift(now.take(rows), theta), of_rest.se) for part, rows in parts]
+    return Probed(len(asked.b), estimate_moved(rest, theta), least, unsure or least < SUSPECT, told)
 
 
 def _find(
@@ -175,13 +186,13 @@ def _moved(asked: Asked, theta: float) -> Asked:
     return asked.widened(estimate_moved(asked, theta))
 
 
-def _estimated(part: Drifted, asked: Asked, theta: float, theta_se: float = 0.0) -> Drifted:
-    """How far a part has drifted, by its own probes; the one-step estimate that found it is no measure.
+def _drifted(part: Drifted, shift: Shift, other_se: float) -> Drifted:
+    """A part, with how far it has drifted by all that its probes say; other_se: of what it is compared with.
 
-    Where p was predicted as .9999 and is .98, one step goes many logits too far.
+    The one-step estimate that found it is no measure: where p was predicted as .9999 and is .98, one step
+    goes many logits too far.
     """
-    shift = estimate_shift(asked, theta)
-    return replace(part, shift=shift.shift, se=float(np.hypot(shift.se, theta_se)), moved=shift.moved)
+    return replace(part, shift=shift.shift, se=float(np.hypot(shift.se, other_se)), moved=shift.moved)
 
 
 def _wants(part: Drifted, asked: int, have: int) -> bool:
