@@ -136,6 +136,20 @@ def test_a_part_that_drifts_far_is_told_alone_and_a_wide_shift_chooses_no_bad_ca
     assert worth(np.sqrt(sd**2 + variance)) > worth(sd) + 0.03
 
 
+def test_a_part_that_has_drawn_theta_along_is_told_against_the_rest() -> None:
+    """A third of the probes is a logit harder, and theta was fitted to all: a third too low."""
+    found = []
+    for seed in range(10):
+        probes = asked(seed, 600, 4, shift={f"g{i}": 1.0 for i in range(3)})
+        third = np.where(np.isin(probes.group, ["g0", "g1", "g2"]), "third", "rest")
+        drifted = look_at(probes._replace(group=third), THETA - 1 / 3, 0.1, 600).drifted
+        found += [
+            part.shift if part.name == "third" else -part.shift for part in drifted if part.kind == GROUP
+        ]
+    assert len(found) > 5
+    assert abs(np.mean(found) - 1.0) < 0.2
+
+
 def test_few_failures_where_none_were_predicted_are_no_great_drift() -> None:
     """p was .9999 and is .98: five logits, and one step from .9999 would go a hundred."""
     n, k = 200, 16

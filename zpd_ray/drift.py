@@ -42,10 +42,10 @@ class Drifted:
     """A part of the pool whose probes answer otherwise than predicted.
 
     kind: "all", "group" (``name``) or "band": predicted difficulties from ``low`` up to ``high``, logits,
-    None where it is open. shift: how much harder than predicted on average, logits; se: its standard error;
-    p: two-sided, corrected for the number of tests, that it has not drifted. probes: asked of the part;
-    items: of the part that were measured again for it. moved: sd in logits of what its items have moved
-    besides, each on its own.
+    None where it is open. shift: how much harder than predicted on average, a part against the rest,
+    logits; se: its standard error; p: two-sided, corrected for the number of tests, that it has not drifted.
+    probes: asked of the part; items: of the part that were measured again for it. moved: sd in logits of what
+    its items have moved besides, each on its own.
     """
 
     kind: str

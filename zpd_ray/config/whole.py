@@ -48,6 +48,11 @@ class Config(Section):
         """Whether what is selected has something to train on: a reference, or a response of the model's."""
         return self.pool.reference != "none" or self.train.target == "own"
 
+    @property
+    def only_own(self) -> bool:
+        """Whether nothing but right responses of the model's own is trained on."""
+        return self.pool.reference == "none" and self.train.target == "own"
+
     @model_validator(mode="after")
     def _rounds_measure_the_model_that_trained(self) -> Config:
         if self.measure.scope != "pool" and self.cluster.placement == "split":

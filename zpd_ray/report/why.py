@@ -158,6 +158,8 @@ def _left_out_because(run: Run, at: Found, known: Standing, judged: dict[str, fl
     score = judged["score"]
     if score != score:  # NaN
         return f"{method} gives it no score (NaN)"
+    if run.config.only_own and known.measured is not None and known.measured["own"] is None:
+        return f"score {score:.3g}; no right response of the model's own to train on"
     if run.only_measured(stage, method) and known.last_measured != stage:
         return f"predicted score {score:.3g}, not among the best, which were measured again"
     most = run.config.select.diverse.near_duplicates

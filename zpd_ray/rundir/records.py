@@ -23,7 +23,8 @@ class Selection:
     added up over groups. near_duplicates: items that would have been taken but for better ones that nearly
     repeat them. quotas: of the zone's budget by group, "" for the items of all groups that have none
     of their own, empty without quotas; passed_over: items that would have been taken but for quotas. own:
-    items of which a response of the model's own is trained on.
+    items of which a response of the model's own is trained on; unanswered: items that were measured, without
+    one, where nothing else is trained on.
     """
 
     selected: int
@@ -44,6 +45,7 @@ class Selection:
     passed_over: int = 0
     quotas: dict[str, int] = field(default_factory=dict)
     own: int = 0
+    unanswered: int = 0
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,9 @@ class Telling:
         """Whatever has closed since, and what failed when the step before had closed. Raises nothing."""
         try:
             now = closed(self.run, self._closed)
-        except Exception:  # the run directory cannot be read for the moment
+        except Exception as problem:  # the run directory cannot be read, for the moment: looked at again
+            for name in self.run.config.track.targets:
+                self._warn(name, problem)
             return
         if now == self._closed:
             return

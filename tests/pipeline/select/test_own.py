@@ -12,11 +12,14 @@ import pytest
 from tests.pipeline.conftest import Simulate, simulated_values, table_of
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
+from zpd_ray.report.find import find_items
+from zpd_ray.report.why import standing
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_run
 from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.records import load_selection
 
+GAINING = {"simulated": {"gain": 0.3}}
 OWN: dict[str, Any] = {"train": {"method": "none", "target": "own"}}
 
 
@@ -52,8 +55,35 @@ def test_without_references_only_what_was_answered_is_selected(simulate: Simulat
     config, store = simulate(pool={"reference": "none"}, stages=1, **OWN)
     right, table = answered(Run(config, store), 0), table_of(store, "stages/00/selected")
     assert min(right[item] for item in table["item_id"].to_pylist()) > 0
-    assert load_selection(store, "stages/00").own == table.num_rows
+    selection = load_selection(store, "stages/00")
+    assert selection.own == table.num_rows
+    assert selection.unanswered == sum(not count for count in right.values()) > 0
+    assert any(f"{selection.unanswered} items have no right response" in told for told in selection.warnings)
+    nobody = next(item for item, count in right.items() if count == 0)
+    found = find_items(Run(config, store), [nobody])[nobody]
+    told = standing(Run(config, store), found, 0, "zpd").why
+    assert "no right response of the model's own to train on" in told
     assert said(table) == table["answer"].to_pylist()
+
+
+def test_what_was_not_answered_may_be_measured_again(simulate: Simulate) -> None:
+    """In scope zone: the model of now may answer it."""
+    _, store = simulate(
+        pool={"reference": "none"}, measure={"scope": "zone", "rollouts": 1}, engine=GAINING, **OWN
+    )
+    last = store.read_json("stages/01/measured.json")["rounds"]
+    assert last[-1]["what"] == "candidates"
+    asked = table_of(store, f"stages/01/rounds/{len(last) - 1:02d}/places")
+    before = {
+        (part, row): count
+        for part in store.names("pool")
+        for row, count in enumerate(
+            store.read_table(f"stages/00/measurements/answers/{part}")["successes"].to_pylist()
+        )
+    }
+    places = zip(asked["part"].to_pylist(), asked["row"].to_pylist(), strict=True)
+    assert 0 < sum(before[place] == 0 for place in places) < asked.num_rows
+    assert load_selection(store, "stages/01").own == table_of(store, "stages/01/selected").num_rows
 
 
 def test_a_budget_of_tokens_counts_what_is_trained_on(simulate: Simulate) -> None:

@@ -172,6 +172,10 @@ class Scoring:
         """How many items of a part were measured and got no score."""
         return int(pc.sum(self._kept(part, "keys")["left_out"]).as_py() or 0)
 
+    def unanswered(self, part: str) -> int:
+        """How many items of a part were measured and have nothing to train on."""
+        return int(pc.sum(self._kept(part, "keys")["unanswered"]).as_py() or 0)
+
     @property
     def looks_for_zone(self) -> bool:
         """Whether the method does."""
@@ -204,15 +208,18 @@ class Scoring:
         score = judged["score"].to_numpy()
         failed = pc.is_null(measured["nll"]).to_numpy()
         others = self._others(part, known)
-        away = others | failed | np.isnan(score) | self._nothing_to_train_on(measured)
+        unanswered = self._unanswered(measured)
+        away = others | failed | np.isnan(score) | unanswered
         if not self.run.config.select.allow_trained:
             away |= self.run.trained_before(self.fit.stage, part, len(ids))
         columns = {"zone": pa.array(sort_key(score, order), mask=away)}
         columns["left_out"] = pa.array(np.isnan(score) & ~failed & ~others)
+        columns["unanswered"] = pa.array(unanswered & ~failed & ~others)
         if self.replayed:
             again = shuffled(ids, self.run.config.seed, self.fit.stage, "replay")
             may = mastered(self.run, measured, judged)
             may[self.run.probe_rows(part)] = False
+            may &= ~unanswered
             columns["replay"] = pa.array(again, mask=~may)
         if self.groups:
             columns["group"] = pa.array(group_numbers(self.run, part, list(self.groups)))
@@ -220,12 +227,14 @@ class Scoring:
             columns["weight"] = self._tokens(measured)
         return {"keys": pa.table(columns), "judged": judged}
 
-    def _nothing_to_train_on(self, measured: pa.Table) -> NDArray[np.bool_]:
-        """Which items have neither a reference nor a right response of the model's own, where that counts."""
-        config = self.run.config
-        if config.train.target != "own" or config.pool.reference != "none":
+    def _unanswered(self, measured: pa.Table) -> NDArray[np.bool_]:
+        """Which items there is nothing to train on of: no reference, no right response of the model's own.
+
+        None of those that are chosen to be measured, and may be answered then.
+        """
+        if not self.run.config.only_own or self.among == "not measured":
             return np.zeros(measured.num_rows, dtype=bool)
-        return np.asarray(pc.is_null(measured["own"]))
+        return np.asarray(pc.is_null(measured["own"]).to_numpy())
 
     def _tokens(self, measured: pa.Table) -> pa.ChunkedArray:
         """Response tokens of each item, of what would be trained on."""

@@ -138,6 +138,7 @@ def _beyond(zone: Zone) -> Beyond:
         tied = [scoring.tied(name, threshold) for name in names]
         return {
             "left_out": sum(scoring.left_out(name) for name in names),
+            "unanswered": sum(scoring.unanswered(name) for name in names),
             "tied": sum(n for n, _ in tied),
             "drawn": sum(n for _, n in tied),
             "near_duplicates": sum(scoring.repeated(name, zone.by_score) for name in names),
@@ -301,6 +302,11 @@ def _warnings(
         )
     if selection.left_out:
         found.append(f"{selection.left_out} items have no score by {method}, and could not be selected")
+    if selection.unanswered:
+        found.append(
+            f"{selection.unanswered} items have no right response of the model's own to train on, and could "
+            "not be selected (pool.reference = 'none', train.target = 'own')"
+        )
     low, high = zone_of(run.config.select.target_p)
     if looks_for_zone(method) and selection.outside_zone:
         found.append(

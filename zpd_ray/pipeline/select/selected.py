@@ -54,6 +54,7 @@ class Beyond(NamedTuple):
     """Counts over the pool, as of ``records.Selection``."""
 
     left_out: int
+    unanswered: int
     tied: int
     drawn: int
     near_duplicates: int
