@@ -58,10 +58,9 @@ class Shift(NamedTuple):
     moved: float
 
 
-def p_at_nodes(asked: Asked, theta: float, theta_se: float = 0.0) -> Floats:
-    """P(right) at the nodes of Gauss-Hermite quadrature over theta - b: (n, 21)."""
-    sd = np.sqrt(asked.b_sd**2 + theta_se**2)
-    return probability(theta, asked.b[:, None] + sd[:, None] * HERMITE_NODES, asked.guess[:, None])
+def p_at_nodes(asked: Asked, theta: float) -> Floats:
+    """P(right) at the nodes of Gauss-Hermite quadrature over b: (n, 21)."""
+    return probability(theta, asked.b[:, None] + asked.b_sd[:, None] * HERMITE_NODES, asked.guess[:, None])
 
 
 def estimate_moved(asked: Asked, theta: float) -> float:
