@@ -264,7 +264,7 @@ def _shown(config: Config, items: pa.Table) -> Iterator[Prompt]:
     if not ENGINES.load(config.engine.name).reads_text:
         return
     tokenizer = model_files.load_tokenizer(config.model.path)
-    ids = tokens.encode(tokenizer, items["messages"], items["response"], config.model.separator)
+    ids = tokens.encode_items(tokenizer, items, config)
     rows = zip(ids.prompt_ids, ids.response_ids, items["answer"].to_pylist(), strict=True)
     for prompt, response, answer in rows:
         yield Prompt(str(tokenizer.decode(prompt)), str(tokenizer.decode(response)), answer)

@@ -39,6 +39,11 @@ class SelectedRows:
     place: Path
 
     @property
+    def all_turns(self) -> bool:
+        """Whether the run trains on earlier answers of a conversation, too."""
+        return self.run.config.train.turns == "all"
+
+    @property
     def files(self) -> int:
         """Number of files of the selections."""
         return sum(len(self.run.store.names(self._selected(stage))) for stage in self.stages)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zpd_ray.export.base import Rows
+from zpd_ray.export.conversations import check_plain
 from zpd_ray.export.files import check_filled, write_parquet
 
 DATA_SOURCE = "zpd-ray"
@@ -31,7 +32,7 @@ class Verl:
     )
 
     def write(self, rows: Rows, directory: Path) -> None:
-        """A file per file of the selection. Raises ZpdError for a row without a gold answer."""
+        """A file per file of the selection. Raises ZpdError for a row with tools, or no gold answer."""
         first = 0
 
         def convert(table: pa.Table) -> pa.Table:
@@ -41,6 +42,8 @@ class Verl:
             first += table.num_rows
             return _converted(table, index, rows.carried)
 
+        for table in rows:
+            check_plain(table, "verl")
         write_parquet(rows, directory, convert)
 
 

@@ -20,6 +20,7 @@ class Measure:
     """
 
     columns: ClassVar[pa.Schema]
+    last_turn_only = False  # it knows the response alone, and means nothing beside NLLs of all turns
     passes = 1  # how often the engine computes each item, for the progress bar
     beats = 0  # signs of life
 
@@ -45,7 +46,10 @@ class Measure:
 
 
 def without_prompt(items: pa.Table) -> pa.Table:
-    """The items with no messages: ``engine.score`` then gives the NLL of the responses by themselves."""
+    """The items with no messages: ``engine.score`` then gives the NLL of the responses by themselves.
+
+    A measure that compares with it has ``last_turn_only``.
+    """
     column = items.schema.get_field_index("messages")
     none = pa.array([[]] * items.num_rows, items.schema.field(column).type)
     return items.set_column(column, "messages", none)

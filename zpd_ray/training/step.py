@@ -113,8 +113,13 @@ def train_step(
         progress.history[name].append(value)
 
 
-def micro_batches(prompt_ids: list[list[int]], response_ids: list[list[int]], size: int) -> list[Batch]:
-    """Batches of at most ``size`` rows.
+def micro_batches(
+    prompt_ids: list[list[int]],
+    response_ids: list[list[int]],
+    size: int,
+    trained: list[list[bool]] | None = None,
+) -> list[Batch]:
+    """Batches of at most ``size`` rows. trained: as of ``collate``.
 
     Where there are no rows, one batch without a label, of loss 0: a worker whose shard ran out still takes
     part in what workers compute together.
@@ -122,7 +127,8 @@ def micro_batches(prompt_ids: list[list[int]], response_ids: list[list[int]], si
     if not prompt_ids:
         return [collate([[0, 0]], [[]])]
     starts = range(0, len(prompt_ids), size)
-    return [collate(prompt_ids[i : i + size], response_ids[i : i + size]) for i in starts]
+    cuts = [slice(i, i + size) for i in starts]
+    return [collate(prompt_ids[cut], response_ids[cut], trained and trained[cut]) for cut in cuts]
 
 
 def seed_dropout(seed: int, stage: int, step: int, worker: int) -> None:
@@ -151,13 +157,16 @@ def accumulate(
 
 
 @torch.no_grad()
-def item_nlls(learner: Learner, prompt_ids: list[list[int]], response_ids: list[list[int]]) -> list[float]:
-    """NLL of each response in nats per token, without dropout; the model trains on afterwards."""
+def item_nlls(
+    learner: Learner,
+    prompt_ids: list[list[int]],
+    response_ids: list[list[int]],
+    trained: list[list[bool]] | None = None,
+) -> list[float]:
+    """NLL of each row in nats per token, without dropout; the model trains on afterwards."""
     learner.net.eval()
-    nlls = [
-        float(_loss(learner, learner.loss, collate([prompt], [response]))) / len(response)
-        for prompt, response in zip(prompt_ids, response_ids, strict=True)
-    ]
+    rows = micro_batches(prompt_ids, response_ids, 1, trained) if prompt_ids else []
+    nlls = [float(_loss(learner, learner.loss, row)) / int((row["labels"] != IGNORED).sum()) for row in rows]
     learner.net.train()
     return nlls
 

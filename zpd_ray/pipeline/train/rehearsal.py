@@ -125,7 +125,7 @@ def _settings(config: Config) -> dict[str, Any]:
 def _step(config: Config, items: pa.Table) -> dict[str, Any]:
     import torch
 
-    from zpd_ray.engines.tokens import encode
+    from zpd_ray.engines.tokens import encode_items
     from zpd_ray.training.model import load_trainable
     from zpd_ray.training.step import StageProgress, Workers, micro_batches, new_learner, train_step
 
@@ -135,12 +135,13 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
         net = load_trainable(config, ModelRef(config.model.path)).to("cuda" if on_gpu else "cpu")
         learner = new_learner(config, net, Workers())
         tokenizer = load_tokenizer(config.model.path)
-        ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
-        # Of the length that is tried: a reference is as long as it is, and a response as it may get.
-        lengths = zip(ids.response_ids, items["response_tokens"].to_pylist(), strict=True)
-        responses = [list(islice(cycle(row), length)) for row, length in lengths]
+        ids = encode_items(tokenizer, items, config)
+        responses = ids.response_ids
+        if config.train.target == "own":  # of the length that is tried: as long as a response may get
+            lengths = zip(responses, items["response_tokens"].to_pylist(), strict=True)
+            responses = [list(islice(cycle(row), length)) for row, length in lengths]
         started, progress = time.perf_counter(), StageProgress(0, 1)
-        train_step(learner, progress, micro_batches(ids.prompt_ids, responses, items.num_rows))
+        train_step(learner, progress, micro_batches(ids.prompt_ids, responses, items.num_rows, ids.trained))
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise
