@@ -179,7 +179,9 @@ def _check_tools(
     absent = [i for i in range(total) if f"{MARK}{i}x" not in text]
     if absent:
         what = "the definitions of its tools" if absent[0] < len(defined) else "calls of tools"
-        raise RefusedError(f"the chat template leaves out {what}; it may be for a model that knows none")
+        raise RefusedError(
+            f"the chat template leaves out {what}; its model may know none, or be told in a system turn"
+        )
 
 
 def _renamed(call: dict[str, Any], number: count[int]) -> dict[str, Any]:
