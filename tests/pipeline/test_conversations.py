@@ -17,6 +17,7 @@ from tests.cli.test_cli import invoke
 from tests.engines.test_turns_nll import chat_model
 from tests.pipeline.conftest import table_of
 from tests.pipeline.processes import run_here
+from tests.trl_labels import learned
 from zpd_ray.rundir.store import Store
 
 pytestmark = pytest.mark.nightly
@@ -108,8 +109,8 @@ def resumed(config: Path) -> None:
 
 
 def exported(run: Path, into: Path) -> Any:
-    code, _, _ = invoke("export", str(run), "--to", "trl", "--stage", "0", "--into", str(into))
-    assert code == 0
+    code, told = invoke("export", str(run), "--to", "trl", "--stage", "0", "--into", str(into))
+    assert code == 0, told
     return datasets.load_dataset(str(into), split="train", cache_dir=str(into.with_name("cache")))
 
 
@@ -141,6 +142,9 @@ def test_four_turn_chats_with_tools(local_ray: None, tmp_path: Path) -> None:
     assert [call[0]["function"]["name"] for call in calls] == ["add", "add"]
     assert isinstance(calls[0][0]["function"]["arguments"], dict)
     assert json.loads(rows["tools"][0]) == TOOLS
+    answers = sorted(turns[0]["content"] for turns in rows["completion"])
+    trained = [text.replace("<|im_end|>", "") for text in learned(tmp_path / "model", rows, tmp_path / "trl")]
+    assert sorted(map(str.strip, trained)) == answers
 
 
 def document(rng: random.Random, words: int) -> str:

@@ -77,14 +77,16 @@ class Encoder:
         encoded = tokens.encode_items(self.tokenizer, items, self.config)
         ids = [p + r for p, r in zip(encoded.prompt_ids, encoded.response_ids, strict=True)]
         response = np.array([len(r) for r in encoded.response_ids], dtype=np.int32)
-        trained = encoded.trained and [np.array(row, dtype=bool) for row in encoded.trained]
+        trained = None
+        if encoded.trained is not None:
+            trained = [np.array(row, dtype=bool) for row in encoded.trained]
         return Rows(
             ids,
             np.array([len(p) for p in encoded.prompt_ids], dtype=np.int32),
             response,
             [why or self._misfit(row) for why, row in zip(encoded.error, ids, strict=True)],
-            np.array([row.sum() for row in trained], dtype=np.int32) if trained else response,
-            trained or None,
+            response if trained is None else np.array([row.sum() for row in trained], dtype=np.int32),
+            trained,
         )
 
     def prompts(self, items: pa.Table) -> Prompts:

@@ -149,10 +149,11 @@ def _call(value: object) -> dict[str, Any]:
 def _in_function(value: object, what: str) -> dict[str, Any]:
     """A call or a definition with its name inside of ``function``, as templates expect it."""
     found = _without_nulls(value)
-    inner = found.get("function", found) if isinstance(found, dict) else None
-    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"]:
-        raise BadRowError(BAD_MESSAGES, f"{what} has no function.name; got {str(value)[:200]}")
-    return found if inner is not found else {"type": "function", "function": inner}
+    if isinstance(found, dict):
+        inner = found.get("function", found)
+        if isinstance(inner, dict) and isinstance(inner.get("name"), str) and inner["name"]:
+            return found if inner is not found else {"type": "function", "function": inner}
+    raise BadRowError(BAD_MESSAGES, f"{what} has no function.name; got {str(value)[:200]}")
 
 
 def _parsed(value: object, what: str) -> Any:

@@ -28,7 +28,9 @@ def collate(
     for i, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
         ids[i, : lengths[i]] = torch.tensor(prompt + response)
         mask[i, : lengths[i]] = 1
-        labels[i, len(prompt) : lengths[i]] = torch.tensor(labels_of(response, trained and trained[i]))
+        labels[i, len(prompt) : lengths[i]] = torch.tensor(
+            labels_of(response, None if trained is None else trained[i])
+        )
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 

@@ -155,7 +155,7 @@ class Stage:
         """
         for ids in self._encoded(self.train.micro_batch_size):
             for i, (prompt, response) in enumerate(zip(ids.prompt_ids, ids.response_ids, strict=True)):
-                learnt = labels_of(response, ids.trained and ids.trained[i])
+                learnt = labels_of(response, None if ids.trained is None else ids.trained[i])
                 yield {"input_ids": prompt + response, "labels": [IGNORED] * len(prompt) + learnt}
 
     def iter_torch_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
