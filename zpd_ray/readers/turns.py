@@ -100,7 +100,8 @@ def _message(turn: object, form: Form) -> Message:
     content, called = turn.get(form.content), turn.get("tool_calls") or turn.get("function_call")
     if said == "function_call":  # ShareGPT: the call is the content
         content, called = None, content
-    role, more = form.roles[said], _more(turn, called)
+    role = form.roles[said]
+    more = _more(turn, called) if called or len(turn) > 2 else {}
     if "tool_calls" in more and role != "assistant":
         raise BadRowError(BAD_MESSAGES, f"a turn of the {role}'s calls tools, expected the assistant's")
     # A template that prints what it is given would print None.
