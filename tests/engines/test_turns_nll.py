@@ -114,7 +114,7 @@ def test_the_trainer_learns_what_is_measured(
 def test_measures_that_know_the_last_turn_alone_are_refused(make_config: Callable[..., Config]) -> None:
     every = make_config(train={"turns": "all"}, select={"budget": {"items": 1}, "proxy": "p"})
     for name in ("alone", "proxy", "in_context"):
-        with pytest.raises(ZpdError, match=f"the measure {name} knows the last turn alone"):
+        with pytest.raises(ZpdError, match=f"the measure '{name}', which the method"):
             load(name, every)
         load(name, make_config(select={"budget": {"items": 1}, "proxy": "p"}))
     for name in ("answers", "reference", "judge"):

@@ -71,7 +71,7 @@ def faulty() -> dict[str, dict[str, Any]]:
     good = question(1, 2, False)
     broken = {"name": "add", "arguments": "1, 2"}
     return {
-        "the arguments of add is no JSON": {
+        "the arguments of add: no JSON": {
             "messages": [good[0], {"role": "assistant", "content": None, "tool_calls": [broken]}]
         },
         "the last turn is the tool's": {"messages": good[:3]},

@@ -124,19 +124,19 @@ CALLED = {"from": "function_call", "value": "add"}
     ("value", "words"),
     [
         (calling([{"id": 1}]), "a tool call has no function.name"),
-        (calling("add(1, 2)"), "a tool call is no JSON"),
+        (calling("add(1, 2)"), "a tool call: no JSON"),
         (calling(3), "tool calls are a number"),
-        (calling([ADD | {"arguments": "1, 2"}]), "the arguments of add is no JSON"),
+        (calling([ADD | {"arguments": "1, 2"}]), "the arguments of add: no JSON"),
         (calling([ADD | {"arguments": [1]}]), "the arguments of add are"),
         (calling([ADD | {"arguments": {"a": float("nan")}}]), "a number that is not finite"),
         ({"messages": [user("q")[0] | CALLS, LAST]}, "a turn of the user's calls tools"),
         (said_to(LAST | {"weight": 0}), "the last turn has weight 0"),
         (said_to(LAST | {"reasoning_content": 3}), "reasoning_content is a number"),
         (said_to(LAST, {"role": "tool", "content": "3"}), "the last turn is the tool's"),
-        (said_to(LAST, tools="a hammer"), "tools is no JSON"),
+        (said_to(LAST, tools="a hammer"), "tools: no JSON"),
         (said_to(LAST, tools={"add": 1}), "tools is an object, expected a list"),
         (said_to(LAST, tools=[{"type": "web_search"}]), "a tool has no function.name"),
-        ({"conversations": [{"from": "human", "value": "q"}, CALLED]}, "a tool call is no JSON"),
+        ({"conversations": [{"from": "human", "value": "q"}, CALLED]}, "a tool call: no JSON"),
     ],
 )
 def test_what_is_no_call_and_no_tool_is_told(value: dict[str, Any], words: str) -> None:

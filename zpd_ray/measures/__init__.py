@@ -42,8 +42,9 @@ def load(name: str, config: Config) -> Measure:
         raise ZpdError(f"the measure {name!r} is {found!r}; expected {MEASURES.expected} with columns")
     if config.train.turns == "all" and found.last_turn_only:
         raise ZpdError(
-            f"the measure {name} knows the last turn alone, and train.turns = 'all' measures every answer of "
-            "a conversation; take train.turns = 'last', or another select.method"
+            f"the measure {name!r}, which the method in use needs, knows the last turn alone, and "
+            "train.turns = 'all' measures every answer of a conversation; take train.turns = 'last', or "
+            "another select.method"
         )
     return found(config)
 

@@ -164,7 +164,7 @@ def _parsed(value: object, what: str) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        raise BadRowError(BAD_MESSAGES, f"{what} is no JSON ({error}): {value[:200]}") from None
+        raise BadRowError(BAD_MESSAGES, f"{what}: no JSON ({error}), got {value[:200]!r}") from None
 
 
 def _without_nulls(value: Any) -> Any:
