@@ -127,6 +127,7 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
 
     from zpd_ray.engines.tokens import encode
     from zpd_ray.training.model import load_trainable
+    from zpd_ray.training.packing import check_apart
     from zpd_ray.training.step import StageProgress, Workers, micro_batches, new_learner, train_step
 
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
@@ -134,6 +135,8 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
     try:
         net = load_trainable(config, ModelRef(config.model.path)).to("cuda" if on_gpu else "cpu")
         learner = new_learner(config, net, Workers())
+        if config.train.packing:
+            check_apart(learner.loss, learner.device)
         tokenizer = load_tokenizer(config.model.path)
         ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
         # Of the length that is tried: a reference is as long as it is, and a response as it may get.
