@@ -105,10 +105,11 @@ def test_the_trainer_learns_what_is_measured(
     learner = new_learner(config, AutoModelForCausalLM.from_pretrained(model), Workers())
     nlls = item_nlls(learner, ids.prompt_ids, ids.response_ids, ids.trained)
     np.testing.assert_allclose(nlls, scores.nll, atol=1e-4)
-    batches = micro_batches(ids.prompt_ids, ids.response_ids, 2, ids.trained)
-    total, count = accumulate(learner, batches)
-    assert count == scores.n_tokens.sum()
-    assert total == pytest.approx(float((scores.nll * scores.n_tokens).sum()), rel=1e-5)
+    for packing in (False, True):
+        batches = micro_batches(ids.prompt_ids, ids.response_ids, 2, packing, ids.trained)
+        total, count = accumulate(learner, batches)
+        assert count == scores.n_tokens.sum()
+        assert total == pytest.approx(float((scores.nll * scores.n_tokens).sum()), rel=1e-5)
 
 
 def test_measures_that_know_the_last_turn_alone_are_refused(make_config: Callable[..., Config]) -> None:

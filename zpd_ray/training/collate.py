@@ -25,17 +25,19 @@ def collate(
     ids = torch.zeros(shape, dtype=torch.int64)
     mask = torch.zeros(shape, dtype=torch.int64)
     labels = torch.full(shape, IGNORED, dtype=torch.int64)
+    wanted = labels_of(response_ids, trained)
     for i, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
         ids[i, : lengths[i]] = torch.tensor(prompt + response)
         mask[i, : lengths[i]] = 1
-        labels[i, len(prompt) : lengths[i]] = torch.tensor(
-            labels_of(response, None if trained is None else trained[i])
-        )
+        labels[i, len(prompt) : lengths[i]] = torch.tensor(wanted[i])
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def labels_of(response: list[int], trained: list[bool] | None) -> list[int]:
-    """The ids of a response, IGNORED where they are not trained on; None: all are."""
+def labels_of(response_ids: list[list[int]], trained: list[list[bool]] | None) -> list[list[int]]:
+    """The ids of responses, IGNORED where they are not trained on; None: all are."""
     if trained is None:
-        return response
-    return [one if learnt else IGNORED for one, learnt in zip(response, trained, strict=True)]
+        return response_ids
+    return [
+        [one if learnt else IGNORED for one, learnt in zip(*row, strict=True)]
+        for row in zip(response_ids, trained, strict=True)
+    ]

@@ -18,10 +18,11 @@ from torch.optim import AdamW
 from zpd_ray.config import Config
 from zpd_ray.training.collate import IGNORED, collate
 from zpd_ray.training.loss import ResponseLoss
+from zpd_ray.training.packing import first_fit, pack
 from zpd_ray.training.schedule import learning_rate
 from zpd_ray.training.state import trainable
 
-Batch = dict[str, Tensor]  # as ``collate`` makes it
+Batch = dict[str, Tensor]  # as ``collate`` or ``pack`` makes it
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,12 @@ def train_step(
     learner: Learner,
     progress: StageProgress,
     micro_batches: list[Batch],
-    done: Callable[[int], object] = lambda rows: None,
+    done: Callable[[int], object] = lambda items: None,
 ) -> None:
     """One optimiser step over all workers: the mean over all response tokens of the global batch.
 
     micro_batches: this worker's share of the global batch, at least one (see ``micro_batches``). done: is
-    told after each of them how many rows are done. Changes weights, optimiser and counters.
+    told after each of them how many items are done. Changes weights, optimiser and counters.
     """
     workers = learner.workers
     seed_dropout(learner.config.seed, progress.stage, progress.step, workers.rank)
@@ -117,15 +118,23 @@ def micro_batches(
     prompt_ids: list[list[int]],
     response_ids: list[list[int]],
     size: int,
+    packing: bool = False,
     trained: list[list[bool]] | None = None,
 ) -> list[Batch]:
-    """Batches of at most ``size`` rows. trained: as of ``collate``.
+    """Batches of at most ``size`` rows: an item a row, or packed into rows as long as the longest of them.
 
-    Where there are no rows, one batch without a label, of loss 0: a worker whose shard ran out still takes
+    trained: as of ``collate``.
+
+    Where there are no items, one batch without a label, of loss 0: a worker whose shard ran out still takes
     part in what workers compute together.
     """
     if not prompt_ids:
         return [collate([[0, 0]], [[]])]
+    if packing:
+        lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
+        rows = first_fit(lengths, max(lengths))
+        shared = [rows[i : i + size] for i in range(0, len(rows), size)]
+        return [pack(prompt_ids, response_ids, some, max(lengths), trained) for some in shared]
     starts = range(0, len(prompt_ids), size)
     cuts = [slice(i, i + size) for i in starts]
     return [collate(prompt_ids[cut], response_ids[cut], trained and trained[cut]) for cut in cuts]
@@ -138,7 +147,7 @@ def seed_dropout(seed: int, stage: int, step: int, worker: int) -> None:
 
 
 def accumulate(
-    learner: Learner, micro_batches: list[Batch], done: Callable[[int], object] = lambda rows: None
+    learner: Learner, micro_batches: list[Batch], done: Callable[[int], object] = lambda items: None
 ) -> tuple[float, float]:
     """Add the gradient of the mean NLL per response token of the global batch to the weights' ``grad``.
 
@@ -146,14 +155,18 @@ def accumulate(
     """
     workers = learner.workers
     tokens = workers.total(sum(int((micro["labels"] != IGNORED).sum()) for micro in micro_batches))
-    nll, rows = 0.0, 0
+    nll, items = 0.0, 0
     for i, micro in enumerate(micro_batches):
         with _synchronising(learner.forward, last=i == len(micro_batches) - 1):
             loss = _loss(learner, learner.forward, micro)
             (loss * (workers.count / tokens)).backward()  # ``forward`` averages over workers
-        nll, rows = nll + float(loss.detach()), rows + len(micro["input_ids"])
-        done(rows)
+        nll, items = nll + float(loss.detach()), items + _items(micro)
+        done(items)
     return nll, tokens
+
+
+def _items(micro: Batch) -> int:
+    return int((micro["position_ids"] == 0).sum()) if "position_ids" in micro else len(micro["input_ids"])
 
 
 @torch.no_grad()
@@ -165,7 +178,7 @@ def item_nlls(
 ) -> list[float]:
     """NLL of each row in nats per token, without dropout; the model trains on afterwards."""
     learner.net.eval()
-    rows = micro_batches(prompt_ids, response_ids, 1, trained) if prompt_ids else []
+    rows = micro_batches(prompt_ids, response_ids, 1, trained=trained) if prompt_ids else []
     nlls = [float(_loss(learner, learner.loss, row)) / int((row["labels"] != IGNORED).sum()) for row in rows]
     learner.net.train()
     return nlls

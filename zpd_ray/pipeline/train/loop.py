@@ -28,6 +28,7 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.selected import read_selected
 from zpd_ray.schema import STEP
 from zpd_ray.training.model import load_trainable, save_model
+from zpd_ray.training.packing import check_apart
 from zpd_ray.training.state import load_history, load_state, save_state
 from zpd_ray.training.step import (
     Batch,
@@ -74,7 +75,11 @@ def _load(stage: Stage) -> Learner:
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
     net = load_trainable(config, ModelRef(stage.base, stage.adapter))
     workers = Workers(stage.rank, stage.workers, _sum_over_workers)
-    return new_learner(config, net, workers, prepare_model)  # which moves the weights to this worker's device
+    # prepare_model moves the weights to this worker's device.
+    learner = new_learner(config, net, workers, prepare_model)
+    if config.train.packing:
+        check_apart(learner.loss, learner.device)
+    return learner
 
 
 def _begin(learner: Learner, tokenizer: Any, stage: Stage, fresh: bool) -> Trainer:
@@ -109,8 +114,8 @@ def _batches(trainer: Trainer) -> Iterator[pa.Table]:
 
 def _micro_batches(trainer: Trainer, rows: pa.Table) -> list[Batch]:
     ids = _encoded(trainer, rows) if rows.num_rows else Encoded([], [], [])
-    size = trainer.stage.train.micro_batch_size
-    return micro_batches(ids.prompt_ids, ids.response_ids, size, ids.trained)
+    train = trainer.stage.train
+    return micro_batches(ids.prompt_ids, ids.response_ids, train.micro_batch_size, train.packing, ids.trained)
 
 
 def _encoded(trainer: Trainer, rows: pa.Table) -> Encoded:

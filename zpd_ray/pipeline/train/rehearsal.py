@@ -127,6 +127,7 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
 
     from zpd_ray.engines.tokens import encode_items
     from zpd_ray.training.model import load_trainable
+    from zpd_ray.training.packing import check_apart
     from zpd_ray.training.step import StageProgress, Workers, micro_batches, new_learner, train_step
 
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
@@ -134,6 +135,8 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
     try:
         net = load_trainable(config, ModelRef(config.model.path)).to("cuda" if on_gpu else "cpu")
         learner = new_learner(config, net, Workers())
+        if config.train.packing:
+            check_apart(learner.loss, learner.device)
         tokenizer = load_tokenizer(config.model.path)
         ids = encode_items(tokenizer, items, config)
         responses = ids.response_ids
@@ -141,7 +144,9 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
             lengths = zip(responses, items["response_tokens"].to_pylist(), strict=True)
             responses = [list(islice(cycle(row), length)) for row, length in lengths]
         started, progress = time.perf_counter(), StageProgress(0, 1)
-        train_step(learner, progress, micro_batches(ids.prompt_ids, responses, items.num_rows, ids.trained))
+        train_step(
+            learner, progress, micro_batches(ids.prompt_ids, responses, items.num_rows, trained=ids.trained)
+        )
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise

@@ -154,8 +154,8 @@ class Stage:
         The ids are those that were measured; labels are -100 where nothing is trained on.
         """
         for ids in self._encoded(self.train.micro_batch_size):
-            for i, (prompt, response) in enumerate(zip(ids.prompt_ids, ids.response_ids, strict=True)):
-                learnt = labels_of(response, None if ids.trained is None else ids.trained[i])
+            labels = labels_of(ids.response_ids, ids.trained)
+            for prompt, response, learnt in zip(ids.prompt_ids, ids.response_ids, labels, strict=True):
                 yield {"input_ids": prompt + response, "labels": [IGNORED] * len(prompt) + learnt}
 
     def iter_torch_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
