@@ -31,6 +31,7 @@ class Rows:
 
     items: list[dict[str, Any]]
     all_turns: bool = False
+    have_more: bool = True
     carried: tuple[str, ...] = ()
     place: Path = Path("/export")
     files: int = 2
@@ -72,7 +73,7 @@ def test_datasets_reads_messages_with_their_calls(to: str, tmp_path: Path) -> No
 
 
 def test_a_selection_without_tools_is_exported_as_if_there_were_none(tmp_path: Path) -> None:
-    load("trl").write(Rows([TEXT, TEXT]), tmp_path)
+    load("trl").write(Rows([TEXT, TEXT], have_more=False), tmp_path)
     table = pq.read_table(sorted(tmp_path.glob("*.parquet"))[0])
     assert table.column_names == ["item_id", "prompt", "completion"]
     assert table["prompt"].type.value_type.names == ["role", "content"]

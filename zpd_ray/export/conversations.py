@@ -14,14 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.export.base import Rows
 
 TURNS = ("prompt", "completion")
-
-
-def have_more(rows: Rows) -> bool:
-    """Whether some turn holds more than role and content, or some row defines tools."""
-    return any(_first_with_more(table) is not None for table in rows)
 
 
 def check_plain(table: pa.Table, format: str) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.export.base import Rows
-from zpd_ray.export.conversations import as_json, have_more, plain, unfolded
+from zpd_ray.export.conversations import as_json, plain, unfolded
 
 LINES = "train.jsonl"
 TOOLS = "tools"  # a column where a row of the selection has some
@@ -24,13 +24,18 @@ ROWS_AT_ONCE = 1000  # that are held as Python objects
 PLAIN = ("item_id", "prompt", "completion", "answer", "choices", "group", "source_file", "source_row")
 
 
-def write_parquet(rows: Rows, directory: Path, convert: Callable[[pa.Table], pa.Table]) -> list[str]:
+def write_parquet(
+    rows: Rows,
+    directory: Path,
+    convert: Callable[[pa.Table], pa.Table],
+    turns: Callable[[pa.Table], pa.Table] | None = None,
+) -> list[str]:
     """A parquet file per table, named as ``datasets.load_dataset`` finds them; their paths, in order.
 
-    convert: is given turns as role and content, and no column ``tools``; where a row of the selection has
-    more, turns in JSON, and ``tools``.
+    turns: makes the tables that ``convert`` is given. None: of turns as role and content, without a column
+    ``tools``; where some item of the pool has more, of turns in JSON, and with it.
     """
-    paths, turns = [], as_json if have_more(rows) else plain
+    paths, turns = [], turns or (as_json if rows.have_more else plain)
     for number, table in enumerate(map(turns, rows)):
         path = directory / f"train-{number:05d}-of-{rows.files:05d}.parquet"
         pq.write_table(convert(table), path, compression="zstd")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zpd_ray.export.base import Rows
-from zpd_ray.export.conversations import check_plain
+from zpd_ray.export.conversations import check_plain, plain
 from zpd_ray.export.files import check_filled, write_parquet
 
 DATA_SOURCE = "zpd-ray"
@@ -42,9 +42,11 @@ class Verl:
             first += table.num_rows
             return _converted(table, index, rows.carried)
 
-        for table in rows:
+        def turns(table: pa.Table) -> pa.Table:
             check_plain(table, "verl")
-        write_parquet(rows, directory, convert)
+            return plain(table)
+
+        write_parquet(rows, directory, convert, turns)
 
 
 def _converted(table: pa.Table, index: pa.Array, carried: tuple[str, ...]) -> pa.Table:

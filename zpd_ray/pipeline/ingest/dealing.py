@@ -165,6 +165,7 @@ def _finish_part(source: Source, excluded: np.ndarray, rows: pa.Table) -> pa.Tab
         "duplicates": duplicates,
         "overlap": overlap,
         "reasons": source.quarantine(name, bad),
+        "with_more": with_more(items),
         "prompt_tokens": sum_of(items, "prompt_tokens"),
         "response_tokens": sum_of(items, "response_tokens"),
         "longest": _longest(pc.add(items["prompt_tokens"], items["response_tokens"])),
@@ -174,6 +175,15 @@ def _finish_part(source: Source, excluded: np.ndarray, rows: pa.Table) -> pa.Tab
     keys = items["prompt_key"].to_pylist() if source.into == EVALUATION else []
     row = pa.Table.from_pylist([counts])
     return row.append_column("prompt_keys", pa.array([keys], pa.list_(pa.uint64())))
+
+
+def with_more(items: pa.Table) -> int:
+    """Items that define tools, or of which a turn holds more than role and content."""
+    found = pc.or_(pc.is_valid(items["tools"]), pc.is_valid(items["response_more"])).to_numpy()
+    messages = items["messages"].combine_chunks()
+    more = pc.is_valid(pc.struct_field(messages.flatten(), "more"))
+    found[pc.list_parent_indices(messages).filter(more).to_numpy()] = True
+    return int(found.sum())
 
 
 def sum_of(table: pa.Table, column: str) -> int:
