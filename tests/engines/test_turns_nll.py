@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -20,6 +21,7 @@ from zpd_ray.engines import tokens
 from zpd_ray.engines.transformers import TransformersEngine
 from zpd_ray.errors import ZpdError
 from zpd_ray.measures import load
+from zpd_ray.readers.lengths import longest_prompt, with_lengths
 from zpd_ray.training.step import Workers, accumulate, item_nlls, micro_batches, new_learner
 
 MakeEngine = Callable[..., TransformersEngine]
@@ -110,6 +112,23 @@ def test_the_trainer_learns_what_is_measured(
         total, count = accumulate(learner, batches)
         assert count == scores.n_tokens.sum()
         assert total == pytest.approx(float((scores.nll * scores.n_tokens).sum()), rel=1e-5)
+
+
+def test_what_is_read_and_what_is_learnt_is_counted(
+    model: Path, make_engine: MakeEngine, make_config: Callable[..., Config]
+) -> None:
+    items = conversations().drop_columns(["prompt_tokens", "response_tokens"])
+    every, bad = with_lengths(make_config(model, **ALL), items)
+    last, _ = with_lengths(make_config(model), items)
+    assert bad["detail"].to_pylist() == [
+        "the response holds an end-of-text token before its end; generation would stop there"
+    ]
+    assert every["response_tokens"].to_pylist() == make_engine(model, **ALL).score(every).n_tokens.tolist()
+    whole = [pc.add(table["prompt_tokens"], table["response_tokens"]).to_pylist() for table in (every, last)]
+    assert whole[0] == whole[1]
+    # vLLM reserves room for it: the prompt of the last turn, whatever is trained on.
+    assert longest_prompt(make_config(model, **ALL), every) >= longest_prompt(make_config(model), last)
+    assert max(every["prompt_tokens"].to_pylist()) < longest_prompt(make_config(model), last)
 
 
 def test_measures_that_know_the_last_turn_alone_are_refused(make_config: Callable[..., Config]) -> None:

@@ -45,7 +45,7 @@ class SelectedRows:
 
     @property
     def have_more(self) -> bool:
-        """Whether some item of the pool defines tools, or has a turn that holds more than role and content."""
+        """Whether some item of the pool has tools, or a turn that holds more than role and content."""
         return bool(self.run.store.read_json(f"{POOL}.json")["with_more"])
 
     @property
