@@ -144,7 +144,9 @@ def test_a_last_turn_may_be_a_call_of_a_tool() -> None:
         assert learnt(model, ASKED, "", TOOLS, CALL) == [call]
         prompts, _ = tokens.encode_prompts(tokenizer_of(model), [ASKED], "\n", [TOOLS])
         assert encoded(model, ASKED, "", TOOLS, CALL).prompt_ids == prompts
-        alone = encoded(model, [], "", None, CALL)  # without its prompt, as ``without_prompt`` asks for it
+        # Without its prompt, as ``without_prompt`` asks for it; all turns are not to be had without one.
+        alone = encoded(model, [], "", None, CALL, turns="last")
+        assert encoded(model, [], "", None, CALL).error == [tokens.ALONE]
         assert tokenizer_of(model).decode(alone.response_ids[0]) == call
     said = encoded("qwen3", ASKED, "Three.", None, json.dumps({"reasoning_content": "1 + 2"}))
     told = "<think>\n1 + 2\n</think>\n\nThree.<|im_end|>"

@@ -40,6 +40,11 @@ class Chat(NamedTuple):
     more: dict[str, Any] | None = None
 
     @property
+    def has_answers(self) -> bool:
+        """Whether its prompt holds earlier answers."""
+        return any(turn["role"] == "assistant" for turn in self.turns)
+
+    @property
     def uses_tools(self) -> bool:
         """Whether its prompt defines tools or calls them."""
         return bool(self.tools) or any("tool_calls" in turn for turn in self.turns)
@@ -190,12 +195,13 @@ def _renamed(call: dict[str, Any], number: count[int]) -> dict[str, Any]:
 
 def _check_said(turn: Turn, place: int, written: str, start: int = 0) -> int:
     """Where in ``written`` a turn's content ends. Raises RefusedError when it or its reasoning is absent."""
-    for what, said in (("reasoning", turn.get("reasoning_content", "")), ("text", turn["content"])):
+    reasoning, advice = turn.get("reasoning_content", ""), "; put it into the content, or leave it out"
+    for what, said in ((f"reasoning of turn {place}", reasoning), (f"text of turn {place}", turn["content"])):
         at = written.find(said.strip(), start)
         if at < 0:
             raise RefusedError(
-                f"the chat template does not write the {what} of turn {place} as it is, and the model would "
-                "learn an answer without it"
+                f"the chat template does not write the {what} as it is, and the model would learn an answer "
+                f"without it{advice if what.startswith('reasoning') else ''}"
             )
     return at + len(said.strip())
 

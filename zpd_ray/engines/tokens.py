@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from zpd_ray.config import Config
 
 Ids = list[int]
+ALONE = "without its prompt it has its last turn alone, and train.turns = 'all' measures every answer"
 NO_TEMPLATE = "it has tools, or reasoning apart, and the tokenizer has no chat template to write them with"
 
 
@@ -243,9 +244,11 @@ def _with_answers(
     prompts, responses, error = list(last.prompt_ids), list(last.response_ids), list(last.error)
     trained = [[True] * len(ids) for ids in responses]
     for i, chat in enumerate(chats):
-        if error[i] is not None or not any(turn["role"] == "assistant" for turn in chat.turns):
+        if error[i] is not None or (chat.turns and not chat.has_answers):
             continue
         try:
+            if not chat.turns:
+                raise RefusedError(ALONE)
             spans = templates.answer_spans(tokenizer, chat, texts[i], stops)
         except RefusedError as why:
             error[i], prompts[i], responses[i], trained[i] = str(why), [], [], []
