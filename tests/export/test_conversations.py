@@ -60,10 +60,15 @@ def lines(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "train.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("to", ["trl", "parquet", "trl-grpo"])
+@pytest.mark.parametrize("to", ["trl", "parquet", "trl-grpo", "hf"])
 def test_datasets_reads_messages_with_their_calls(to: str, tmp_path: Path) -> None:
-    load(to).write(Rows([TEXT, WITH_TOOLS, CALLS]), tmp_path)
-    found = datasets.load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
+    into = tmp_path / "out"
+    into.mkdir()
+    load(to).write(Rows([TEXT, WITH_TOOLS, CALLS]), into)
+    if to == "hf":
+        found = datasets.load_from_disk(str(into))
+    else:
+        found = datasets.load_dataset(str(into), split="train", cache_dir=str(tmp_path / "cache"))
     assert found["prompt"][0] == whole(PLAIN)
     assert found["prompt"][1] == whole(FOUR)
     assert [tools and json.loads(tools) for tools in found["tools"]] == [None, *[json.loads(TOOLS)] * 2]
