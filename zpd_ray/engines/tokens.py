@@ -48,9 +48,11 @@ class Encoded:
 
 def encode_items(tokenizer: PreTrainedTokenizerBase, items: pa.Table, config: Config) -> Encoded:
     """``encode`` of items (``schema.ITEM``), as a run wants them."""
-    columns = [items[name] for name in ("messages", "response", "response_more", "tools")]
-    messages, response, *others = columns
-    return encode(tokenizer, messages, response, config.model.separator, *others, turns=config.train.turns)
+    messages, response, more, tools = (
+        items[name] for name in ("messages", "response", "response_more", "tools")
+    )
+    how = (config.model.separator, more, tools, config.train.turns)
+    return encode(tokenizer, messages, response, *how)
 
 
 def check_turns(config: Config, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
