@@ -97,6 +97,32 @@ def test_tools_that_a_system_turn_names_are_not_told_twice() -> None:
     assert json.loads(item_of({"messages": chat, "tools": other})["tools"]) == other
 
 
+def test_tools_whose_names_are_words_of_a_system_turn_are_told() -> None:
+    for said in ("Be brief. In addition, address the user.", 'You may "add".'):
+        chat = [{"role": "system", "content": said}, *user("q"), LAST]
+        assert json.loads(item_of({"messages": chat, "tools": DEFINED})["tools"]) == DEFINED
+    printed = {"role": "system", "content": f"You have <tools>{DEFINED}</tools>"}
+    assert item_of({"messages": [printed, *user("q"), LAST], "tools": DEFINED})["tools"] is None
+
+
+def test_no_tools_are_none_in_json_too() -> None:
+    for nothing in (None, "", [], "[]", "null"):
+        assert item_of({"messages": [*user("q"), LAST], "tools": nothing})["tools"] is None
+
+
+def test_a_weight_counts_where_the_assistant_speaks() -> None:
+    """SlimOrca gives every question the weight 0: its items stay plain ones."""
+    turns = [
+        {"from": "system", "value": "s", "weight": None},
+        {"from": "human", "value": "q", "weight": 0.0},
+        {"from": "gpt", "value": "a", "weight": 0},
+        {"from": "human", "value": "q", "weight": 0.0},
+        {"from": "gpt", "value": "3", "weight": 1.0},
+    ]
+    messages = item_of({"conversations": turns})["messages"]
+    assert [turn.get("more") for turn in messages] == [None, None, '{"weight":0}', None]
+
+
 def test_a_column_tools_beside_a_text_is_a_column_like_any_other_unless_it_is_mapped() -> None:
     row = {"prompt": "q", "response": "r", "tools": json.dumps(DEFINED)}
     assert item_of(row)["tools"] is None

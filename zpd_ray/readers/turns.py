@@ -9,6 +9,7 @@ A key whose value is null counts as absent, since Parquet fills absent keys with
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 from zpd_ray.readers.bad import BAD_MESSAGES, WRONG_TYPE, BadRowError
@@ -53,6 +54,8 @@ SHAREGPT = Form(
 )
 TEXTS = ("tool_call_id", "name", "reasoning_content")  # that a turn may hold beside its content
 OF_RESPONSE = ("tool_calls", "reasoning_content")  # of them all what the model itself says
+# A name within a definition, which has to be more than a word of the text: "add" is in "address".
+NAMED = re.compile(r"""["']name["']\s*:\s*["']([^"']+)["']""")
 
 
 def messages_of(value: object, column: str, form: Form) -> list[Message]:
@@ -65,18 +68,20 @@ def messages_of(value: object, column: str, form: Form) -> list[Message]:
 
 
 def tools_of(value: object, turns: list[Message]) -> list[dict[str, Any]] | None:
-    """Definitions of tools, a list or its JSON; None where there are none, or a system turn names them all.
+    """Definitions of tools, a list or its JSON; None where there are none, or a system turn defines them all.
 
-    Such a turn (as of Hermes) has told them already. Raises BadRowError for what defines no functions.
+    Such a turn (as of Hermes) has told them already, in JSON or as Python prints it. Raises BadRowError for
+    what defines no functions.
     """
-    if not value:
+    tools = _parsed(value, "tools") if value else None
+    if not tools:
         return None
-    tools = _parsed(value, "tools")
     if not isinstance(tools, list):
         raise BadRowError(WRONG_TYPE, f"tools is {kind_of(tools)}, expected a list of definitions")
     defined = [_in_function(tool, "a tool") for tool in tools]
-    told = " ".join(turn["content"] for turn in turns if turn["role"] == "system")
-    return None if all(tool["function"]["name"] in told for tool in defined) else defined
+    system = " ".join(turn["content"] for turn in turns if turn["role"] == "system")
+    told = set(NAMED.findall(system))
+    return None if told.issuperset(tool["function"]["name"] for tool in defined) else defined
 
 
 def as_json(value: Any) -> str | None:
@@ -102,6 +107,8 @@ def _message(turn: object, form: Form) -> Message:
         content, called = None, content
     role = form.roles[said]
     more = _more(turn, called) if called or len(turn) > 2 else {}
+    if role == "assistant" and turn.get("weight") == 0:  # OpenAI's: an answer that is not to be learnt
+        more["weight"] = 0
     if "tool_calls" in more and role != "assistant":
         raise BadRowError(BAD_MESSAGES, f"a turn of the {role}'s calls tools, expected the assistant's")
     # A template that prints what it is given would print None.
@@ -120,8 +127,6 @@ def _more(turn: dict, called: object) -> dict[str, Any]:
             raise BadRowError(WRONG_TYPE, f"{key} is {kind_of(text)}, expected text")
         if text:
             more[key] = text
-    if turn.get("weight") == 0:  # OpenAI's: a turn that is not to be learnt
-        more["weight"] = 0
     return more
 
 
