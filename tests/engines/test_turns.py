@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tests import tiny
@@ -19,6 +19,7 @@ from zpd_ray.engines import tokens
 from zpd_ray.errors import ZpdError
 
 Turns = list[dict[str, Any]]
+BYTES = pre_tokenizers.ByteLevel.alphabet()
 ADD = {"name": "add", "arguments": {"a": 1, "b": 2}}
 CALL = json.dumps({"tool_calls": [{"id": "call00001", "type": "function", "function": ADD}]})
 TOOLS = json.dumps(
@@ -213,7 +214,44 @@ def test_an_answer_without_an_end_is_told() -> None:
 
 def test_a_greeting_before_any_question_stays_in_the_prompt() -> None:
     greeted = [{"role": "assistant", "content": "Welcome!"}, *PLAIN]
-    assert learnt("qwen2_5", greeted, "Bye") == [" Hello there. <|im_end|>", "Bye<|im_end|>"]
+    for messages in (greeted, [*SYSTEM, *greeted]):
+        assert learnt("qwen2_5", messages, "Bye") == [" Hello there. <|im_end|>", "Bye<|im_end|>"]
+
+
+@pytest.mark.parametrize("model", ["qwen2_5", "qwen2_5_training"])
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (" \n", "turn 2 is blank"),
+        ("So <|im_end|> it is", "does not write the text of turn 2"),
+        ("So<|im_end|>", "does not write the text of turn 2"),
+    ],
+)
+def test_an_earlier_answer_that_is_blank_or_goes_on_after_its_end_is_told(
+    model: str, said: str, words: str
+) -> None:
+    messages = [ASKED[0], {"role": "assistant", "content": said}, ASKED[0]]
+    assert words in str(encoded(model, messages, "Bye").error[0])
+
+
+def test_an_answer_is_not_found_in_the_name_of_the_token_that_ends_it() -> None:
+    """SmolVLM's template leaves out a content that is a text, and "a" is in <end_of_utterance>."""
+    tokenizer = tiny.build_tokenizer(chat=True)
+    said = "{{ message['content'] | replace('n', '') }}"
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ message['content'] }}", said)
+    tokenizer.eos_token = "<|end|>"
+    messages = [ASKED[0], {"role": "assistant", "content": "n"}, ASKED[0]]
+    assert "does not write the text of turn 2" in str(encoded(tokenizer, messages, "n").error[0])
+
+
+def test_the_first_token_of_all_is_not_trained_on_since_nothing_predicts_it() -> None:
+    tokenizer = tiny.build_tokenizer(chat=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>"
+        "{% endgeneration %}{% else %}{{ m.content }}|{% endif %}{% endfor %}"
+    )
+    greeted = encoded(tokenizer, [{"role": "assistant", "content": "Welcome!"}, *PLAIN], "Bye")
+    assert len(greeted.prompt_ids[0]) == 1
 
 
 def test_a_token_that_lies_on_a_boundary_is_not_trained_on() -> None:
@@ -232,6 +270,22 @@ def test_a_token_that_lies_on_a_boundary_is_not_trained_on() -> None:
     ]
     assert ":y" in tokenizer.convert_ids_to_tokens(encoded(tokenizer, messages, "yes").prompt_ids[0])
     assert learnt(tokenizer, messages, "yes") == ["e s <eos>", "y e s <eos>"]
+
+
+def test_an_end_that_swallows_white_space_and_tokens_of_spaces_alone_are_trained_on() -> None:
+    """Phi 3's ``<|end|>`` has rstrip; the tokenizer of GPT-NeoX trims the offsets of tokens."""
+    core = Tokenizer(models.BPE({c: i for i, c in enumerate([*sorted(BYTES), "ĠĠ"])}, [("Ġ", "Ġ")]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.post_processor = processors.ByteLevel(trim_offsets=True, add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([AddedToken("<|end|>", rstrip=True), AddedToken("<|a|>", rstrip=True)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|a|>\n' if m.role == 'assistant' else 'U:' }}{{ m.content }}<|end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|a|>\n{% endif %}"
+    )
+    code = [ASKED[0], {"role": "assistant", "content": "if a:    b   \n"}, ASKED[0] | {"content": "  hi"}]
+    assert learnt(tokenizer, code, "Bye") == ["if a:    b   \n<|end|>", "Bye<|end|>"]
 
 
 def test_rows_of_every_kind_may_come_together() -> None:

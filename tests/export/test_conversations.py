@@ -106,6 +106,13 @@ def test_axolotl_trains_on_the_turns_that_the_run_trains_on(all_turns: bool, tmp
     assert json.loads(row["tools"][0]["function"]["parameters"]) == {}
 
 
+def test_axolotl_does_not_train_on_a_greeting(tmp_path: Path) -> None:
+    greeting = [{"role": "system", "content": "s"}, {"role": "assistant", "content": "Welcome!"}]
+    load("axolotl").write(Rows([TEXT | {"messages": [*greeting, *PLAIN]}], all_turns=True), tmp_path)
+    (row,) = lines(tmp_path)
+    assert [turn["train"] for turn in row["messages"]] == [False, False, False, True, False, True]
+
+
 @pytest.mark.parametrize("to", ["llama-factory", "verl"])
 def test_formats_without_a_place_for_tools_say_so(to: str, tmp_path: Path) -> None:
     with pytest.raises(

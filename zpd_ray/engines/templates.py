@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Some templates (Llama 3) print the day: a run resumed tomorrow must see the prompts that it saw today.
 TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 MARK = "zpdmark"  # stands for what a template is asked about: an answer, a turn, the name of a function
+GAP = "\0"  # between the parts of a text, none of which holds it
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # a template that says itself what is generated
 ASK = {"role": "user", "content": "?"}  # for a last turn without others before it
 
@@ -107,19 +108,28 @@ def answer_spans(
     By the template's own marks (``{% generation %}``) where it has some, and no turn has a weight; else by
     what its prompt is longer than the prompts of the turns before each answer. stops: the texts of tokens at
     which generation stops. Raises RefusedError where an answer is not written as it would have been asked
-    for, is not all there, or has no end.
+    for, is not all there, says nothing, or has no end.
     """
-    # Nothing asks for a greeting that comes first: it stays part of the prompt.
-    answers = [i for i, turn in enumerate(chat.turns) if i and turn["role"] == "assistant"]
+    answers = asked_for(chat.turns)
+    learnt = [i for i in answers if "weight" not in chat.turns[i]]
+    for i in learnt:
+        _check_not_blank(chat.turns[i], i + 1)
     weighted = any("weight" in turn for turn in chat.turns)
-    if answers and GENERATION.search(_template(tokenizer, chat.tools)) and not weighted:
+    if answers and not weighted and GENERATION.search(_template(tokenizer, chat.tools)):
         spans = _marked_spans(tokenizer, chat)
-        written, at = "".join(text[start:end] for start, end in spans), 0
+        written, at = GAP.join(text[start:end] for start, end in spans), 0
+        for stop in stops:  # what says so in the midst of an answer would teach going on after its end
+            written = written.replace(stop, GAP)
         for i in answers:
             at = _check_said(chat.turns[i], i + 1, written, at)
         return spans
-    learnt = [i for i in answers if "weight" not in chat.turns[i]]
     return [_answer_span(tokenizer, chat, text, i, stops) for i in learnt]
+
+
+def asked_for(turns: Sequence[Turn]) -> list[int]:
+    """Places of the answers. A greeting that comes before any question is none: nothing asks for it."""
+    asked = next((i for i, turn in enumerate(turns) if turn["role"] in ("user", "tool")), len(turns))
+    return [i for i, turn in enumerate(turns) if i > asked and turn["role"] == "assistant"]
 
 
 def write(
@@ -193,6 +203,12 @@ def _renamed(call: dict[str, Any], number: count[int]) -> dict[str, Any]:
     return call | {"function": call["function"] | {"name": f"{MARK}{next(number)}x"}}
 
 
+def _check_not_blank(turn: Turn, place: int) -> None:
+    """Raises RefusedError for an answer without text, calls and reasoning, as of a blank response."""
+    if not (turn["content"].strip() or "tool_calls" in turn or "reasoning_content" in turn):
+        raise RefusedError(f"turn {place} is blank, and the model would learn to say nothing")
+
+
 def _check_said(turn: Turn, place: int, written: str, start: int = 0) -> int:
     """Where in ``written`` a turn's content ends. Raises RefusedError when it or its reasoning is absent."""
     reasoning, advice = turn.get("reasoning_content", ""), "; put it into the content, or leave it out"
@@ -236,14 +252,18 @@ def _answer_span(
             f"the chat template writes what comes before turn {place} in another way once others follow, and "
             "the model would learn an answer where it is never asked for it"
         )
-    ends = [at + len(stop) for stop in stops if (at := text.find(stop, len(before), bound)) >= 0]
+    ends = [(at, len(stop)) for stop in stops if (at := text.find(stop, len(before), bound)) >= 0]
     if not ends:
         raise RefusedError(f"the chat template ends turn {place} with no token at which generation stops")
-    _check_said(turns[i], place, text[len(before) : min(ends)])
-    return len(before), min(ends)
+    end, length = min(ends)
+    _check_said(turns[i], place, text[len(before) : end])
+    return len(before), end + length
 
 
 def _common(one: str, other: str) -> int:
     """Characters that two texts begin with alike."""
-    parts = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(parts, min(len(one), len(other)))
+    alike, most = 0, min(len(one), len(other))
+    while alike < most:  # halving: texts are compared a stretch at a time
+        half = (alike + most + 1) // 2
+        alike, most = (half, most) if one[alike:half] == other[alike:half] else (alike, half - 1)
+    return alike

@@ -242,7 +242,8 @@ def _with_answers(
     tokenizer: PreTrainedTokenizerBase, chats: list[Chat], texts: list[str], last: Encoded
 ) -> Encoded:
     """The same rows with earlier answers trained on, too."""
-    stops = [str(tokenizer.convert_ids_to_tokens(i)) for i in stop_ids(tokenizer)]
+    ends = sorted(stop_ids(tokenizer))
+    stops = [str(tokenizer.convert_ids_to_tokens(i)) for i in ends]
     prompts, responses, error = list(last.prompt_ids), list(last.response_ids), list(last.error)
     trained = [[True] * len(ids) for ids in responses]
     for i, chat in enumerate(chats):
@@ -255,20 +256,24 @@ def _with_answers(
         except RefusedError as why:
             error[i], prompts[i], responses[i], trained[i] = str(why), [], [], []
             continue
-        learnt = _inside(tokenizer, texts[i], spans)
+        learnt = [False, *_inside(tokenizer, texts[i], spans, ends)[1:]]  # nothing predicts the first token
         first = learnt.index(True) if True in learnt else len(learnt)
         trained[i] = learnt[first:] + trained[i]
         prompts[i], responses[i] = prompts[i][:first], prompts[i][first:] + responses[i]
     return Encoded(prompts, responses, error, trained)
 
 
-def _inside(tokenizer: PreTrainedTokenizerBase, text: str, spans: list[Span]) -> list[bool]:
-    """Of each token of a text whether it lies in one of the spans whole."""
-    offsets = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets
-    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
-    inside = np.zeros(len(offsets), dtype=bool)
+def _inside(tokenizer: PreTrainedTokenizerBase, text: str, spans: list[Span], stops: list[int]) -> list[bool]:
+    """Of each token of a text whether it lies in one of the spans whole; one of ``stops``: whether it begins
+    there, since some tokenizers (Phi 3's) let it swallow the white space after it."""
+    found = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+    starts, ends = np.array(found.offsets, dtype=np.int64).reshape(-1, 2).T
+    # Tokens of spaces alone are told as empty by some (``trim_offsets``): they begin where the last one ends.
+    before = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]]) if len(ends) else ends
+    starts = np.where(starts < ends, starts, before)
+    inside, closes = np.zeros(len(starts), dtype=bool), np.isin(found.ids, stops)
     for start, end in spans:
-        inside |= (starts >= start) & (ends <= end) & (starts < ends)
+        inside |= (starts >= start) & (starts < end) & ((ends <= end) | closes)
     return list(inside.tolist())
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zpd_ray.engines.templates import asked_for
 from zpd_ray.export.base import Rows
 from zpd_ray.export.files import LINES, TOOLS, check_filled, write_lines
 
@@ -39,7 +40,8 @@ class Axolotl:
         """Both files."""
 
         def convert(row: dict[str, Any]) -> dict[str, Any]:
-            messages = [turn | {"train": rows.all_turns and _is_learnt(turn)} for turn in row["prompt"]]
+            learnt = _learnt(row["prompt"]) if rows.all_turns else []
+            messages = [turn | {"train": i in learnt} for i, turn in enumerate(row["prompt"])]
             messages += [turn | {"train": True} for turn in row["completion"]]
             told = {"item_id": row["item_id"], "messages": list(map(_flat, messages))}
             if TOOLS in row:
@@ -51,8 +53,9 @@ class Axolotl:
         (directory / "axolotl.yaml").write_text(CONFIG.format(path=path), encoding="utf-8")
 
 
-def _is_learnt(turn: dict[str, Any]) -> bool:
-    return bool(turn["role"] == "assistant" and "weight" not in turn)
+def _learnt(prompt: list[dict[str, Any]]) -> list[int]:
+    """Places of the earlier answers that a run with train.turns = "all" trains on."""
+    return [i for i in asked_for(prompt) if "weight" not in prompt[i]]
 
 
 def _flat(turn: dict[str, Any]) -> dict[str, Any]:
