@@ -16,7 +16,6 @@ from zpd_ray.readers.shapes import Bad, normalise
 
 ADD = {"name": "add", "arguments": {"b": 2, "a": 1}}
 TEXT = '{"b": 2, "a": 1}'
-NULLS = ADD | {"arguments": {"b": 2, "c": None, "a": 1}}
 CALLS = {"tool_calls": [{"type": "function", "function": ADD}]}
 DEFINED = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
 ASSISTANT: dict[str, Any] = {"role": "assistant", "content": None}
@@ -181,6 +180,14 @@ def test_nesting_that_python_cannot_follow_is_told() -> None:
     )
     assert isinstance(bad, Bad)
     assert "nested too deeply" in bad.detail
+
+
+def test_nesting_within_a_text_is_told_before_something_later_cannot_follow_it() -> None:
+    for depth, good in ((150, True), (950, False)):
+        arguments = f'{{"a":{"[" * depth}{"]" * depth}}}'
+        found = normalise(calling([ADD | {"arguments": arguments}]), source())
+        assert isinstance(found, dict) == good
+        assert good or "nested too deeply" in found.detail
 
 
 def test_ids_cover_calls_and_tools() -> None:

@@ -54,6 +54,7 @@ SHAREGPT = Form(
 )
 TEXTS = ("tool_call_id", "name", "reasoning_content")  # that a turn may hold beside its content
 OF_RESPONSE = ("tool_calls", "reasoning_content")  # of them all what the model itself says
+LEVELS = 200  # of nesting in JSON; Python follows some 1,000 calls
 # A name within a definition, which has to be more than a word of the text: "add" is in "address".
 NAMED = re.compile(r"""["']name["']\s*:\s*["']([^"']+)["']""")
 
@@ -167,9 +168,19 @@ def _parsed(value: object, what: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        parsed = json.loads(value)
     except ValueError as error:
         raise BadRowError(BAD_MESSAGES, f"{what}: no JSON ({error}), got {value[:200]!r}") from None
+    _check_depth(parsed)
+    return parsed
+
+
+def _check_depth(value: Any, levels: int = LEVELS) -> None:
+    """Raises BadRowError for what is nested more deeply than templates and JSON could follow later."""
+    if levels == 0:
+        raise BadRowError(WRONG_TYPE, "what it holds is nested too deeply")
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(each, levels - 1)
 
 
 def _without_nulls(value: Any) -> Any:
