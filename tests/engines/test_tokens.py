@@ -90,6 +90,12 @@ def test_chat_template_frames_the_prompt_and_says_how_an_answer_ends() -> None:
     assert tokens.stop_ids(CHAT) == {END, EOS}
 
 
+def test_a_template_that_leaves_out_an_answer_does_not_say_how_it_ends() -> None:
+    tokenizer = tiny.build_tokenizer(chat=True)
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ message['content'] }}", "")
+    assert tokens.end_id(tokenizer) == tokenizer.eos_token_id
+
+
 def test_a_template_that_prints_the_day_gives_the_same_prompt_every_day() -> None:
     tokenizer = tiny.build_tokenizer(chat=True)
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} {{ messages[0]['content'] }}"

@@ -154,7 +154,8 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         text = tokenizer.apply_chat_template(turns, tokenize=False)
     except Exception:  # a template for single prompts only: it cannot say how an answer ends
         return tokenizer.eos_token_id
-    tail = _ids(tokenizer, [str(text).rpartition(MARK)[2]])[0]
+    _, said, after = str(text).rpartition(MARK)
+    tail = _ids(tokenizer, [after])[0] if said else []  # some (of models for images) want no plain text
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return tail[0] if tail and tail[0] in special else tokenizer.eos_token_id
 
