@@ -25,15 +25,15 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_config(model_dir: Path) -> Callable[..., Config]:
-    """Config of the tiny model; keyword arguments are values of the train section, and the seed."""
+    """Config of the tiny model, or another; keyword arguments are the train section, and the seed."""
 
-    def make(seed: int = 0, **train: Any) -> Config:
+    def make(seed: int = 0, path: Path = model_dir, **train: Any) -> Config:
         return Config.model_validate(
             {
                 "output": "unused",
                 "seed": seed,
                 "pool": {"path": "unused"},
-                "model": {"path": str(model_dir)},
+                "model": {"path": str(path)},
                 "select": {"budget": {"items": 1}},
                 "train": train,
             }

@@ -25,11 +25,14 @@ class ResponseLoss(nn.Module):
     (``engines.logprobs.find_finish``); where that is not known, all logits are computed, in its own forward.
     """
 
-    def __init__(self, net: nn.Module) -> None:
-        """net: a causal language model of transformers, or one in peft's LoRA; it stays as it is."""
+    def __init__(self, net: nn.Module, known: tuple[Finish | None] | None = None) -> None:
+        """net: a causal language model of transformers, or one in peft's LoRA; it stays as it is.
+
+        known: what the model does to its head's output, where ``net`` has no weights to find it by.
+        """
         super().__init__()
         self.net = net
-        self.finish = _finish_of(net)
+        self.finish = _finish_of(net) if known is None else known[0]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
         """Nats, a float32 scalar with gradient. Tensors as of ``collate``."""
@@ -38,7 +41,7 @@ class ResponseLoss(nn.Module):
         if self.finish is None:
             logits = self.net(input_ids=input_ids, attention_mask=attention_mask).logits
             return _nll(logits[:, :-1][predicts].float(), target[predicts])
-        model = _inner(self.net)
+        model = inner(self.net)
         decoded = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         states, wanted = decoded.last_hidden_state[:, :-1][predicts], target[predicts]
         chunk = chunk_rows(model, states.device.type)
@@ -52,20 +55,20 @@ class ResponseLoss(nn.Module):
 
     def _nll_of(self, states: Tensor, wanted: Tensor) -> Tensor:
         assert self.finish is not None
-        return _nll(self.finish(_inner(self.net).get_output_embeddings()(states).float()), wanted)
+        return _nll(self.finish(inner(self.net).get_output_embeddings()(states).float()), wanted)
 
 
 def _nll(logits: Tensor, wanted: Tensor) -> Tensor:
     return functional.cross_entropy(logits, wanted, reduction="sum")
 
 
-def _inner(net: nn.Module) -> PreTrainedModel:
+def inner(net: nn.Module) -> PreTrainedModel:
     """The model of transformers itself; peft has put its layers into it."""
     return cast(PreTrainedModel, net.get_base_model() if isinstance(net, PeftModel) else net)
 
 
 def _finish_of(net: nn.Module) -> Finish | None:
-    model = _inner(net)
+    model = inner(net)
     if not isinstance(model, PreTrainedModel):
         return None
     training = model.training
