@@ -201,7 +201,7 @@ class Stage:
         with found.as_directory() as directory:
             yield Path(directory)
 
-    def save_checkpoint(self, directory: Path | None) -> None:
+    def save_checkpoint(self, directory: str | Path | None) -> None:
         """Keep the files in ``directory`` for an attempt that goes on from here; called by all workers.
 
         Any of them may give a directory, rank 0 alone or each its share, and None has nothing to keep; the
@@ -214,7 +214,7 @@ class Stage:
             checkpoint.set_metadata({"stage": self.number})
         ray.train.report({"stage": self.number}, checkpoint=checkpoint)
 
-    def _check_own(self, directory: Path) -> None:
+    def _check_own(self, directory: str | Path) -> None:
         files = [file for file in Path(directory).rglob("*") if file.is_file()]
         names = sorted(str(file.relative_to(directory)) for file in files)
         others = self._claim([name for name in names if name != METADATA])
