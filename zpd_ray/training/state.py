@@ -1,8 +1,8 @@
 """Trainer state as flat tensors in safetensors: trainable weights, AdamW moments, counters. No pickle.
 
-One file, or one of each worker with its share of every tensor. A share is the rows from some number on; both
-that and the number of rows stand in the file's metadata under the tensor's name, so that the files of any
-number of workers can be read by any other, a slice at a time.
+One file, or one of each worker with its share of every tensor. A share is the rows from some number on, which
+stands in the file's metadata, so that the files of any number of workers can be read by any other, a slice at
+a time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ FILE = "trainer.safetensors"
 FILES = "trainer*.safetensors"
 HISTORY = "history."
 COUNTER = "counter."
+SHARES = "first rows"  # in the metadata: of each tensor that is a share
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -58,12 +59,13 @@ def save_state(
             tensors[f"{moment}.{name}"] = value.detach()
     numbers: dict[str, float | list[float]] = {f"{COUNTER}{name}": value for name, value in counters.items()}
     numbers |= {f"{HISTORY}{name}": values for name, values in (history or {}).items()}
-    shares = {name: json.dumps(_rows(value)) for name, value in tensors.items() if isinstance(value, DTensor)}
+    begins = {name: _first_row(value) for name, value in tensors.items() if isinstance(value, DTensor)}
     ours = {name: value for name, value in tensors.items() if part[0] == 0 or isinstance(value, DTensor)}
     kept = {name: _local(value).cpu().contiguous() for name, value in ours.items()}
     if part[0] == 0:  # the same on all workers
         kept |= {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
-    save_file(kept, directory / file_name(*part), shares or None)
+    # Under one key: safetensors writes several in another order each time.
+    save_file(kept, directory / file_name(*part), {SHARES: json.dumps(begins)} if begins else None)
 
 
 def load_state(directory: Path, model: nn.Module, optimizer: AdamW) -> dict[str, float]:
@@ -93,15 +95,14 @@ class _Saved:
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.directory = directory
-        self.pieces: dict[str, list[tuple[int, int, Any]]] = {}  # name -> (first row, rows of all, file)
+        self.pieces: dict[str, list[tuple[int, Any]]] = {}  # name -> (first row, file)
         found = sorted(directory.glob(FILES))
         _check_all_there(directory, [file.name for file in found])
         for path in found:
             file: Any = stack.enter_context(safe_open(path, "pt"))
-            shares = file.metadata() or {}
+            begins = json.loads((file.metadata() or {}).get(SHARES, "{}"))
             for name in file.keys():  # noqa: SIM118 (it is no dict)
-                start, rows = json.loads(shares[name]) if name in shares else (0, -1)
-                self.pieces.setdefault(name, []).append((start, rows, file))
+                self.pieces.setdefault(name, []).append((begins.get(name, 0), file))
 
     def named(self, prefix: str) -> list[str]:
         """Names that begin so."""
@@ -109,7 +110,7 @@ class _Saved:
 
     def whole(self, name: str) -> Tensor:
         """A tensor that is in one file."""
-        tensor: Tensor = self.pieces[name][0][2].get_tensor(name)
+        tensor: Tensor = self.pieces[name][0][1].get_tensor(name)
         return tensor
 
     def moment(self, name: str, kind: str, parameter: nn.Parameter) -> Tensor:
@@ -127,8 +128,8 @@ class _Saved:
         if local.ndim == 0:
             local.copy_(self.whole(name))
             return
-        (first, _), done = _rows(tensor), 0
-        for start, _, file in self.pieces[name]:
+        first, done = _first_row(tensor), 0
+        for start, file in self.pieces[name]:
             piece = file.get_slice(name)
             begin, end = max(first, start), min(first + len(local), start + piece.get_shape()[0])
             if begin < end:
@@ -156,9 +157,9 @@ def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _rows(tensor: Tensor) -> tuple[int, int]:
-    """This worker's first row, and the number of all: ``fully_shard`` deals rows as ``torch.chunk``."""
+def _first_row(tensor: Tensor) -> int:
+    """Of this worker's share: ``fully_shard`` deals rows as ``torch.chunk``."""
     if not isinstance(tensor, DTensor):
-        return 0, len(tensor)
+        return 0
     mesh, rows = tensor.device_mesh, tensor.shape[0]
-    return min(mesh.get_local_rank() * -(-rows // mesh.size()), rows), rows
+    return min(mesh.get_local_rank() * -(-rows // mesh.size()), rows)
