@@ -25,6 +25,8 @@ from zpd_ray.engines import ModelRef
 from zpd_ray.engines.model_files import load_tokenizer
 from zpd_ray.errors import ZpdError
 from zpd_ray.training import loss as loss_module
+from zpd_ray.training import sharding as sharding_module
+from zpd_ray.training import step as step_module
 from zpd_ray.training.model import load_trainable, save_model
 from zpd_ray.training.sharding import blocks, gathered, sharded_loss
 from zpd_ray.training.state import load_history, load_state, save_state, trainable
@@ -201,6 +203,49 @@ def test_tied_weights_stay_one(make_config: MakeConfig, tied_dir: Path) -> None:
     alone = trained(Workers(), changed(config, sharding="none"))
     assert_close(found.weights, alone.weights)
     assert "lm_head.weight" not in found.weights
+
+
+# --- types, as on GPUs ---
+
+
+def test_a_frozen_base_keeps_its_bfloat16_beside_float32_adapters(
+    make_config: MakeConfig, two_blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AutoModelForCausalLM.from_pretrained(two_blocks, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    tiny.build_tokenizer().save_pretrained(tmp_path)
+    load = AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        AutoModelForCausalLM, "from_pretrained", lambda path, dtype, **how: load(path, dtype="auto", **how)
+    )
+    config = make_config(path=tmp_path, workers=2, batch_size=4, sharding="fsdp")
+    ours, theirs = (in_world(2, types, each)[0] for each in (config, changed(config, sharding="none")))
+    assert ours[1] == theirs[1] == {"base": {torch.bfloat16}, "adapter": {torch.float32}}
+    for name, grad in theirs[0].items():
+        assert np.abs(ours[0][name] - grad).max() < 1e-4 * np.abs(grad).max(), name
+
+
+def types(workers: Workers, config: Config) -> tuple[Weights, dict[str, set[torch.dtype]]]:
+    learner = start(config, workers)
+    weights = learner.net.named_parameters()
+    found: dict[str, set[torch.dtype]] = {"base": set(), "adapter": set()}
+    for _, weight in weights:
+        found["adapter" if weight.requires_grad else "base"].add(weight.dtype)
+    return gradients(learner), found
+
+
+def test_weights_that_are_all_trained_are_gathered_in_bfloat16_and_kept_in_float32(
+    make_config: MakeConfig, two_blocks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autocast does the same where the model is whole, but for sums of hidden states, kept in float32."""
+    for module in (sharding_module, step_module):
+        monkeypatch.setattr(module, "in_bf16", lambda config, device: True)
+    config = make_config(path=two_blocks, method="full", workers=2, batch_size=4, sharding="fsdp")
+    ours, theirs = (in_world(2, types, each)[0] for each in (config, changed(config, sharding="none")))
+    assert ours[1]["adapter"] == {torch.float32}
+    for name, grad in theirs[0].items():
+        assert ours[0][name].dtype == np.float32
+        apart = np.linalg.norm(ours[0][name] - grad) / np.linalg.norm(grad)
+        assert 0 < apart < 0.05, name
 
 
 # --- state ---
