@@ -201,6 +201,6 @@ def _whole(tensor: Tensor, device: torch.device) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     local = tensor.to_local().to(device)  # with train.offload it is where no process group reaches
-    size = {"shape": tensor.shape, "stride": tensor.stride()}
-    on_device = DTensor.from_local(local, tensor.device_mesh, tensor.placements, run_check=False, **size)
-    return on_device.full_tensor()
+    mesh, placements = tensor.device_mesh, tensor.placements
+    moved = DTensor.from_local(local, mesh, placements, shape=tensor.shape, stride=tensor.stride())
+    return moved.full_tensor()
