@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import torch
+from safetensors import SafetensorError
+
+from zpd_ray.errors import ZpdError
+from zpd_ray.training.state import load_history
 
 SUMS = 48  # items of the pool
 CONFIG = """
@@ -99,17 +104,27 @@ def run(config: Path, kill: bool) -> float:
 
 
 def _strike(driver: int, directory: Path) -> None:
-    checkpoints = directory / "killed" / "ray_train"
-    while not list(checkpoints.glob("checkpoint_*/.metadata.json")):
-        time.sleep(0.1)
-    time.sleep(1.0)
-    parts = sorted(file.name for file in checkpoints.glob("checkpoint_*/*.safetensors"))
+    """Kill a worker when Ray Train has taken note of a checkpoint, and tell the steps of all of them."""
+    place, seen, killed = directory / "killed" / "ray_train", dict[str, int](), False
+    while psutil.pid_exists(driver):
+        with suppress(OSError, SafetensorError, ZpdError):  # one that is being written, or goes
+            for file in place.glob("checkpoint_*/trainer-*.safetensors"):
+                name = f"{file.parent.name}/{file.name}"
+                if name not in seen:
+                    seen[name] = len(load_history(file.parent)["loss"])
+                    print(f"checkpoint of step {seen[name]}: {name}", flush=True)
+        if not killed and (place / "checkpoint_manager_snapshot.json").exists():
+            killed = _killed(driver)
+        time.sleep(0.2)
+
+
+def _killed(driver: int) -> bool:
     for child in psutil.Process(driver).children(recursive=True):
         if "ray::RayTrainWorker" in " ".join(child.cmdline()):
             os.kill(child.pid, signal.SIGKILL)
-            print(f"killed a train worker; checkpoint: {', '.join(parts)}", flush=True)
-            return
-    sys.exit("there was no train worker to kill")
+            print("killed a train worker", flush=True)
+            return True
+    return False
 
 
 def measured(directory: Path, engine: str) -> dict[str, list[float]]:
