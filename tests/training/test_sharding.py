@@ -53,6 +53,7 @@ RESPONSES = [[20, 21], [22, 23, 24, 25, 26], [27], [28, 29, 30], [31, 32, 33, 34
 STEPS = [[0, 1, 2, 3, 4], [1, 2, 3], [4, 0, 2, 1, 3], [3]]
 HOW: dict[str, dict[str, Any]] = {
     "lora": {"lora": {"rank": 3}},  # fewer rows than four workers
+    "lora, packed": {"packing": True},
     "lora, recomputed": {"gradient_checkpointing": True},
     "lora, offloaded": {"offload": True},
     "full": {"method": "full"},
@@ -101,8 +102,9 @@ def start(config: Config, workers: Workers) -> Learner:
 def batches_of(learner: Learner, step: int) -> list[Batch]:
     """This worker's share."""
     own = STEPS[step][learner.workers.rank :: learner.workers.count]
-    size = learner.config.train.micro_batch_size
-    return micro_batches([PROMPTS[i] for i in own], [RESPONSES[i] for i in own], size)
+    train = learner.config.train
+    prompts, responses = [PROMPTS[i] for i in own], [RESPONSES[i] for i in own]
+    return micro_batches(prompts, responses, train.micro_batch_size, train.packing)
 
 
 def take(learner: Learner, progress: StageProgress, steps: list[int]) -> None:
@@ -164,7 +166,14 @@ def every(cheap: set[tuple[str, int]]) -> list[Any]:
     ]
 
 
-FEW = {("lora", 4), ("lora, recomputed", 2), ("full", 2), ("full, recomputed", 4), ("full, offloaded", 2)}
+FEW = {
+    ("lora", 4),
+    ("lora, packed", 2),
+    ("lora, recomputed", 2),
+    ("full", 2),
+    ("full, recomputed", 4),
+    ("full, offloaded", 2),
+}
 
 
 @pytest.mark.parametrize(("how", "workers"), every(FEW))

@@ -36,6 +36,11 @@ class TrainConfig(Section):
     epochs: Count = Field(1, description="times that a stage goes through its selection")
     batch_size: Count = Field(32, description="items in one optimiser step, over all workers")
     micro_batch_size: Count = Field(8, description="items in one forward pass of a worker")
+    packing: bool = Field(
+        False,
+        description="several items in one row, each kept apart from the others, so that short ones are not "
+        "padded to the longest; the same gradients (of zpd-ray's own loop)",
+    )
     learning_rate: Positive = Field(1e-4, description="the largest of the schedule")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="how the learning rate falls after warming up"

@@ -34,15 +34,23 @@ class ResponseLoss(nn.Module):
         self.net = net
         self.finish = _finish_of(net) if known is None else known[0]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-        """Nats, a float32 scalar with gradient. Tensors as of ``collate``."""
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model of transformers itself; peft has put its layers into it."""
+        return inner(self.net)
+
+    def forward(self, input_ids: Tensor, labels: Tensor, **layout: Tensor) -> Tensor:
+        """Nats, a float32 scalar with gradient. Tensors as of ``collate`` or ``pack``.
+
+        layout: what the model is told of padding and items, attention_mask or position_ids.
+        """
         target = labels[:, 1:]
         predicts = target != IGNORED
         if self.finish is None:
-            logits = self.net(input_ids=input_ids, attention_mask=attention_mask).logits
+            logits = self.net(input_ids=input_ids, use_cache=False, **layout).logits
             return _nll(logits[:, :-1][predicts].float(), target[predicts])
-        model = inner(self.net)
-        decoded = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        model = self.model
+        decoded = model.base_model(input_ids=input_ids, use_cache=False, **layout)
         states, wanted = decoded.last_hidden_state[:, :-1][predicts], target[predicts]
         chunk = chunk_rows(model, states.device.type)
         if len(states) <= chunk:
@@ -55,7 +63,7 @@ class ResponseLoss(nn.Module):
 
     def _nll_of(self, states: Tensor, wanted: Tensor) -> Tensor:
         assert self.finish is not None
-        return _nll(self.finish(inner(self.net).get_output_embeddings()(states).float()), wanted)
+        return _nll(self.finish(self.model.get_output_embeddings()(states).float()), wanted)
 
 
 def _nll(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -19,11 +19,12 @@ from zpd_ray.config import Config
 from zpd_ray.training.collate import IGNORED, collate
 from zpd_ray.training.loss import ResponseLoss
 from zpd_ray.training.model import in_bf16
+from zpd_ray.training.packing import first_fit, pack
 from zpd_ray.training.schedule import learning_rate
 from zpd_ray.training.sharding import clip_shares, exchange_gradients, is_sharded, put_away
 from zpd_ray.training.state import trainable
 
-Batch = dict[str, Tensor]  # as ``collate`` makes it
+Batch = dict[str, Tensor]  # as ``collate`` or ``pack`` makes it
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,12 @@ def train_step(
     learner: Learner,
     progress: StageProgress,
     micro_batches: list[Batch],
-    done: Callable[[int], object] = lambda rows: None,
+    done: Callable[[int], object] = lambda items: None,
 ) -> None:
     """One optimiser step over all workers: the mean over all response tokens of the global batch.
 
     micro_batches: this worker's share of the global batch, at least one (see ``micro_batches``). done: is
-    told after each of them how many rows are done. Changes weights, optimiser and counters.
+    told after each of them how many items are done. Changes weights, optimiser and counters.
     """
     workers = learner.workers
     seed_dropout(learner.config.seed, progress.stage, progress.step, workers.rank)
@@ -122,14 +123,21 @@ def train_step(
         progress.history[name].append(value)
 
 
-def micro_batches(prompt_ids: list[list[int]], response_ids: list[list[int]], size: int) -> list[Batch]:
-    """Batches of at most ``size`` rows.
+def micro_batches(
+    prompt_ids: list[list[int]], response_ids: list[list[int]], size: int, packing: bool = False
+) -> list[Batch]:
+    """Batches of at most ``size`` rows: an item a row, or packed into rows as long as the longest of them.
 
-    Where there are no rows, one batch without a label, of loss 0: a worker whose shard ran out still takes
+    Where there are no items, one batch without a label, of loss 0: a worker whose shard ran out still takes
     part in what workers compute together.
     """
     if not prompt_ids:
         return [_no_rows()]
+    if packing:
+        lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
+        rows = first_fit(lengths, max(lengths))
+        shared = [rows[i : i + size] for i in range(0, len(rows), size)]
+        return [pack(prompt_ids, response_ids, some, max(lengths)) for some in shared]
     starts = range(0, len(prompt_ids), size)
     return [collate(prompt_ids[i : i + size], response_ids[i : i + size]) for i in starts]
 
@@ -145,7 +153,7 @@ def seed_dropout(seed: int, stage: int, step: int, worker: int) -> None:
 
 
 def accumulate(
-    learner: Learner, micro_batches: list[Batch], done: Callable[[int], object] = lambda rows: None
+    learner: Learner, micro_batches: list[Batch], done: Callable[[int], object] = lambda items: None
 ) -> tuple[float, float]:
     """Add the gradient of the mean NLL per response token of the global batch to the weights' ``grad``.
 
@@ -153,7 +161,7 @@ def accumulate(
     """
     workers = learner.workers
     tokens = workers.total(sum(int((micro["labels"] != IGNORED).sum()) for micro in micro_batches))
-    nll, rows = 0.0, 0
+    nll, items = 0.0, 0
     if is_sharded(learner.loss):  # which all workers compute together: none may be done before the others
         missing = round(workers.most(len(micro_batches))) - len(micro_batches)
         micro_batches = micro_batches + missing * [_no_rows()]
@@ -161,9 +169,13 @@ def accumulate(
         with _synchronising(learner, last=i == len(micro_batches) - 1):
             loss = _loss(learner, learner.forward, micro)
             (loss * (workers.count / tokens)).backward()  # ``forward`` averages over workers
-        nll, rows = nll + float(loss.detach()), rows + len(micro["input_ids"])
-        done(rows)
+        nll, items = nll + float(loss.detach()), items + _items(micro)
+        done(items)
     return nll, tokens
+
+
+def _items(micro: Batch) -> int:
+    return int((micro["position_ids"] == 0).sum()) if "position_ids" in micro else len(micro["input_ids"])
 
 
 @torch.no_grad()

@@ -153,8 +153,8 @@ def test_more_workers_than_items_leaves_the_rest_empty(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def reference(local_ray: None, make: Make) -> tuple[Config, Store]:
-    """Steps over the whole selection at once: the same batches for any number of workers."""
-    made = make(**STEPS)
+    """Steps over the whole selection at once, packed: the same batches for any number of workers."""
+    made = make(**STEPS, packing=True)
     fit(made)
     return made
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import torch
 from ray.train.torch import get_device, prepare_model
 
+from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, canary
 from zpd_ray.engines.model_files import load_tokenizer
 from zpd_ray.engines.tokens import Encoded, encode
@@ -27,6 +28,7 @@ from zpd_ray.rundir import Run
 from zpd_ray.rundir.selected import read_selected
 from zpd_ray.schema import STEP
 from zpd_ray.training.model import load_trainable, save_model
+from zpd_ray.training.packing import check_apart
 from zpd_ray.training.peers import peers
 from zpd_ray.training.sharding import gathered, is_sharded, sharded_loss
 from zpd_ray.training.state import load_history, load_state, save_state
@@ -73,12 +75,19 @@ def _load(stage: Stage) -> Learner:
     """The model that the stage begins with, and an optimiser that has seen nothing."""
     config = stage.task.config
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
-    model, device = ModelRef(stage.base, stage.adapter), get_device()
+    learner = _learner(config, ModelRef(stage.base, stage.adapter), stage)
+    if config.train.packing:
+        check_apart(learner.loss, learner.device)
+    return learner
+
+
+def _learner(config: Config, model: ModelRef, stage: Stage) -> Learner:
+    device = get_device()
     workers = peers(stage.rank, stage.workers, device)
     if config.train.sharding == "fsdp":
         return sharded_learner(config, sharded_loss(config, model, device), device, workers)
-    net = load_trainable(config, model)
-    return new_learner(config, net, workers, prepare_model)  # which moves the weights to this worker's device
+    # prepare_model moves the weights to this worker's device.
+    return new_learner(config, load_trainable(config, model), workers, prepare_model)
 
 
 def _begin(learner: Learner, tokenizer: Any, stage: Stage, fresh: bool) -> Trainer:
@@ -113,7 +122,8 @@ def _batches(trainer: Trainer) -> Iterator[pa.Table]:
 
 def _micro_batches(trainer: Trainer, rows: pa.Table) -> list[Batch]:
     ids = _encoded(trainer, rows) if rows.num_rows else Encoded([], [], [])
-    return micro_batches(ids.prompt_ids, ids.response_ids, trainer.stage.train.micro_batch_size)
+    train = trainer.stage.train
+    return micro_batches(ids.prompt_ids, ids.response_ids, train.micro_batch_size, train.packing)
 
 
 def _encoded(trainer: Trainer, rows: pa.Table) -> Encoded:

@@ -147,12 +147,15 @@ def _step(config: Config, items: pa.Table, worker: int = 0, meeting: str = "") -
     import torch
 
     from zpd_ray.engines.tokens import encode
+    from zpd_ray.training.packing import check_apart
     from zpd_ray.training.step import StageProgress, micro_batches, train_step
 
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
     on_gpu = config.cluster.gpus_per_train_worker > 0
     try:
         learner = _learner(config, torch.device("cuda:0" if on_gpu else "cpu"), worker, meeting)
+        if config.train.packing:
+            check_apart(learner.loss, learner.device)
         tokenizer = load_tokenizer(config.model.path)
         ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
         # Of the length that is tried: a reference is as long as it is, and a response as it may get.
