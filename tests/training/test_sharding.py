@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, PreTrainedConfig, Qwen3MoeConfig
 
 from tests import tiny
 from tests.training.worlds import in_world
@@ -212,6 +212,42 @@ def test_tied_weights_stay_one(make_config: MakeConfig, tied_dir: Path) -> None:
     alone = trained(Workers(), changed(config, sharding="none"))
     assert_close(found.weights, alone.weights)
     assert "lm_head.weight" not in found.weights
+
+
+SMALL: dict[str, Any] = {"vocab_size": 512, "hidden_size": 64}
+FAMILIES: dict[str, PreTrainedConfig] = {
+    "gpt2": GPT2Config(  # linear layers of its own, tied
+        vocab_size=512, n_embd=64, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+    ),
+    "gemma2": Gemma2Config(  # caps its logits, and scales embeddings by a buffer
+        **SMALL, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=32, final_logit_softcapping=1.0,
+    ),
+    "qwen3 moe": Qwen3MoeConfig(  # names weights in its files otherwise than in memory
+        **SMALL, intermediate_size=64, moe_intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, num_experts=4, num_experts_per_tok=2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_train_and_are_saved_as_they_are_whole(
+    make_config: MakeConfig, tmp_path: Path, family: str
+) -> None:
+    torch.manual_seed(0)
+    base, ours, theirs = (tmp_path / name for name in ("base", "ours", "theirs"))
+    AutoModelForCausalLM.from_config(FAMILIES[family]).save_pretrained(base)
+    tiny.build_tokenizer().save_pretrained(base)
+    config = make_config(path=base, method="full", workers=2, batch_size=4, sharding="fsdp", warmup=0.0)
+    whole = changed(config, sharding="none")
+    found, alone = in_world(2, trained, config)[0], trained(Workers(), whole)
+    for name, grad in alone.gradients.items():
+        assert np.abs(found.gradients[name] - grad).max() <= 1e-5 * np.abs(grad).max(), name
+    assert_close(found.weights, alone.weights)
+    in_world(2, reported, config, ours)
+    in_world(2, reported, whole, theirs)
+    assert_files_close(ours / "model.safetensors", theirs / "model.safetensors")
+    assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
 
 
 # --- types, as on GPUs ---
