@@ -33,15 +33,12 @@ from tests.selection.test_in_context import pool as table_of
 from tests.selection.test_literature import Plain
 from zpd_ray import measures
 from zpd_ray.config import Config
-from zpd_ray.engines import ModelRef
-from zpd_ray.engines.transformers import TransformersEngine
+from zpd_ray.engines import ModelRef, load
 
 Pairs = list[tuple[str, str]]
 IN_CONTEXT = {"demonstrations": 3, "queries": 2}
 MEASURES = {"ppl": ["answers"], "ifd": ["answers", "alone"], "data_whisperer": ["in_context"]}
 FEWER = {"data_whisperer": 4}  # times fewer items in the loop, which takes long there
-    "data_whisperer": 4
-}  # times fewer items in the loop, which takes 2 of 3 prompts twice and thrice as long
 WARM = 24  # items
 
 
@@ -100,7 +97,7 @@ def whisperer_loop(plain: PlainInContext, pairs: Pairs, threads: int) -> float:
 def share(config: Config, names: list[str], items: pa.Table, barrier: Any, queue: Any) -> None:
     """One of several processes: measure when all are ready; when it began and ended."""
     torch.set_num_threads(1)
-    engine = TransformersEngine(config, ModelRef(config.model.path))
+    engine = load(config, ModelRef(config.model.path))
     chosen = [(name, measures.load(name, config)) for name in names]
     for name, measure in chosen:
         measures.rows_of(name, measure, engine, items.slice(0, WARM), 0)
