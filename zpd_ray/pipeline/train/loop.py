@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from ray.train.torch import get_device, prepare_model
+from torch import Tensor
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, canary
@@ -194,21 +195,26 @@ def steps_table(progress: StageProgress) -> pa.Table:
 
 def _report(trainer: Trainer) -> None:
     """Trainer state, canary and model into the run directory; the report, which closes the stage, last."""
-    learner, stage, counters = trainer.learner, trainer.stage, trainer.progress.counters
-    sharded, state = is_sharded(learner.loss), None
+    learner, stage = trainer.learner, trainer.stage
+    sharded = is_sharded(learner.loss)
     _upload_state(trainer)
     after = _canary_nlls(trainer) if sharded or stage.rank == 0 else []
-    if sharded:  # every worker has uploaded its part when worker 0 has these from it
-        state = gathered(learner.net, learner.device, keep=stage.rank == 0)
-    if stage.rank != 0:
+    # Every worker has uploaded its part when worker 0 has these from it.
+    whole = gathered(learner.net, learner.device, keep=stage.rank == 0) if sharded else None
+    if stage.rank == 0:
+        _report_result(trainer, after, whole)
+    else:
         stage.report(None, {})
-        return
-    task = stage.task
+
+
+def _report_result(trainer: Trainer, after: list[float], whole: dict[str, Tensor] | None) -> None:
+    """after: NLLs of the canary. whole: the tensors of a model of which this worker has a share."""
+    learner, task, counters = trainer.learner, trainer.stage.task, trainer.progress.counters
     expected = trainer.canary.append_column("nll_after", pa.array(after))
     task.store.write_table(f"{task.directory}/canary.parquet", expected)
     task.store.write_table(f"{task.directory}/steps.parquet", steps_table(trainer.progress))
     nll = counters["nll"] / counters["tokens"]
     with tempfile.TemporaryDirectory() as directory:
-        save_model(learner.config, learner.net, trainer.tokenizer, Path(directory), state)
+        save_model(learner.config, learner.net, trainer.tokenizer, Path(directory), whole)
         metrics = {"steps": int(counters["step"]), "tokens": int(counters["tokens"]), "train_nll": nll}
-        stage.report(directory, metrics)
+        trainer.stage.report(directory, metrics)
