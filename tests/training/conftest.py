@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from zpd_ray.config import Config
@@ -21,6 +22,23 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build_model(tmp_path_factory.mktemp("llama"), layers=1)
+
+
+@pytest.fixture(scope="session")
+def two_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build_model(tmp_path_factory.mktemp("llama"), layers=2, sharpness=1.0)
+
+
+@pytest.fixture(scope="session")
+def tied_dir(two_blocks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one matrix for the embedding and the head."""
+    directory = tmp_path_factory.mktemp("tied")
+    config = AutoModelForCausalLM.from_pretrained(two_blocks).config
+    config.tie_word_embeddings = True
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    tiny.build_tokenizer().save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -288,7 +288,7 @@ def test_a_killed_train_worker_is_replaced_and_the_result_is_that_of_an_undistur
     assert store.read_bytes(table) == undisturbed.read_bytes(table)
 
 
-@pytest.mark.nightly  # tests/training/test_sharding.py: equal to DDP, and resumed to the bit, without Ray
+@pytest.mark.nightly  # tests/training/test_sharded_files.py: resumed to the bit, without Ray
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_killed_worker_of_a_model_that_is_shared_out_leaves_no_trace(make: Make, method: str) -> None:
     """Its stage goes on from the files of both workers, and ends with the bytes of an undisturbed run."""
