@@ -63,8 +63,10 @@ def start(config: Config, workers: Workers) -> Learner:
     model = ModelRef(config.model.path)
     if config.train.sharding == "fsdp":
         return sharded_learner(config, sharded_loss(config, model, CPU), CPU, workers)
-    prepare = DistributedDataParallel if workers.count > 1 else (lambda loss: loss)
-    return new_learner(config, load_trainable(config, model), workers, prepare)
+    net = load_trainable(config, model)
+    if workers.count == 1:
+        return new_learner(config, net, workers)
+    return new_learner(config, net, workers, DistributedDataParallel)
 
 
 def batches_of(learner: Learner, step: int) -> list[Batch]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util import get_node_ip_address, placement_group, remove_placement_group
+from ray.util import get_node_ip_address
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from zpd_ray.config import Config
@@ -17,19 +18,27 @@ from zpd_ray.pipeline.cluster.resources import train_nodes
 LAST_WORDS = 5.0  # seconds in which others tell what they died of, after the first has
 
 
-def together(config: Config, work: Callable[..., Any], *args: Any, variables: dict[str, str]) -> list[Any]:
+def together(
+    config: Config,
+    work: Callable[..., Any],
+    *args: Any,
+    variables: dict[str, str],
+    failed: Callable[[Any], bool],
+) -> list[Any]:
     """What ``work(*args, worker, meeting)`` returns in each of ``train.workers`` processes, in no order.
 
     meeting: for ``torch.distributed.init_process_group``. variables: of their environment. Each has what a
     train worker has; all start at the same time. In place of a result there may be the RayError of a process
-    that died, of which others then die, too; one that has no word of it soon has no place in the list.
+    that died. Of one that has died, or whose result is ``failed``, others die or wait in vain: those that say
+    nothing soon after are ended, and have no place in the list.
     """
     cluster, workers = config.cluster, config.train.workers
     each = {"CPU": cluster.cpus_per_train_worker}
     if cluster.gpus_per_train_worker:
         each["GPU"] = cluster.gpus_per_train_worker
-    labels = [train_nodes(cluster)] * workers if train_nodes(cluster) else None
-    group = placement_group([each] * workers, bundle_label_selector=labels)
+    nodes = train_nodes(cluster)
+    where: dict[str, Any] = {"bundle_label_selector": [nodes] * workers} if nodes else {}
+    group = placement_group([each] * workers, **where)
     try:
         ray.get(group.ready())
         meeting = ray.get(ray.remote(_meeting).options(**_in(group, 0), num_cpus=0).remote())
@@ -44,7 +53,7 @@ def together(config: Config, work: Callable[..., Any], *args: Any, variables: di
             .remote(*args, worker, meeting)
             for worker in range(workers)
         ]
-        return _outcomes(tasks)
+        return _outcomes(tasks, failed)
     finally:
         remove_placement_group(group)  # and with it those that still wait for one that has died
 
@@ -63,14 +72,15 @@ def _meeting() -> str:
     return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
 
-def _outcomes(tasks: list[Any]) -> list[Any]:
-    waiting, told, failed = list(tasks), list[Any](), False
+def _outcomes(tasks: list[Any], failed: Callable[[Any], bool]) -> list[Any]:
+    waiting, told, over = list(tasks), list[Any](), False
     while waiting:
-        done, waiting = ray.wait(waiting, timeout=LAST_WORDS if failed else None)
+        done, waiting = ray.wait(waiting, timeout=LAST_WORDS if over else None)
         if not done:
             break
         try:
             told += ray.get(done)
         except RayError as error:
-            told, failed = [*told, error], True
+            told.append(error)
+        over = over or isinstance(told[-1], RayError) or failed(told[-1])
     return told

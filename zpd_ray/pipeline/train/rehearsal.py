@@ -93,7 +93,7 @@ def _tried(config: Config, items: pa.Table) -> dict[str, Any]:
 
 def _tried_by_all(config: Config, items: pa.Table) -> dict[str, Any]:
     """A model that is shared out is whole in none: all workers try, and the one that needs most is told."""
-    told = together(config, _step, config, items, variables=VARIABLES)
+    told = together(config, _step, config, items, variables=VARIABLES, failed=lambda seen: "failure" in seen)
     errors = [each for each in told if isinstance(each, RayError)]
     seen = [each for each in told if not isinstance(each, RayError)]
     failures = [each for each in seen if "failure" in each]
