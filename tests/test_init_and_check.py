@@ -133,6 +133,19 @@ def test_check_tells_what_would_be_left_out_and_what_would_be_imported(
     assert "imports code that the config names: grader tests.pipeline.broken:grade" in said
 
 
+def test_check_shows_the_answers_that_are_trained_on(tmp_path: Path, command: Cli) -> None:
+    model, chat = tiny.build_model(tmp_path / "model", layers=1, chat=True), []
+    for question, answer in (("Add 1 2.", "3"), ("And 3?", "6")):
+        chat += turns(("user", question), ("assistant", answer))
+    data, config = tmp_path / "data.jsonl", tmp_path / "run.toml"
+    data.write_text(f"{json.dumps({'messages': chat})}\n" * 3)
+    assert command("init", str(data), str(config), "--model", str(model))[0] == 0
+    assert "reference: '6<|end|>'" in command("check", str(config))[1]
+    every = command("check", str(config), "--set", "train.turns=all")[1]
+    assert "reference: '3<|end|>6<|end|>'" in every
+    assert "Add 1 2.<|end|>\\n<|start|>assistant\\n'" in every
+
+
 def test_paths_are_written_as_the_config_has_to_name_them(
     model: Path, tmp_path: Path, command: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,10 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as the model reads it, its reference, and the answer to grade against."""
+    """A prompt as the model reads it, its reference, and the answer to grade against.
+
+    Where earlier answers are trained on, what comes before the first of them, and all of them in a row.
+    """
 
     prompt: str
     reference: str
@@ -264,9 +267,11 @@ def _shown(config: Config, items: pa.Table) -> Iterator[Prompt]:
     if not ENGINES.load(config.engine.name).reads_text:
         return
     tokenizer = model_files.load_tokenizer(config.model.path)
-    ids = tokens.encode(tokenizer, items["messages"], items["response"], config.model.separator)
-    rows = zip(ids.prompt_ids, ids.response_ids, items["answer"].to_pylist(), strict=True)
-    for prompt, response, answer in rows:
+    ids = tokens.encode_items(tokenizer, items, config)
+    learnt = ids.response_ids
+    if ids.trained is not None:
+        learnt = [list(compress(*row)) for row in zip(learnt, ids.trained, strict=True)]
+    for prompt, response, answer in zip(ids.prompt_ids, learnt, items["answer"].to_pylist(), strict=True):
         yield Prompt(str(tokenizer.decode(prompt)), str(tokenizer.decode(response)), answer)
 
 

@@ -10,21 +10,33 @@ import pyarrow as pa
 
 __all__ = ["ITEM", "MEASUREMENT", "QUARANTINE", "SELECTED"]
 
-MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+MESSAGE = pa.struct(
+    [
+        ("role", pa.string()),
+        ("content", pa.string()),
+        # what else a chat template knows of a turn (tool_calls, tool_call_id, name, reasoning_content,
+        # weight), as a JSON object; null: nothing
+        ("more", pa.string()),
+    ]
+)
 
 ITEM = pa.schema(
     [
         ("item_id", pa.string()),  # the user's own, or the content hash
         ("messages", pa.list_(MESSAGE)),  # the prompt
-        ("response", pa.string()),  # the reference response
+        ("response", pa.string()),  # the reference, a text; "" where it is nothing but tool calls
+        ("response_more", pa.string()),  # what else its turn holds, as ``more`` of a message; nullable
+        ("tools", pa.string()),  # definitions of the tools that may be called, as a JSON list, nullable
         ("answer", pa.string()),  # gold answer for the grader, nullable
         ("choices", pa.list_(pa.string())),  # option texts of a multiple-choice item, nullable
         ("group", pa.string()),  # skill or domain, nullable
         ("extra", pa.string()),  # what else the source's row holds, as a JSON object, nullable
         ("source_file", pa.string()),  # where the row came from
         ("source_row", pa.int64()),  # its place there, counted from 0
-        ("prompt_tokens", pa.int32()),  # length of the prompt, with what the chat template adds
-        ("response_tokens", pa.int32()),  # length of the response, with the end-of-text token
+        # tokens that are read and not trained on: the prompt, with what the chat template adds
+        ("prompt_tokens", pa.int32()),
+        # tokens that are trained on: the response and what ends it; train.turns = "all": of earlier ones too
+        ("response_tokens", pa.int32()),
     ]
 )
 
@@ -88,5 +100,6 @@ PAIR = pa.schema(
         ("completion", pa.list_(MESSAGE)),  # the reference response, as the assistant's one turn
     ]
 )
-_REST = [column for column in ITEM if column.name not in ("item_id", "messages", "response")]
+_PAIRED = ("item_id", "messages", "response", "response_more")
+_REST = [column for column in ITEM if column.name not in _PAIRED]
 SELECTED = pa.schema([ITEM.field("item_id"), *PAIR, *_REST, *SELECTION])

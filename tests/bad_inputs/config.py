@@ -88,6 +88,7 @@ VALUES = [
     ("a learning rate of 0", "train", {"learning_rate": 0.0}),
     ("a dropout of 1", "train", {"lora": {"dropout": 1.0}}),
     ("no LoRA targets", "train", {"lora": {"targets": []}}),
+    ("all turns, of which the last is the model's own", "train", {"turns": "all", "target": "own"}),
     ("a training loop that is not there", "train", {"function": "no_such:loop"}),
     ("an unknown format", "pool", {"format": "xml"}),
     ("an unknown shape", "pool", {"shape": "dolly"}),
@@ -118,6 +119,13 @@ def _value(did: str, section: str, value: object) -> None:
 
 for entry in VALUES:
     _value(*entry)
+
+
+@case(CONFIG, "all turns, and a method that knows the last one alone")
+def last_turn_only(desk: Desk) -> None:
+    desk.set("train", turns="all")
+    desk.set("select", method="ifd")
+
 
 FLAGS = [
     ("`--set` without a value", ("--set", "train.epochs")),

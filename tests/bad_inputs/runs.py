@@ -107,6 +107,21 @@ def roles(desk: Desk) -> None:
     desk.command = ("check",)
 
 
+@case(MODEL, "tools, and no chat template")
+def tools(desk: Desk) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "add", "arguments": {"a": 2}}]}
+    turns = [{"role": "user", "content": "2 + 2?"}, call, {"role": "tool", "content": "4"}]
+    desk.pool([{"messages": [*turns, {"role": "assistant", "content": "4"}], "answer": "4"}] * 2)
+    desk.model()
+    desk.command = ("check",)
+
+
+@case(MODEL, "all turns, and no chat template")
+def no_template(desk: Desk) -> None:
+    desk.set("train", turns="all")
+    desk.model()
+
+
 @case(MODEL, "weights that are no numbers", ray=True)
 def nan(desk: Desk) -> None:
     from safetensors.numpy import load_file, save_file

@@ -155,6 +155,14 @@ TURNS = [
         "a call of a tool",
         [{"role": "user", "content": "2"}, {"role": "assistant", "content": "", "tool_calls": [1]}],
     ),
+    (
+        "arguments of a tool that are no JSON",
+        [
+            {"role": "user", "content": "2"},
+            {"role": "assistant", "tool_calls": [{"name": "add", "arguments": "1, 2"}]},
+        ],
+    ),
+    ("a turn of weight 0 at the end", [{"role": "user", "content": "2"}, GOOD[1] | {"weight": 0}]),
     ("a turn that is a text", ["hello"]),
     ("no messages", []),
     ("messages that are a text", "hello"),

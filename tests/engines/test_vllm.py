@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.engines.lora import TARGETS, make_adapter
 from tests.engines.real_vllm import needs_vllm
+from tests.engines.test_turns_nll import chat_model, conversations
 from tests.pipeline.processes import call
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
@@ -168,6 +169,21 @@ def test_agrees_with_transformers_before_and_after_two_adapters_and_a_reload(
         seen.append(ours.nll)
     gaps = [np.abs(a - b).max() for i, a in enumerate(seen) for b in seen[:i]]
     assert min(gaps) > 0.01, "the swaps change nothing: the test says nothing"
+
+
+def test_nll_over_every_answer_of_a_conversation_is_that_of_transformers(
+    tmp_path: Path, start: Start, reference: Callable[..., TransformersEngine]
+) -> None:
+    path, items = chat_model(tmp_path / "chat"), conversations()
+    train = {"method": "lora", "lora": {"targets": list(TARGETS)}, "turns": "all"}
+    ours, theirs = start(path, train=train).score(items), reference(path, train=train).score(items)
+    assert ours.error == theirs.error
+    np.testing.assert_allclose(ours.nll, theirs.nll, atol=1e-4)
+    np.testing.assert_array_equal(ours.n_tokens, theirs.n_tokens)
+    np.testing.assert_array_equal(ours.n_greedy, theirs.n_greedy)
+    last = start(path).score(items)
+    assert (ours.n_tokens >= last.n_tokens).all()
+    assert ours.n_tokens.sum() > last.n_tokens.sum()
 
 
 def test_greedy_completions_are_those_of_transformers_and_rows_may_come_in_any_order(

@@ -93,7 +93,8 @@ def test_the_scale_is_that_of_the_config() -> None:
 
 def test_an_item_is_filled_in_once_whatever_it_says() -> None:
     (turn,) = to_rate(items(), JudgeConfig(prompt=QUESTION))["messages"][2].as_py()
-    assert turn == {"role": "user", "content": "Rate 2 {prompt} to Be {response}.\n\nxx:"}
+    told = "Rate 2 {prompt} to Be {response}.\n\nxx:"
+    assert turn == {"role": "user", "content": told, "more": None}
 
 
 def test_the_judge_that_the_engine_loads_is_asked_greedily(tmp_path: Path) -> None:

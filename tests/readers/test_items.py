@@ -54,8 +54,8 @@ def test_every_row_is_in_one_table_at_its_place() -> None:
     good, bad = to_items(found, "f.jsonl", SOURCE, load("greedy_match"))
     assert good["source_row"].to_pylist() == [3, 11]
     assert good["messages"].to_pylist() == [
-        [{"role": "user", "content": "q"}],
-        [{"role": "user", "content": "a"}],
+        [{"role": "user", "content": "q", "more": None}],
+        [{"role": "user", "content": "a", "more": None}],
     ]
     assert set(good["source_file"].to_pylist() + bad["source_file"].to_pylist()) == {"f.jsonl"}
     assert list(zip(bad["source_row"].to_pylist(), bad["reason"].to_pylist(), strict=True)) == [

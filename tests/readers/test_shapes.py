@@ -118,7 +118,7 @@ def test_a_mapped_conversation_is_the_prompt_of_a_mapped_response() -> None:
         ({"messages": [*user("q"), {"role": "assistant", "content": None}]}, shapes.WRONG_TYPE),
         ({"messages": []}, shapes.BAD_MESSAGES),
         ({"messages": user("q")}, shapes.BAD_MESSAGES),
-        ({"messages": [*user("q"), {"role": "tool", "content": "x"}, CHAT[2]]}, shapes.BAD_MESSAGES),
+        ({"messages": [*user("q"), {"role": "critic", "content": "x"}, CHAT[2]]}, shapes.BAD_MESSAGES),
         ({"messages": [*user("q"), TOOL, CHAT[2]]}, shapes.BAD_MESSAGES),
         ({"messages": [*user("q"), {"role": 5, "content": "r"}]}, shapes.BAD_MESSAGES),
         ({"messages": [*user("q"), {"role": [], "content": "r"}]}, shapes.BAD_MESSAGES),

@@ -44,6 +44,7 @@ CHANGES = [
     ("train.epochs=2", "metrics.json", False),  # the stage was closed without training
     ("train.method=lora", "metrics.json", False),
     ("measure.grader=numeric", None, False),  # other rows would be items
+    ("train.turns=all", None, False),  # items would have other tokens
     ("ability.sigma=1.0", "measured.json", True),
     ("ability.sigma=1.0", "fit.json", False),
     ("select.replay=0.1", "fit.json", True),

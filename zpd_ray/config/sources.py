@@ -22,9 +22,9 @@ class SourceConfig(Section):
     shape: Literal["auto", "prompt_response", "question_answer", "messages", "alpaca", "sharegpt"] = Field(
         "auto", description="of the rows; auto goes by the names of their columns"
     )
-    columns: dict[Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group"], str] = (
-        Field(default_factory=dict, description="item field = column of the source; overrides the shape")
-    )
+    columns: dict[
+        Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group", "tools"], str
+    ] = Field(default_factory=dict, description="item field = column of the source; overrides the shape")
     max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
     allow_damaged: bool = Field(False, description="take what comes before the damage of a damaged file")
 

@@ -33,6 +33,11 @@ class TrainConfig(Section):
         description="what is trained on: the references; or (own) a right response of the model's own, where "
         "it has given one, else the reference (with pool.reference = 'none' such an item is not selected)",
     )
+    turns: Literal["last", "all"] = Field(
+        "last",
+        description="the assistant's turns that are trained on: the last one, those before it being part of "
+        "the prompt; or every one, by the chat template; NLLs are over their tokens",
+    )
     epochs: Count = Field(1, description="times that a stage goes through its selection")
     batch_size: Count = Field(32, description="items in one optimiser step, over all workers")
     micro_batch_size: Count = Field(8, description="items in one forward pass of a worker")

@@ -43,6 +43,16 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _own_is_the_last_turn(self) -> Config:
+        if self.train.turns == "all" and self.train.target == "own":
+            raise ValueError(
+                "train.target = 'own' puts a response of the model's own in the place of the last turn, and "
+                "train.turns = 'all' trains on the turns before it as well, which are the references'; leave "
+                "one of them out"
+            )
+        return self
+
     @property
     def completes(self) -> bool:
         """Whether what is selected has something to train on: a reference, or a response of the model's."""

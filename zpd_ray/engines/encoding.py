@@ -24,12 +24,23 @@ class Rows:
     """References as n rows of token ids; a row with an error is not computed.
 
     ids: prompt + response; prompt, response: int32 (n,), their lengths in tokens; error: the reason, or None.
+    learnt: int32 (n,), tokens of the response that are trained on; trained: which, bool (response,) of each
+    row; None: all of them.
     """
 
     ids: list[Ids]
     prompt: np.ndarray
     response: np.ndarray
     error: list[str | None]
+    learnt: np.ndarray
+    trained: list[np.ndarray] | None = None
+
+    def means(self, scores: TokenScores, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``row_means`` of the tokens of some rows that are trained on; scores: of all of their response."""
+        if self.trained is not None:
+            learnt = np.concatenate([self.trained[i] for i in part])
+            scores = TokenScores(scores.logp[learnt], scores.greedy[learnt])
+        return row_means(scores, self.learnt[part])
 
 
 @dataclass(frozen=True)
@@ -63,20 +74,26 @@ class Encoder:
 
     def rows(self, items: pa.Table) -> Rows:
         """Rows of the references; one that is too long or has foreign ids gets an error."""
-        encoded = tokens.encode(
-            self.tokenizer, items["messages"], items["response"], self.config.model.separator
-        )
+        encoded = tokens.encode_items(self.tokenizer, items, self.config)
         ids = [p + r for p, r in zip(encoded.prompt_ids, encoded.response_ids, strict=True)]
+        response = np.array([len(r) for r in encoded.response_ids], dtype=np.int32)
+        trained = None
+        if encoded.trained is not None:
+            trained = [np.array(row, dtype=bool) for row in encoded.trained]
         return Rows(
             ids,
             np.array([len(p) for p in encoded.prompt_ids], dtype=np.int32),
-            np.array([len(r) for r in encoded.response_ids], dtype=np.int32),
+            response,
             [why or self._misfit(row) for why, row in zip(encoded.error, ids, strict=True)],
+            response if trained is None else np.array([row.sum() for row in trained], dtype=np.int32),
+            trained,
         )
 
     def prompts(self, items: pa.Table) -> Prompts:
         """Prompts to complete; one that leaves no room for a new token gets an error."""
-        ids, error = tokens.encode_prompts(self.tokenizer, items["messages"], self.config.model.separator)
+        ids, error = tokens.encode_prompts(
+            self.tokenizer, items["messages"], self.config.model.separator, items["tools"]
+        )
         length = np.array([len(row) for row in ids], dtype=np.int64)
         limits = np.minimum(self.config.measure.max_new_tokens, self.max_length - length)
         error = [
@@ -134,7 +151,7 @@ def to_scores(rows: Rows, nll: np.ndarray, n_greedy: np.ndarray, dtype: str) -> 
     failed = np.array([why is not None for why in error], dtype=bool)
     return Scores(
         np.where(failed, np.nan, nll).astype(np.float32),
-        np.where(failed, 0, rows.response).astype(np.int32),
+        np.where(failed, 0, rows.learnt).astype(np.int32),
         np.where(failed, 0, n_greedy).astype(np.int32),
         error,
     )

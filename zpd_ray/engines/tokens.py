@@ -5,6 +5,9 @@ lines plus the separator. A response ends with the id that ends a turn, so that 
 stop. Prompt ids are exactly what generation is prompted with: "every response id is the model's first choice"
 and "greedy decoding reproduces the reference" are then one statement. Special tokens spelled out in a
 text are read as the tokenizer reads them; one that ends a turn, inside a response, makes the row an error.
+
+With ``turns = "all"`` the ids are the same, and earlier answers in the prompt are trained on too, each with
+the token that ends it. A token counts where it lies inside an answer whole, by the tokenizer's offsets.
 """
 
 from __future__ import annotations
@@ -13,85 +16,133 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zpd_ray.errors import first_line
+import numpy as np
+
+from zpd_ray.engines import templates
+from zpd_ray.engines.templates import ASK, MARK, Chat, RefusedError, Span
+from zpd_ray.errors import ZpdError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-
-# Some templates (Llama 3) print the day: a run resumed tomorrow must see the prompts that it saw today.
-TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
-MARK = "zpdmark"  # stands for an assistant's answer where a template is asked what follows one
+    from zpd_ray.config import Config
 
 Ids = list[int]
+ALONE = "without its prompt it has its last turn alone, and train.turns = 'all' measures every answer"
+NO_TEMPLATE = "it has tools, or reasoning apart, and the tokenizer has no chat template to write them with"
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of n items; rows with an error have no ids. ``error``: why an item has no ids, or None."""
+    """Token ids of n items; rows with an error have no ids. ``error``: why an item has no ids, or None.
+
+    response_ids: from the first id that is trained on. trained: of each of these, whether it is; None: all.
+    """
 
     prompt_ids: list[Ids]
     response_ids: list[Ids]
     error: list[str | None]
+    trained: list[list[bool]] | None = None
+
+
+def encode_items(tokenizer: PreTrainedTokenizerBase, items: pa.Table, config: Config) -> Encoded:
+    """``encode`` of items (``schema.ITEM``), as a run wants them."""
+    messages, response, more, tools = (
+        items[name] for name in ("messages", "response", "response_more", "tools")
+    )
+    how = (config.model.separator, more, tools, config.train.turns)
+    return encode(tokenizer, messages, response, *how)
+
+
+def check_turns(config: Config, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    """Raises ZpdError where all answers are to be trained on, and the tokenizer cannot say where they are."""
+    if config.train.turns == "last":
+        return
+    if not tokenizer.chat_template:
+        raise ZpdError(
+            f"train.turns = 'all' finds answers by the chat template, and the tokenizer in {path} has none; "
+            "put the model's chat_template.jinja beside it, or take train.turns = 'last'"
+        )
+    if not tokenizer.is_fast:
+        raise ZpdError(
+            f"train.turns = 'all' needs to know which characters a token has, and the tokenizer "
+            f"{type(tokenizer).__name__} in {path} does not tell; put a tokenizer.json beside the model, or "
+            "take train.turns = 'last'"
+        )
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase,
-    messages: Iterable[Sequence[dict[str, str]]],
+    messages: Iterable[Sequence[dict[str, Any]]],
     responses: Iterable[str | None],
     separator: str,
+    more: Iterable[str | None] = (),
+    tools: Iterable[str | None] = (),
+    turns: str = "last",
 ) -> Encoded:
     """Ids of prompts and of responses (end of turn included, once).
 
     messages: per item a list of {role, content}; responses: per item its text (both also as arrow columns).
+    more, tools: the columns ``response_more`` and ``tools``, or nothing. turns: "last", or "all" answers are
+    trained on.
     The boundary is found on ids: those of the prompt alone are kept as they are. Where they are a prefix of
     the ids of prompt + response, the rest is the response; where the tokenizer merged across the boundary,
     the response is tokenised by itself. An item without messages has one id in place of a prompt, which
     predicts the first token of its response (``start_ids``).
     """
-    turns, replies = [row or () for row in _rows(messages)], [text or "" for text in _rows(responses)]
-    texts, error = prompt_texts(tokenizer, turns, separator)
+    chats, replies = templates.chats_of(_rows(messages), _rows(more), _rows(tools)), _texts(responses)
+    texts, error = _prompts(tokenizer, chats, separator)
     prompt_ids = _prompt_ids(tokenizer, texts, error)
-    bare = [i for i, row in enumerate(turns) if len(row) == 0]
+    written = _written(tokenizer, chats, texts, replies, error)
+    bare = [i for i, chat in enumerate(chats) if not chat.turns]
     for i in bare:
-        texts[i], error[i], prompt_ids[i] = "", None, start_ids(tokenizer)
+        texts[i], prompt_ids[i] = "", start_ids(tokenizer)
+        error[i] = error[i] if i in written else None
     response_ids = _after(tokenizer, texts, prompt_ids, replies)
     for i, ids in zip(bare, _ids(tokenizer, [replies[i] for i in bare]), strict=True):
         response_ids[i] = ids
     end, stops = end_id(tokenizer), stop_ids(tokenizer)
+    for i in written:
+        response_ids[i] = _to_last(response_ids[i], stops)
     for i, ids in enumerate(response_ids):
         error[i] = error[i] or _flaw(prompt_ids[i], ids, stops)
         if error[i] is not None:
             prompt_ids[i], response_ids[i] = [], []
         elif end is not None and ids[-1] not in stops:
             response_ids[i] = [*ids, end]
-    return Encoded(prompt_ids, response_ids, error)
+    encoded = Encoded(prompt_ids, response_ids, error)
+    return _with_answers(tokenizer, chats, texts, encoded) if turns == "all" else encoded
 
 
 def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, messages: Iterable[Sequence[dict[str, str]]], separator: str
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Iterable[Sequence[dict[str, Any]]],
+    separator: str,
+    tools: Iterable[str | None] = (),
 ) -> tuple[list[Ids], list[str | None]]:
     """Ids of prompts, as generation is prompted with; empty with an error where the template refuses."""
-    texts, error = prompt_texts(tokenizer, messages, separator)
+    texts, error = prompt_texts(tokenizer, messages, separator, tools)
     return _prompt_ids(tokenizer, texts, error), error
 
 
 def prompt_texts(
-    tokenizer: PreTrainedTokenizerBase, messages: Iterable[Sequence[dict[str, str]]], separator: str
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Iterable[Sequence[dict[str, Any]]],
+    separator: str,
+    tools: Iterable[str | None] = (),
 ) -> tuple[list[str], list[str | None]]:
     """Prompts as text, and per item why the chat template refused it, or None."""
-    rows = [
-        [{"role": turn["role"], "content": turn["content"] or ""} for turn in row or ()]
-        for row in _rows(messages)
-    ]
-    if not tokenizer.chat_template:
-        texts = ["\n\n".join(turn["content"] for turn in row if turn["content"]) + separator for row in rows]
-        return texts, [None] * len(rows)
-    try:
-        return (_render(tokenizer, rows) if rows else []), [None] * len(rows)
-    except Exception:  # a template is a program and raises what it likes; the row at fault is found below
-        rendered = [_render_one(tokenizer, row) for row in rows]
-    return [text for text, _ in rendered], [why for _, why in rendered]
+    return _prompts(tokenizer, templates.chats_of(_rows(messages), (), _rows(tools)), separator)
+
+
+def _prompts(
+    tokenizer: PreTrainedTokenizerBase, chats: list[Chat], separator: str
+) -> tuple[list[str], list[str | None]]:
+    if tokenizer.chat_template:
+        return templates.prompts(tokenizer, chats)
+    texts = ["\n\n".join(t["content"] for t in chat.turns if t["content"]) + separator for chat in chats]
+    return texts, [NO_TEMPLATE if chat.uses_tools or chat.more else None for chat in chats]
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -159,20 +210,66 @@ def _flaw(prompt: Ids, response: Ids, stops: set[int]) -> str | None:
     return None
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, rows: list[list[dict[str, str]]]) -> list[str]:
-    template = tokenizer.get_chat_template()
-    template = TODAY + template if "strftime_now" in template else template
-    rendered: Any = tokenizer.apply_chat_template(
-        rows, chat_template=template, tokenize=False, add_generation_prompt=True
-    )
-    return list(rendered)
+def _written(
+    tokenizer: PreTrainedTokenizerBase,
+    chats: list[Chat],
+    texts: list[str],
+    replies: list[str],
+    error: list[str | None],
+) -> set[int]:
+    """Items whose last turn holds more than a text; what the template makes of it becomes their reply."""
+    found = {i for i, chat in enumerate(chats) if chat.more}
+    for i in found:
+        chat, prompt = chats[i], texts[i]
+        if not chat.turns and tokenizer.chat_template:  # asked without its prompt
+            chat = chat._replace(turns=[ASK])
+            (prompt,), (error[i],) = templates.prompts(tokenizer, [chat])
+        if error[i] is None:
+            try:
+                replies[i] = templates.reply(tokenizer, chat, prompt, replies[i])
+            except RefusedError as why:
+                error[i] = str(why)
+    return found
 
 
-def _render_one(tokenizer: PreTrainedTokenizerBase, row: list[dict[str, str]]) -> tuple[str, str | None]:
-    try:
-        return _render(tokenizer, [row])[0], None
-    except Exception as error:
-        return "", f"the chat template refuses the messages: {first_line(error)}"
+def _to_last(ids: Ids, stops: set[int]) -> Ids:
+    """Without what a template puts after the token that ends a turn."""
+    at = max((i for i, one in enumerate(ids) if one in stops), default=len(ids) - 1)
+    return ids[: at + 1]
+
+
+def _with_answers(
+    tokenizer: PreTrainedTokenizerBase, chats: list[Chat], texts: list[str], last: Encoded
+) -> Encoded:
+    """The same rows with earlier answers trained on, too."""
+    stops = [str(tokenizer.convert_ids_to_tokens(i)) for i in stop_ids(tokenizer)]
+    prompts, responses, error = list(last.prompt_ids), list(last.response_ids), list(last.error)
+    trained = [[True] * len(ids) for ids in responses]
+    for i, chat in enumerate(chats):
+        if error[i] is not None or (chat.turns and not chat.has_answers):
+            continue
+        try:
+            if not chat.turns:
+                raise RefusedError(ALONE)
+            spans = templates.answer_spans(tokenizer, chat, texts[i], stops)
+        except RefusedError as why:
+            error[i], prompts[i], responses[i], trained[i] = str(why), [], [], []
+            continue
+        learnt = _inside(tokenizer, texts[i], spans)
+        first = learnt.index(True) if True in learnt else len(learnt)
+        trained[i] = learnt[first:] + trained[i]
+        prompts[i], responses[i] = prompts[i][:first], prompts[i][first:] + responses[i]
+    return Encoded(prompts, responses, error, trained)
+
+
+def _inside(tokenizer: PreTrainedTokenizerBase, text: str, spans: list[Span]) -> list[bool]:
+    """Of each token of a text whether it lies in one of the spans whole."""
+    offsets = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets
+    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
+    inside = np.zeros(len(offsets), dtype=bool)
+    for start, end in spans:
+        inside |= (starts >= start) & (ends <= end) & (starts < ends)
+    return list(inside.tolist())
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
@@ -185,6 +282,10 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
     if backend.padding is not None:
         backend.no_padding()
     return [row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _texts(column: Any) -> list[str]:
+    return [text or "" for text in _rows(column)]
 
 
 def _rows(column: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from zpd_ray.engines import tokens
 from zpd_ray.engines.base import Completions, ModelRef, Pulse, Scores
 from zpd_ray.engines.batching import in_halves, plan
 from zpd_ray.engines.demonstrations import Shown, show
-from zpd_ray.engines.encoding import Encoder, row_means, to_scores
+from zpd_ray.engines.encoding import Encoder, to_scores
 from zpd_ray.engines.usage import Meter
 from zpd_ray.hashing import item_keys, streams
 
@@ -66,7 +66,7 @@ class TransformersEngine:
 
         def compute(part: np.ndarray) -> None:
             scores = self.network.score([rows.ids[i] for i in part], rows.prompt[part])
-            nll[part], n_greedy[part] = row_means(scores, rows.response[part])
+            nll[part], n_greedy[part] = rows.means(scores, part)
 
         lengths = rows.prompt + rows.response
         budget = self.config.engine.batch_tokens
@@ -116,7 +116,7 @@ class TransformersEngine:
         """
         with self.encoding:
             texts, error = tokens.prompt_texts(
-                self.encoder.tokenizer, items["messages"], self.config.model.separator
+                self.encoder.tokenizer, items["messages"], self.config.model.separator, items["tools"]
             )
             rows = show(self.encoder.tokenizer, texts, shown)
         found = np.full((len(rows), len(shown[0]) if shown else 0), np.nan)

@@ -18,7 +18,8 @@ class Rows(Protocol):
     Tables hold the columns of ``schema.SELECTED``, ``stage`` (int64) and, where it was asked for,
     ``pass_rate`` (float64: mean credit of the stage's responses, 0 to 1; null where there are none).
     carried: columns of theirs that the user wants beside the format's own; files: number of tables; place:
-    where the files will lie in the end.
+    where the files will lie in the end; all_turns: whether the run trains on earlier answers, too; have_more:
+    whether some item of the pool defines tools, or has a turn that holds more than role and content.
     """
 
     @property
@@ -28,6 +29,14 @@ class Rows(Protocol):
     @property
     def place(self) -> Path:
         """An absolute path, which need not be there yet."""
+
+    @property
+    def all_turns(self) -> bool:
+        """Whether train.turns is "all"."""
+
+    @property
+    def have_more(self) -> bool:
+        """What a format has to keep room for."""
 
     @property
     def files(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,29 @@ import pyarrow.parquet as pq
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.export.base import Rows
+from zpd_ray.export.conversations import as_json, plain, unfolded
 
 LINES = "train.jsonl"
+TOOLS = "tools"  # a column where a row of the selection has some
 ROWS_AT_ONCE = 1000  # that are held as Python objects
 
 # What an export for no trainer in particular holds of each item; what is carried comes after it.
 PLAIN = ("item_id", "prompt", "completion", "answer", "choices", "group", "source_file", "source_row")
 
 
-def write_parquet(rows: Rows, directory: Path, convert: Callable[[pa.Table], pa.Table]) -> list[str]:
-    """A parquet file per table, named as ``datasets.load_dataset`` finds them; their paths, in order."""
-    paths = []
-    for number, table in enumerate(rows):
+def write_parquet(
+    rows: Rows,
+    directory: Path,
+    convert: Callable[[pa.Table], pa.Table],
+    turns: Callable[[pa.Table], pa.Table] | None = None,
+) -> list[str]:
+    """A parquet file per table, named as ``datasets.load_dataset`` finds them; their paths, in order.
+
+    turns: makes the tables that ``convert`` is given. None: of turns as role and content, without a column
+    ``tools``; where some item of the pool has more, of turns in JSON, and with it.
+    """
+    paths, turns = [], turns or (as_json if rows.have_more else plain)
+    for number, table in enumerate(map(turns, rows)):
         path = directory / f"train-{number:05d}-of-{rows.files:05d}.parquet"
         pq.write_table(convert(table), path, compression="zstd")
         paths.append(str(path))
@@ -40,14 +51,19 @@ def write_lines(
 ) -> None:
     """One file of JSON lines in order of stage and rank: what ``convert`` makes of each row.
 
-    check: may raise ZpdError for a table.
+    Rows are as of ``conversations.unfolded``. check: may raise ZpdError for a table.
     """
     with (directory / LINES).open("w", encoding="utf-8") as file:
         for table in rows:
             if check is not None:
                 check(table)
-            for row in _dicts(table):
+            for row in map(unfolded, _dicts(table)):
                 file.write(json.dumps(convert(row), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def those(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    """Some columns, each once, of them those that are there."""
+    return table.select([name for name in dict.fromkeys(names) if name in table.column_names])
 
 
 def _dicts(table: pa.Table) -> Iterator[dict[str, Any]]:

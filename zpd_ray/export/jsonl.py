@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zpd_ray.export.base import Rows
-from zpd_ray.export.files import PLAIN, write_lines
+from zpd_ray.export.files import PLAIN, TOOLS, write_lines
 
 
 class Jsonl:
@@ -20,7 +20,7 @@ class Jsonl:
         """train.jsonl."""
 
         def convert(row: dict[str, Any]) -> dict[str, Any]:
-            told = {name: row[name] for name in (*PLAIN, *rows.carried)}
+            told = {name: row[name] for name in (*PLAIN, TOOLS, *rows.carried) if name in row}
             if told.get("extra"):
                 told["extra"] = json.loads(told["extra"])
             return told

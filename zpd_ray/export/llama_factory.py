@@ -8,12 +8,14 @@ skips others with a warning, and learns earlier answers of a conversation too un
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from zpd_ray.errors import ZpdError
 from zpd_ray.export.base import Rows
+from zpd_ray.export.conversations import check_plain
 from zpd_ray.export.files import LINES, check_filled, write_lines
 
 NAME = "zpd_ray"
@@ -49,9 +51,11 @@ class LlamaFactory:
             _check_alternating(row["item_id"], messages)
             return {"item_id": row["item_id"], "messages": messages} | {k: row[k] for k in rows.carried}
 
-        write_lines(
-            rows, directory, convert, partial(check_filled, column="completion", format="llama-factory")
-        )
+        def check(table: pa.Table) -> None:
+            check_filled(table, "completion", "llama-factory")
+            check_plain(table, "llama-factory")
+
+        write_lines(rows, directory, convert, check)
         (directory / "dataset_info.json").write_text(json.dumps(INFO, indent=2) + "\n")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from zpd_ray.export.base import Rows
-from zpd_ray.export.files import PLAIN, write_parquet
+from zpd_ray.export.files import PLAIN, TOOLS, those, write_parquet
 
 
 class Parquet:
@@ -20,6 +20,6 @@ class Parquet:
         """A file per file of the selection."""
 
         def convert(table: pa.Table) -> pa.Table:
-            return table.select([*PLAIN, *rows.carried])
+            return those(table, [*PLAIN, TOOLS, *rows.carried])
 
         write_parquet(rows, directory, convert)

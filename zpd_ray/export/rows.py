@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.judging import last_measured
-from zpd_ray.rundir.layout import ANSWERS
+from zpd_ray.rundir.layout import ANSWERS, POOL
 from zpd_ray.rundir.selected import selection_directory
 from zpd_ray.selection.keys import Keys
 
@@ -37,6 +37,16 @@ class SelectedRows:
     rated: bool
     carried: tuple[str, ...]
     place: Path
+
+    @property
+    def all_turns(self) -> bool:
+        """Whether the run trains on earlier answers of a conversation, too."""
+        return self.run.config.train.turns == "all"
+
+    @property
+    def have_more(self) -> bool:
+        """Whether some item of the pool has tools, or a turn that holds more than role and content."""
+        return bool(self.run.store.read_json(f"{POOL}.json")["with_more"])
 
     @property
     def files(self) -> int:

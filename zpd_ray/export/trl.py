@@ -1,7 +1,8 @@
 """TRL's SFTTrainer: conversational prompt-completion rows, of which it trains on the completion alone.
 
 https://huggingface.co/docs/trl/dataset_formats#prompt-completion: ``prompt`` and ``completion`` are lists of
-messages with ``role`` and ``content``; other columns do no harm.
+messages with ``role`` and ``content``, and ``tool_calls`` where there are some; other columns do no harm, and
+``tools`` may be JSON in a text.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from zpd_ray.export.base import Rows
-from zpd_ray.export.files import check_filled, write_parquet
+from zpd_ray.export.files import TOOLS, check_filled, those, write_parquet
 
 
 class Trl:
@@ -25,6 +26,6 @@ class Trl:
 
         def convert(table: pa.Table) -> pa.Table:
             check_filled(table, "completion", "trl")
-            return table.select(["item_id", "prompt", "completion", *rows.carried])
+            return those(table, ["item_id", "prompt", "completion", TOOLS, *rows.carried])
 
         write_parquet(rows, directory, convert)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from zpd_ray.export.base import Rows
-from zpd_ray.export.files import write_parquet
+from zpd_ray.export.files import TOOLS, those, write_parquet
 
 OWN = ("item_id", "prompt", "answer", "pass_rate")
 
@@ -27,6 +27,6 @@ class TrlGrpo:
         """A file per file of the selection; answers may be null, for rewards that need none."""
 
         def convert(table: pa.Table) -> pa.Table:
-            return table.select(list(dict.fromkeys([*OWN, *rows.carried])))
+            return those(table, [*OWN, TOOLS, *rows.carried])
 
         write_parquet(rows, directory, convert)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zpd_ray.export.base import Rows
+from zpd_ray.export.conversations import check_plain, plain
 from zpd_ray.export.files import check_filled, write_parquet
 
 DATA_SOURCE = "zpd-ray"
@@ -31,7 +32,7 @@ class Verl:
     )
 
     def write(self, rows: Rows, directory: Path) -> None:
-        """A file per file of the selection. Raises ZpdError for a row without a gold answer."""
+        """A file per file of the selection. Raises ZpdError for a row with tools, or no gold answer."""
         first = 0
 
         def convert(table: pa.Table) -> pa.Table:
@@ -41,7 +42,11 @@ class Verl:
             first += table.num_rows
             return _converted(table, index, rows.carried)
 
-        write_parquet(rows, directory, convert)
+        def turns(table: pa.Table) -> pa.Table:
+            check_plain(table, "verl")
+            return plain(table)
+
+        write_parquet(rows, directory, convert, turns)
 
 
 def _converted(table: pa.Table, index: pa.Array, carried: tuple[str, ...]) -> pa.Table:

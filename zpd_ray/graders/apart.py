@@ -24,6 +24,7 @@ from zpd_ray.user_code import environment
 
 READY = {"ready": True}
 MODULE = "zpd_ray.graders.child"
+IN_JSON = ("extra", "response_more", "tools")  # columns that a grader is given as objects
 
 
 class Apart:
@@ -147,7 +148,7 @@ def _kill(process: subprocess.Popen[bytes], out: BinaryIO, fd: int) -> None:
 
 def _told(item: dict[str, Any]) -> dict[str, Any]:
     """An item as a grader sees it."""
-    return item | {"extra": json.loads(item["extra"])} if item.get("extra") else item
+    return item | {name: json.loads(item[name]) for name in IN_JSON if item.get(name)}
 
 
 def _how(code: int) -> str:

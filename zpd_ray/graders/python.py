@@ -18,7 +18,8 @@ class PythonGrader(CompletionGrader):
     """``function(completion: str, answer: str) -> bool``, named as ``package.module:function``.
 
     It may return a share from 0 to 1. Where its second argument is called ``item`` it is given the whole
-    item, a dict with the columns of ``schema.ITEM`` (``extra`` as an object), and no gold answer is needed.
+    item, a dict with the columns of ``schema.ITEM`` (``extra``, ``tools`` and ``response_more`` as objects),
+    and no gold answer is needed.
     Whatever goes wrong in it is an error that names it, never a wrong response. A run calls it in a process
     of its own (``graders.apart``).
     """

@@ -34,11 +34,18 @@ COUNTED = {"tokens": "n_tokens", "responses": "rollouts", "right": "successes", 
 def load(name: str, config: Config) -> Measure:
     """The measure of a name, or of the class that ``package.module:Class`` names, for a run.
 
-    Raises ZpdError for an unknown name (with the nearest), or something that is no measure.
+    Raises ZpdError for an unknown name (with the nearest), something that is no measure, or one that does not
+    go with ``train.turns``.
     """
     found = MEASURES.load(name)
     if not (isinstance(found, type) and issubclass(found, Measure) and hasattr(found, "columns")):
         raise ZpdError(f"the measure {name!r} is {found!r}; expected {MEASURES.expected} with columns")
+    if config.train.turns == "all" and found.last_turn_only:
+        raise ZpdError(
+            f"the measure {name!r}, which the method in use needs, knows the last turn alone, and "
+            "train.turns = 'all' measures every answer of a conversation; take train.turns = 'last', or "
+            "another select.method"
+        )
     return found(config)
 
 

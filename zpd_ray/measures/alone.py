@@ -15,6 +15,7 @@ class Alone(Measure):
     (``Engine.score``). The authors of IFD put "### Response:" there instead.
     """
 
+    last_turn_only = True
     columns = pa.schema(
         [
             ("nll_alone", pa.float32()),  # of the response without its prompt, nats per token

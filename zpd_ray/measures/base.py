@@ -17,9 +17,11 @@ class Measure:
 
     columns: arrow schema of what it writes, a row per item of the part and in the same order. A column
     ``error`` (string, null where the row was measured) is counted: a run stops when too many rows have one.
+    last_turn_only: it means nothing beside NLLs of all turns, and is refused with train.turns = "all".
     """
 
     columns: ClassVar[pa.Schema]
+    last_turn_only = False
     passes = 1  # how often the engine computes each item, for the progress bar
     beats = 0  # signs of life
 
@@ -45,7 +47,10 @@ class Measure:
 
 
 def without_prompt(items: pa.Table) -> pa.Table:
-    """The items with no messages: ``engine.score`` then gives the NLL of the responses by themselves."""
+    """The items with no messages: ``engine.score`` then gives the NLL of the responses by themselves.
+
+    A measure that compares with it has ``last_turn_only``.
+    """
     column = items.schema.get_field_index("messages")
     none = pa.array([[]] * items.num_rows, items.schema.field(column).type)
     return items.set_column(column, "messages", none)

@@ -18,6 +18,7 @@ KEY = "OPENAI_API_KEY"  # in the environment of every node, where the server wan
 TRIES, WAIT_SECONDS = 3, 1.0  # the wait doubles
 BUSY = (408, 409, 429)  # and from 500 on: another try may help
 ANSWER_SECONDS = 300.0
+KEYS = ("role", "content")  # of a message, that a server is sent
 
 
 def complete_at(
@@ -37,7 +38,8 @@ def complete_at(
             beat()
             return found
 
-        answers = list(threads.map(ask, prompts["messages"].to_pylist()))
+        rows = prompts["messages"].to_pylist()
+        answers = list(threads.map(ask, [[{key: turn[key] for key in KEYS} for turn in row] for row in rows]))
     return Completions([[] if text is None else [text] for text, _ in answers], [why for _, why in answers])
 
 

@@ -28,6 +28,7 @@ class InContext(Answers):
     others of its part, and on nothing else.
     """
 
+    last_turn_only = True  # answers of demonstrations are no turns of the item's
     columns = pa.schema(
         [
             # mean over the questions of: share right after the demonstrations, times the share of attention
@@ -110,10 +111,13 @@ def prompts_of(items: pa.Table, shown: Rows, asked: Rows) -> tuple[pa.Table, lis
     And the texts of the turns of each. System turns of demonstrations are left out; those of the question
     come first.
     """
-    turns, responses = items["messages"].to_pylist(), items["response"].to_pylist()
+    turns, said = items["messages"].to_pylist(), items.select(["response", "response_more"]).to_pylist()
     example = [
-        [*(turn for turn in own if turn["role"] != "system"), {"role": "assistant", "content": response}]
-        for own, response in zip(turns, responses, strict=True)
+        [
+            *(turn for turn in own if turn["role"] != "system"),
+            {"role": "assistant", "content": last["response"], "more": last["response_more"]},
+        ]
+        for own, last in zip(turns, said, strict=True)
     ]
     messages = []
     for before, at in zip(shown.tolist(), asked.tolist(), strict=True):

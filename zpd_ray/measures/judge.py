@@ -75,17 +75,25 @@ class Judge(Measure):
 
 def to_rate(items: pa.Table, how: JudgeConfig) -> pa.Table:
     """The items with the judge's question in place of their messages."""
-    rows = zip(items["messages"].to_pylist(), items["response"].to_pylist(), strict=True)
+    names = ("messages", "response", "response_more")
+    rows = zip(*(items[name].to_pylist() for name in names), strict=True)
     messages = [
-        [{"role": "user", "content": _filled(how.prompt, turns or [], text or "")}] for turns, text in rows
+        [{"role": "user", "content": _filled(how.prompt, turns or [], text or more or "")}]
+        for turns, text, more in rows
     ]
-    column = items.schema.get_field_index("messages")
-    return items.set_column(column, "messages", pa.array(messages, schema.ITEM.field("messages").type))
+    asked = {"messages": pa.array(messages, schema.ITEM.field("messages").type)}
+    asked["tools"] = pa.nulls(items.num_rows, pa.string())  # which the judge is not to call
+    for name, column in asked.items():
+        items = items.set_column(items.schema.get_field_index(name), name, column)
+    return items
 
 
 def _filled(question: str, turns: list[dict[str, str]], response: str) -> str:
-    """The question with an item in it: what an item says about {response} is not filled in again."""
-    prompt = "\n\n".join(turn["content"] for turn in turns if turn["content"])
+    """The question with an item in it: what an item says about {response} is not filled in again.
+
+    Of a turn that says nothing its tool calls are told, as JSON.
+    """
+    prompt = "\n\n".join(filter(None, (turn["content"] or turn.get("more") for turn in turns)))
     told = {"{prompt}": prompt, "{response}": response}
     return re.sub(r"\{prompt\}|\{response\}", lambda found: told[found[0]], question)
 

@@ -45,8 +45,10 @@ def own_answers(
     own = Own.none(items.num_rows)
     found = [i for i, each in enumerate(text) if each is not None]
     if found:
-        at = items.schema.get_field_index("response")
-        given = items.take(found).set_column(at, "response", pa.array([text[i] for i in found], pa.string()))
+        given = items.take(found)
+        for name, said in (("response", [text[i] for i in found]), ("response_more", [None] * len(found))):
+            at = given.schema.get_field_index(name)
+            given = given.set_column(at, name, pa.array(said, pa.string()))
         _, lengths, problems = token_lengths(config, given)
         for i, length, problem in zip(found, lengths, problems, strict=True):
             if problem is None:

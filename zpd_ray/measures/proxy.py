@@ -12,6 +12,7 @@ class Proxy(Measure):
     """Asks the model that ``select.proxy`` names, in its own tokens and with its own chat template."""
 
     passes = 2
+    last_turn_only = True
     columns = pa.schema(
         [
             ("nll_proxy", pa.float32()),  # of the response after its prompt, by the proxy, nats per token

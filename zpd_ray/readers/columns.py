@@ -31,6 +31,7 @@ KNOWN = {
     *SYSTEMS,
     "messages",
     "conversations",
+    "tools",
     *FIELDS,
 }
 
@@ -67,6 +68,13 @@ def shape_of(view: dict, source: SourceConfig) -> str | None:
     """The same of a row as ``view_of`` shows it."""
     mapped_prompt = "prompt" in source.columns or "messages" in source.columns
     return recognise(view) if source.shape == "auto" or mapped_prompt else source.shape
+
+
+def takes_tools(view: dict, shape: str, source: SourceConfig) -> bool:
+    """Whether a column ``tools`` defines tools that turns may call; beside a prompt that is a text it may be
+    about anything, unless it is mapped."""
+    turns = shape in ("messages", "sharegpt") or isinstance(view.get(pair_of(view)[0] or ""), list)
+    return turns or "tools" in source.columns
 
 
 def guess_columns(value: dict) -> dict[str, str]:

@@ -15,6 +15,7 @@ from zpd_ray.readers.columns import (
     SOLUTION,
     SYSTEMS,
     pair_of,
+    takes_tools,
 )
 
 # Columns that a shape reads; of a pair of columns, those that it finds.
@@ -53,6 +54,8 @@ def taken(row: dict, view: dict, shape: str, source: SourceConfig) -> frozenset[
     if "response" in mapped:
         read -= _RESPONSES
     own = {field for field in FIELDS if field not in mapped}
+    if takes_tools(view, shape, source):
+        own |= {"tools"} - mapped.keys()
     return read | own | {column for column in mapped.values() if column in row}
 
 

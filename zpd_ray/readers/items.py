@@ -39,7 +39,8 @@ def to_items(
     """Items (schema ``ITEMS``) and bad rows (``schema.QUARANTINE``), each in the order of the rows.
 
     ``file`` is recorded as the place of every row. An item without an id of its own gets the first 32 hex
-    digits of the sha256 over the compact JSON of its messages, response, choices and answer.
+    digits of the sha256 over the compact JSON of its messages, response, choices and answer, and of its tools
+    and of what its turns hold beside their content where there is any.
     """
     good: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
@@ -59,7 +60,7 @@ def _table(items: list[dict[str, Any]]) -> pa.Table:
     columns = {name: pa.array([item[name] for item in items], ITEMS.field(name).type) for name in _REST}
     turns = [turn for item in items for turn in item["messages"]]
     offsets = np.cumsum([0, *(len(item["messages"]) for item in items)], dtype=np.int32)
-    texts = [pa.array([turn[key] for turn in turns], pa.string()) for key in ("role", "content")]
+    texts = [pa.array([turn.get(name) for turn in turns], pa.string()) for name in schema.MESSAGE.names]
     columns["messages"] = pa.ListArray.from_arrays(
         offsets,
         pa.StructArray.from_arrays(texts, fields=list(schema.MESSAGE)),
@@ -94,16 +95,23 @@ def _add_keys(item: dict[str, Any]) -> None:
     """item_id, content_hash and prompt_key. Raises UnicodeEncodeError for text that is no valid Unicode."""
     messages, response, choices = item["messages"], item["response"], item["choices"]
     turns = ",".join(
-        f'{{"role":{_quote(turn["role"])},"content":{_quote(turn["content"])}}}' for turn in messages
+        f'{{"role":{_quote(turn["role"])},"content":{_quote(turn["content"])}{_also(turn.get("more"))}}}'
+        for turn in messages
     )
     options = "null" if choices is None else f"[{','.join(map(_quote, choices))}]"
-    digest = sha256(f"[[{turns}],{_quote(response)},{options}".encode())
+    told = f"{_quote(response)}{_also(item['response_more'])},{options}{_also(item['tools'])}"
+    digest = sha256(f"[[{turns}],{told}".encode())
     item["content_hash"] = int.from_bytes(digest.digest()[:8], "little")
     said = (turn["content"] for turn in messages if turn["role"] != "system")
     item["prompt_key"] = prompt_key(said, choices)
     digest.update(("," + ("null" if item["answer"] is None else _quote(item["answer"])) + "]").encode())
     item["item_id"] = item["item_id"] or digest.hexdigest()[:32]
     f"{item['item_id']}{item['group']}".encode()
+
+
+def _also(text: str | None) -> str:
+    """What is JSON already, after a comma; nothing of None, so that items without it keep their ids."""
+    return "" if text is None else f",{text}"
 
 
 def _quarantined(row: RawRow, bad: Bad, file: str) -> dict[str, Any]:

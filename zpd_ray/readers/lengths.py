@@ -30,7 +30,7 @@ def with_lengths(config: Config, items: pa.Table) -> tuple[pa.Table, pa.Table]:
         "source_row": rejected["source_row"],
         "reason": reason.filter(bad),
         "detail": pa.array([why[1] for why in problem if why], pa.string()),
-        "content": pc.utf8_slice_codeunits(rejected["response"], 0, EXCERPT),
+        "content": pc.utf8_slice_codeunits(pa.array(_said(rejected), pa.string()), 0, EXCERPT),
     }
     return items.filter(pc.invert(bad)), pa.table(quarantine, schema=schema.QUARANTINE)
 
@@ -38,18 +38,34 @@ def with_lengths(config: Config, items: pa.Table) -> tuple[pa.Table, pa.Table]:
 def token_lengths(
     config: Config, items: pa.Table
 ) -> tuple[list[int], list[int], list[tuple[str, str] | None]]:
-    """Tokens of prompt and response, and per item why the model cannot take it (reason, detail), or None."""
+    """Tokens that are read and that are trained on (``schema.ITEM``), and per item why the model cannot take
+    it (reason, detail), or None."""
     if not ENGINES.load(config.engine.name).reads_text:  # words stand for tokens
-        words = [len(text.split()) for text in items["response"].to_pylist()]
+        words = [len(text.split()) for text in _said(items)]
         return [1] * len(words), words, [None] * len(words)
     tokenizer, limit = _tokenizer(config.model)
-    ids = tokens.encode(tokenizer, items["messages"], items["response"], config.model.separator)
-    prompt, response = [len(row) for row in ids.prompt_ids], [len(row) for row in ids.response_ids]
+    ids = tokens.encode_items(tokenizer, items, config)
+    whole = [len(p) + len(r) for p, r in zip(ids.prompt_ids, ids.response_ids, strict=True)]
+    response = [sum(row) for row in ids.trained] if ids.trained else [len(row) for row in ids.response_ids]
+    prompt = [total - learnt for total, learnt in zip(whole, response, strict=True)]
     problem: list[tuple[str, str] | None] = []
-    for error, total in zip(ids.error, map(sum, zip(prompt, response, strict=True)), strict=True):
+    for error, total in zip(ids.error, whole, strict=True):
         too_long = (TOO_LONG, f"{total} tokens, the model takes {limit}") if total > limit else None
         problem.append((NOT_TOKENISED, error) if error else too_long)
     return prompt, response, problem
+
+
+def longest_prompt(config: Config, items: pa.Table) -> int:
+    """The most tokens that a model is prompted with; where earlier answers are trained on, no fewer."""
+    prompt = items["prompt_tokens"]
+    lengths = prompt if config.train.turns == "last" else pc.add(prompt, items["response_tokens"])
+    return int(pc.max(lengths).as_py() or 0)
+
+
+def _said(items: pa.Table) -> list[str]:
+    """The references, of mere tool calls their JSON."""
+    rows = zip(items["response"].to_pylist(), items["response_more"].to_pylist(), strict=True)
+    return [text or more or "" for text, more in rows]
 
 
 @lru_cache(maxsize=1)

@@ -64,7 +64,8 @@ def layout_of(names: list[str], source: SourceConfig) -> Layout | None:
     """The layout of rows that have some of these columns; None where each row has to be asked."""
     row = dict(zip(names, names, strict=True))
     doubled = any(name.casefold() != name and name.casefold() in row for name in names)
-    if doubled or not set(source.columns.values()) <= row.keys():  # a mapped column inside another one
+    inner = not set(source.columns.values()) <= row.keys()  # a mapped column inside another one
+    if doubled or inner or "tools" in source.columns:
         return None
     value, view = in_lower_case(row, source.columns.values()), view_of(row, source)
     shape = recognise(view)
@@ -222,13 +223,16 @@ def _table(columns: dict[str, pa.StringArray], numbers: NDArray[np.int64], file:
     n = len(numbers)
     prompt, response, answer = (columns[name] for name in ("prompt", "response", "answer"))
     keys = keys_of(prompt, response, answer)
-    turns = pa.StructArray.from_arrays([pa.repeat("user", n), prompt], fields=list(schema.MESSAGE))
+    fields = [pa.repeat("user", n), prompt, pa.nulls(n, pa.string())]
+    turns = pa.StructArray.from_arrays(fields, fields=list(schema.MESSAGE))
     own = {
         "item_id": pc.coalesce(columns["item_id"], keys.item_id),
         "messages": pa.ListArray.from_arrays(np.arange(n + 1, dtype=np.int32), turns).cast(
             ITEMS.field("messages").type
         ),
         "response": response,
+        "response_more": pa.nulls(n, pa.string()),
+        "tools": pa.nulls(n, pa.string()),
         "answer": answer,
         "choices": pa.nulls(n, ITEMS.field("choices").type),
         "group": columns["group"],

@@ -14,6 +14,16 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from zpd_ray.config import SourceConfig
+from zpd_ray.readers.bad import (
+    BAD_MESSAGES,
+    EMPTY_PROMPT,
+    EMPTY_RESPONSE,
+    MISSING_COLUMN,
+    UNKNOWN_SHAPE,
+    WRONG_TYPE,
+    Bad,
+    BadRowError,
+)
 from zpd_ray.readers.columns import (
     CONTEXTS,
     SYSTEMS,
@@ -23,61 +33,35 @@ from zpd_ray.readers.columns import (
     listed,
     pair_of,
     shape_of,
+    takes_tools,
     view_of,
 )
 from zpd_ray.readers.extra import left_over
 from zpd_ray.readers.rows import kind_of
-
-# Reasons, fixed words so that they can be counted.
-UNKNOWN_SHAPE = "unknown shape"
-MISSING_COLUMN = "missing column"
-WRONG_TYPE = "wrong type"
-EMPTY_PROMPT = "empty prompt"
-EMPTY_RESPONSE = "empty response"
-BAD_MESSAGES = "bad messages"
-
-_OPENAI_ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
-_SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-}
-
-Message = dict[str, str]
-
-
-class Bad(NamedTuple):
-    """Why a row is no item: one of the reasons above, and what was got and expected."""
-
-    reason: str
-    detail: str
-
-
-class _BadRowError(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.bad = Bad(reason, detail)
+from zpd_ray.readers.turns import OF_RESPONSE, OPENAI, SHAREGPT, Message, as_json, messages_of, tools_of
 
 
 class _Parts(NamedTuple):
     messages: list[Message]
     response: str
     answer: str | None = None  # where the shape itself says what the gold answer is
+    more: dict[str, Any] | None = None  # what the last turn holds beside the response
 
 
 def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
     """The item in a row, or why there is none.
 
-    An item is a dict with ``item_id`` (str or None), ``messages`` (the prompt: role and content of each),
-    ``response`` (str), ``answer`` (str or None), ``choices`` (list of str or None), ``group`` (str or None),
-    ``extra`` (what else the row holds as a JSON object, or None).
+    An item is a dict with ``item_id`` (str or None), ``messages`` (the prompt: role and content of each, and
+    ``more``, a JSON object, where a turn holds more), ``response`` (str), ``response_more`` (likewise, or
+    None), ``tools`` (a JSON list, or None), ``answer`` (str or None), ``choices`` (list of str or None),
+    ``group`` (str or None), ``extra`` (what else the row holds as a JSON object, or None).
     """
     try:
         return _item(value, source)
-    except _BadRowError as row:
+    except BadRowError as row:
         return row.bad
+    except RecursionError:
+        return Bad(WRONG_TYPE, "what it holds is nested too deeply")
 
 
 def _item(row: dict, source: SourceConfig) -> dict[str, Any]:
@@ -85,23 +69,28 @@ def _item(row: dict, source: SourceConfig) -> dict[str, Any]:
     if source.columns:
         for field, column in source.columns.items():
             if not is_there(value, column):
-                raise _BadRowError(
+                raise BadRowError(
                     MISSING_COLUMN, f"{column!r}, mapped as {field}, is not there; got {listed(value)}"
                 )
     view = view_of(value, source)
     shape = shape_of(view, source)
     if shape is None:
-        raise _BadRowError(
+        raise BadRowError(
             UNKNOWN_SHAPE, f"no prompt and response among the columns with a value; got {listed(view)}"
         )
     parts = _SHAPES[shape](view)
     answer = parts.answer
     if "answer" in source.columns or answer is None:
         answer = _scalar(value, "answer", source)
+    tools = takes_tools(view, shape, source) and inside(value, source.columns.get("tools", "tools"))
     return {
         "item_id": _scalar(value, "item_id", source),
-        "messages": parts.messages,
+        "messages": [
+            turn | {"more": as_json(turn["more"])} if "more" in turn else turn for turn in parts.messages
+        ],
         "response": parts.response,
+        "response_more": as_json(parts.more),
+        "tools": as_json(tools_of(tools or None, parts.messages)),
         "answer": answer,
         "choices": _choices(inside(value, source.columns.get("choices", "choices"))),
         "group": _scalar(value, "group", source),
@@ -112,11 +101,9 @@ def _item(row: dict, source: SourceConfig) -> dict[str, Any]:
 def _pair(view: dict) -> _Parts:
     prompt, response = pair_of(view)
     if prompt is None or response is None:
-        raise _BadRowError(MISSING_COLUMN, f"expected a prompt and a response; got {listed(view)}")
+        raise BadRowError(MISSING_COLUMN, f"expected a prompt and a response; got {listed(view)}")
     if isinstance(view[response], list):
-        answer = [
-            _message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(view[response], response)
-        ]
+        answer = messages_of(view[response], response, OPENAI)
         whole = answer[0]["role"] != "assistant"  # it begins with the prompt
         return _split(answer if whole else [*_prompt(view[prompt], prompt), *answer])
     turns = _with_context(_prompt(view[prompt], prompt), view)
@@ -142,9 +129,9 @@ def _added(names: tuple[str, ...], view: dict) -> str:
 def _prompt(content: object, column: str) -> list[Message]:
     """A text is one turn of the user's; TRL and verl have lists of messages, too."""
     if isinstance(content, list):
-        turns = [_message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(content, column)]
-        if turns[-1]["role"] != "user":
-            raise _BadRowError(BAD_MESSAGES, f"the last turn of {column} is the {turns[-1]['role']}'s")
+        turns = messages_of(content, column, OPENAI)
+        if turns[-1]["role"] not in ("user", "tool"):
+            raise BadRowError(BAD_MESSAGES, f"the last turn of {column} is the {turns[-1]['role']}'s")
         _text(turns[-1]["content"], f"the last turn of {column}", EMPTY_PROMPT)
         return turns
     return _user(_text(content, column, EMPTY_PROMPT))
@@ -170,21 +157,18 @@ def _alpaca(view: dict) -> _Parts:
 
 
 def _openai(view: dict) -> _Parts:
-    messages = [
-        _message(turn, "role", "content", _OPENAI_ROLES) for turn in _turns(view.get("messages"), "messages")
-    ]
+    messages = messages_of(view.get("messages"), "messages", OPENAI)
     if view.get("response") is None:
         return _split(messages)
-    if messages[-1]["role"] != "user":
-        raise _BadRowError(
+    if messages[-1]["role"] not in ("user", "tool"):
+        raise BadRowError(
             BAD_MESSAGES, f"with a response apart, the last turn is the user's; got {messages[-1]['role']}"
         )
     return _Parts(messages, _response(view["response"], "response"))
 
 
 def _sharegpt(view: dict) -> _Parts:
-    turns = _turns(view.get("conversations"), "conversations")
-    return _split([_message(turn, "from", "value", _SHAREGPT_ROLES) for turn in turns])
+    return _split(messages_of(view.get("conversations"), "conversations", SHAREGPT))
 
 
 _SHAPES: dict[str, Callable[[dict], _Parts]] = {
@@ -196,36 +180,18 @@ _SHAPES: dict[str, Callable[[dict], _Parts]] = {
 }
 
 
-def _turns(value: object, column: str) -> list:
-    if not isinstance(value, list):
-        raise _BadRowError(WRONG_TYPE, f"{column} is {kind_of(value)}, expected a list of turns")
-    if not value:
-        raise _BadRowError(BAD_MESSAGES, f"{column} is an empty list")
-    return value
-
-
-def _message(turn: object, role_key: str, content_key: str, roles: dict[str, str]) -> Message:
-    if not isinstance(turn, dict):
-        raise _BadRowError(
-            WRONG_TYPE,
-            f"a turn is {kind_of(turn)}, expected an object with {role_key} and {content_key}",
-        )
-    role = turn.get(role_key)
-    if not isinstance(role, str) or role not in roles:
-        raise _BadRowError(BAD_MESSAGES, f"got the role {role!r}, expected one of {', '.join(roles)}")
-    if turn.get("tool_calls"):
-        raise _BadRowError(BAD_MESSAGES, "a turn calls tools, which cannot be graded or trained on here")
-    return {"role": roles[role], "content": _string(turn.get(content_key), content_key)}
-
-
 def _split(messages: list[Message]) -> _Parts:
     """The last turn is the assistant's and is the response; the turns before it are the prompt."""
     *prompt, last = messages
     if last["role"] != "assistant":
-        raise _BadRowError(BAD_MESSAGES, f"the last turn is the {last['role']}'s, expected the assistant's")
+        raise BadRowError(BAD_MESSAGES, f"the last turn is the {last['role']}'s, expected the assistant's")
     if not any(turn["role"] == "user" and turn["content"].strip() for turn in prompt):
-        raise _BadRowError(EMPTY_PROMPT, "no user turn with content before the response")
-    return _Parts(prompt, _response(last["content"], "the last turn"))
+        raise BadRowError(EMPTY_PROMPT, "no user turn with content before the response")
+    more = last.get("more", {})
+    if "weight" in more:
+        raise BadRowError(BAD_MESSAGES, "the last turn has weight 0: it is not to be trained on")
+    response = last["content"] if "tool_calls" in more else _response(last["content"], "the last turn")
+    return _Parts(prompt, response, more={key: more[key] for key in OF_RESPONSE if key in more})
 
 
 def _choices(value: object) -> list[str] | None:
@@ -237,12 +203,12 @@ def _choices(value: object) -> list[str] | None:
             (str(letter).strip().upper(), text) for letter, text in value.items() if text is not None
         )
         if [letter for letter, _ in pairs] != [chr(ord("A") + place) for place in range(len(pairs))]:
-            raise _BadRowError(
+            raise BadRowError(
                 WRONG_TYPE, f"choices have the keys {listed(value)}, expected A, B, C ... without a gap"
             )
         value = [text for _, text in pairs]
     if not isinstance(value, list):
-        raise _BadRowError(WRONG_TYPE, f"choices is {kind_of(value)}, expected a list or an object by letter")
+        raise BadRowError(WRONG_TYPE, f"choices is {kind_of(value)}, expected a list or an object by letter")
     return [
         _string(text, "a choice") if isinstance(text, str) else str(_number(text, "a choice"))
         for text in value
@@ -264,18 +230,18 @@ def _number(content: object, what: str) -> int | float | Decimal:
         return content
     if isinstance(content, float) and math.isfinite(content):
         return content
-    raise _BadRowError(WRONG_TYPE, f"{what} is {kind_of(content)}, expected text or a number")
+    raise BadRowError(WRONG_TYPE, f"{what} is {kind_of(content)}, expected text or a number")
 
 
 def _string(content: object, what: str) -> str:
     if not isinstance(content, str):
-        raise _BadRowError(WRONG_TYPE, f"{what} is {kind_of(content)}, expected text")
+        raise BadRowError(WRONG_TYPE, f"{what} is {kind_of(content)}, expected text")
     return content
 
 
 def _text(content: object, what: str, empty: str) -> str:
     if content is None or not _string(content, what).strip():
-        raise _BadRowError(empty, f"{what} is {'null' if content is None else 'blank'}")
+        raise BadRowError(empty, f"{what} is {'null' if content is None else 'blank'}")
     return str(content)
 
 

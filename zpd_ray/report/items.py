@@ -140,7 +140,7 @@ def draw_suspects(found: Suspects) -> None:
             each.item["item_id"],
             each.why,
             _short(each.item["messages"][-1]["content"], BRIEF),
-            _short(each.item["response"] or "", BRIEF),
+            _short(each.item["response"] or each.item["response_more"] or "", BRIEF),
         ]
         for each in found.rows
     ]
@@ -168,7 +168,7 @@ def _print_item(item: dict[str, Any], standings: list[Standing]) -> None:
     _say(f"{item['item_id']}: row {item['source_row']} of {item['source_file']}{group}")
     told = {
         "prompt": item["messages"][-1]["content"],
-        "reference": item["response"],
+        "reference": item["response"] or item["response_more"],
         "answer": item["answer"],
     }
     told |= {

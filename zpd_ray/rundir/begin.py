@@ -17,6 +17,7 @@ from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines import ENGINES
 from zpd_ray.engines.model_files import load_tokenizer, max_length, vocabulary_of
+from zpd_ray.engines.tokens import check_turns
 from zpd_ray.engines.weights import check_targets, check_weights, matrices
 from zpd_ray.errors import ZpdError
 from zpd_ray.readers import hub
@@ -31,7 +32,7 @@ from zpd_ray.selection.near import check_library
 from zpd_ray.user_code import load_function
 
 LOCK_SECONDS = 1.0  # that a lock is tried for: who only looks holds it for a moment
-LAYOUT = 5  # of a run directory; one that is read differently gets another number
+LAYOUT = 6  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
 
@@ -138,6 +139,7 @@ def _check_model(run: Run) -> None:
     """Raises ZpdError when the model cannot be loaded, read with its tokenizer, or trained as asked."""
     config, directory = run.config, Path(run.config.model.path)
     tokenizer = load_tokenizer(config.model.path)
+    check_turns(config, tokenizer, config.model.path)
     limit, vocabulary = max_length(config.model, tokenizer), vocabulary_of(config.model.path)
     if tokenizer.vocab_size > vocabulary:
         raise ZpdError(
@@ -165,7 +167,7 @@ def _check_other_models(run: Run) -> None:
         if base == own.base:
             continue
         try:
-            load_tokenizer(base)
+            check_turns(run.config, load_tokenizer(base), base)
             if Path(base).is_dir():
                 check_weights(Path(base))
         except ZpdError as problem:

@@ -31,7 +31,8 @@ def refused(run: Run, before: Config) -> list[str]:
 
 def _may(key: str, run: Run, old: Run) -> bool:
     section = key.partition(".")[0]
-    if key == "measure.grader":  # which rows of the pool are items hangs on what it can grade
+    # Which rows of the pool are items, and how many tokens they have, hangs on these.
+    if key in ("measure.grader", "train.turns"):
         return False
     if key == "stages":
         return _stages_may(run, old)

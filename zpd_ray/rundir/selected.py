@@ -51,7 +51,8 @@ def to_selected(items: pa.Table, completes: bool = True) -> pa.Table:
     completes: whether the response is to be trained on; else completions are empty lists.
     """
     n = items.num_rows
-    turns = [pa.array(["assistant"] * n, pa.string()), items["response"].combine_chunks()]
+    said = [items[name].combine_chunks() for name in ("response", "response_more")]
+    turns = [pa.array(["assistant"] * n, pa.string()), *said]
     completion = pa.ListArray.from_arrays(
         np.arange(n + 1, dtype=np.int32) if completes else np.zeros(n + 1, dtype=np.int32),
         pa.StructArray.from_arrays(turns, fields=list(schema.MESSAGE)),
@@ -63,13 +64,15 @@ def to_selected(items: pa.Table, completes: bool = True) -> pa.Table:
 
 
 def read_selected(store: Store, name: str, columns: list[str]) -> pa.Table:
-    """Some columns of a file of a selection, with ``messages`` and ``response`` as items have them.
+    """Some columns of a file of a selection, with ``messages``, ``response``, ``response_more`` and ``tools``
+    as items have them.
 
     response is "" where there is no reference.
     """
-    rows = store.read_table(name, ["prompt", "completion", *columns])
-    completion = rows["completion"].combine_chunks()
-    turns = pc.struct_field(pc.list_flatten(completion), "content")
-    response = turns if len(turns) == rows.num_rows else pa.array([""] * rows.num_rows, pa.string())
-    pair = {"messages": rows["prompt"], "response": response}
-    return pa.table(pair | {name: rows[name] for name in columns})
+    rows = store.read_table(name, ["prompt", "completion", "tools", *columns])
+    n, turns = rows.num_rows, pc.list_flatten(rows["completion"].combine_chunks())
+    said, more = (pc.struct_field(turns, field) for field in ("content", "more"))
+    if len(turns) != n:
+        said, more = pa.array([""] * n, pa.string()), pa.nulls(n, pa.string())
+    item = {"messages": rows["prompt"], "response": said, "response_more": more, "tools": rows["tools"]}
+    return pa.table(item | {name: rows[name] for name in columns})

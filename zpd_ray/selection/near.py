@@ -9,8 +9,9 @@ Massive Datasets, chapter 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +36,17 @@ def check_library() -> None:
 
 
 def texts_of(items: pa.Table) -> list[str]:
-    """Prompt and response of each item (``schema.ITEM``), case and runs of white space aside."""
-    rows = zip(items["messages"].to_pylist(), items["response"].to_pylist(), strict=True)
-    joined = (
-        " ".join([*(turn["content"] or "" for turn in turns or ()), text or ""]) for turns, text in rows
-    )
+    """Prompt and response of each item (``schema.ITEM``), tool calls included, case and runs of white space
+    aside."""
+    rows = items.select(["messages", "response", "response_more"]).to_pylist()
+    joined = (" ".join(_said(row)) for row in rows)
     return [" ".join(text.lower().split()) for text in joined]
+
+
+def _said(row: dict[str, Any]) -> Iterator[str]:
+    for turn in row["messages"] or ():
+        yield from filter(None, (turn["content"], turn["more"]))
+    yield from filter(None, (row["response"], row["response_more"]))
 
 
 def shingles(text: str) -> NDArray[np.uint32]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zpd_ray.errors import ZpdError
-from zpd_ray.training.collate import IGNORED
+from zpd_ray.training.collate import IGNORED, labels_of
 from zpd_ray.training.loss import ResponseLoss
 
 APART = 1e-4  # relative; what is masked adds exactly 0, and another item's text moves an NLL by far more
@@ -39,24 +39,28 @@ def first_fit(lengths: list[int], room: int) -> list[list[int]]:
 
 
 def pack(
-    prompt_ids: list[list[int]], response_ids: list[list[int]], rows: list[list[int]], length: int
+    prompt_ids: list[list[int]],
+    response_ids: list[list[int]],
+    rows: list[list[int]],
+    length: int,
+    trained: list[list[bool]] | None = None,
 ) -> dict[str, Tensor]:
     """input_ids, position_ids and labels, int64 (len(rows), length): ``rows`` says who lies in which.
 
-    Labels are the response tokens at their own positions and IGNORED elsewhere, at an item's first token too,
-    which would be predicted from the item before. The padding at the end of a row goes on counting from its
+    Labels are as of ``collate``, and IGNORED at an item's first token too, which would be predicted from the
+    item before. The padding at the end of a row goes on counting from its
     last item, which does not see it: as many positions are 0 as there are items.
     """
     ids = torch.zeros((len(rows), length), dtype=torch.int64)
     positions = torch.zeros_like(ids)
-    labels = torch.full_like(ids, IGNORED)
+    labels, wanted = torch.full_like(ids, IGNORED), labels_of(response_ids, trained)
     for r, row in enumerate(rows):
         start = 0
         for i in row:
             prompt, response = prompt_ids[i], response_ids[i]
             end = start + len(prompt) + len(response)
             ids[r, start:end] = torch.tensor(prompt + response)
-            labels[r, start + len(prompt) : end] = torch.tensor(response)
+            labels[r, start + len(prompt) : end] = torch.tensor(wanted[i])
             labels[r, start] = IGNORED
             positions[r, start:] = torch.arange(length - start)
             start = end

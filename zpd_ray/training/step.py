@@ -124,9 +124,15 @@ def train_step(
 
 
 def micro_batches(
-    prompt_ids: list[list[int]], response_ids: list[list[int]], size: int, packing: bool = False
+    prompt_ids: list[list[int]],
+    response_ids: list[list[int]],
+    size: int,
+    packing: bool = False,
+    trained: list[list[bool]] | None = None,
 ) -> list[Batch]:
     """Batches of at most ``size`` rows: an item a row, or packed into rows as long as the longest of them.
+
+    trained: as of ``collate``.
 
     Where there are no items, one batch without a label, of loss 0: a worker whose shard ran out still takes
     part in what workers compute together.
@@ -137,9 +143,10 @@ def micro_batches(
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
         rows = first_fit(lengths, max(lengths))
         shared = [rows[i : i + size] for i in range(0, len(rows), size)]
-        return [pack(prompt_ids, response_ids, some, max(lengths)) for some in shared]
+        return [pack(prompt_ids, response_ids, some, max(lengths), trained) for some in shared]
     starts = range(0, len(prompt_ids), size)
-    return [collate(prompt_ids[i : i + size], response_ids[i : i + size]) for i in starts]
+    cuts = [slice(i, i + size) for i in starts]
+    return [collate(prompt_ids[cut], response_ids[cut], trained and trained[cut]) for cut in cuts]
 
 
 def _no_rows() -> Batch:
@@ -179,13 +186,16 @@ def _items(micro: Batch) -> int:
 
 
 @torch.no_grad()
-def item_nlls(learner: Learner, prompt_ids: list[list[int]], response_ids: list[list[int]]) -> list[float]:
-    """NLL of each response in nats per token, without dropout; the model trains on afterwards."""
+def item_nlls(
+    learner: Learner,
+    prompt_ids: list[list[int]],
+    response_ids: list[list[int]],
+    trained: list[list[bool]] | None = None,
+) -> list[float]:
+    """NLL of each row in nats per token, without dropout; the model trains on afterwards."""
     learner.net.eval()
-    nlls = [
-        float(_loss(learner, learner.loss, collate([prompt], [response]))) / len(response)
-        for prompt, response in zip(prompt_ids, response_ids, strict=True)
-    ]
+    rows = micro_batches(prompt_ids, response_ids, 1, trained=trained) if prompt_ids else []
+    nlls = [float(_loss(learner, learner.loss, row)) / int((row["labels"] != IGNORED).sum()) for row in rows]
     learner.net.train()
     if is_sharded(learner.loss):
         put_away(learner.loss)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from zpd_ray import graders
 from zpd_ray.engines.base import Completions, EngineError, ModelRef, Pulse, Scores
 from zpd_ray.engines.batching import longest_first
-from zpd_ray.engines.encoding import Encoder, row_means, to_scores
+from zpd_ray.engines.encoding import Encoder, to_scores
 from zpd_ray.engines.tokens import Ids
 from zpd_ray.engines.usage import Meter
 from zpd_ray.engines.vllm.settings import check_config, check_served
@@ -104,7 +104,7 @@ class VllmEngine:
             self.meter.count(prefill_tokens=int(lengths[done].sum()))
             responses = [rows.ids[i][rows.prompt[i] :] for i in done]
             scores = token_scores(outputs, responses, self.response_only)
-            nll[done], n_greedy[done] = row_means(scores, rows.response[done])
+            nll[done], n_greedy[done] = rows.means(scores, done)
 
         self._run("prefill", items, rows.ids, params, rows.error, take)
         if self.response_only:

@@ -16,7 +16,7 @@ from zpd_ray import schema
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.ingest.source import Source
 from zpd_ray.readers.duplicates import ID_USED_TWICE, clashing_ids, drop_duplicates, drop_overlap
-from zpd_ray.readers.lengths import with_lengths
+from zpd_ray.readers.lengths import longest_prompt, with_lengths
 from zpd_ray.rundir.layout import EVALUATION
 from zpd_ray.selection.keys import item_hash
 from zpd_ray.terminal import progress
@@ -165,15 +165,25 @@ def _finish_part(source: Source, excluded: np.ndarray, rows: pa.Table) -> pa.Tab
         "duplicates": duplicates,
         "overlap": overlap,
         "reasons": source.quarantine(name, bad),
+        "with_more": with_more(items),
         "prompt_tokens": sum_of(items, "prompt_tokens"),
         "response_tokens": sum_of(items, "response_tokens"),
         "longest": _longest(pc.add(items["prompt_tokens"], items["response_tokens"])),
-        "longest_prompt": _longest(items["prompt_tokens"]),
+        "longest_prompt": longest_prompt(source.run.config, items),
         "shortest_response": int(pc.min(items["response_tokens"]).as_py() or 0),
     }
     keys = items["prompt_key"].to_pylist() if source.into == EVALUATION else []
     row = pa.Table.from_pylist([counts])
     return row.append_column("prompt_keys", pa.array([keys], pa.list_(pa.uint64())))
+
+
+def with_more(items: pa.Table) -> int:
+    """Items that define tools, or of which a turn holds more than role and content."""
+    found = pc.or_(pc.is_valid(items["tools"]), pc.is_valid(items["response_more"])).to_numpy()
+    messages = items["messages"].combine_chunks()
+    more = pc.is_valid(pc.struct_field(messages.flatten(), "more"))
+    found[pc.list_parent_indices(messages).filter(more).to_numpy()] = True
+    return int(found.sum())
 
 
 def sum_of(table: pa.Table, column: str) -> int:

@@ -88,7 +88,7 @@ def _summary(staged: dict[str, Any], dealt: list[dict[str, Any]]) -> dict[str, A
     """What became of the rows: rows = items + duplicates + overlap + all quarantined."""
     sums = {
         key: sum(row[key] for row in dealt)
-        for key in ("items", "duplicates", "overlap", "prompt_tokens", "response_tokens")
+        for key in ("items", "duplicates", "overlap", "with_more", "prompt_tokens", "response_tokens")
     }
     reasons = staged["reasons"] + sum((Counter(json.loads(row["reasons"])) for row in dealt), Counter())
     return {

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zpd_ray import measures
+from zpd_ray.config import Config
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.pipeline.cluster.parts import part_name
 from zpd_ray.pipeline.cluster.session import Session
@@ -18,6 +19,7 @@ from zpd_ray.pipeline.measure.measure import measure
 from zpd_ray.pipeline.measure.scorers import IN_HAND
 from zpd_ray.plan.estimate import Source, busiest
 from zpd_ray.plan.rates import Line, fit_line
+from zpd_ray.readers.lengths import longest_prompt
 from zpd_ray.registry import label
 from zpd_ray.rundir.records import load_events
 from zpd_ray.rundir.store import Store
@@ -107,13 +109,13 @@ def write_parts(session: Session, directory: str, items: pa.Table) -> Source:
     starts = range(0, rows, each)
     for number, start in enumerate(starts):
         run.store.write_table(f"{directory}/{part_name(number)}", items.slice(start, each))
-    summary = summary_of(items)
+    summary = summary_of(run.config, items)
     run.store.write_json(f"{directory}.json", summary)
     counts = (rows, rows, summary["prompt_tokens"], summary["response_tokens"])
     return Source(*counts, parts=len(starts))
 
 
-def summary_of(items: pa.Table) -> dict[str, int]:
+def summary_of(config: Config, items: pa.Table) -> dict[str, int]:
     """What pool.json says of items."""
     prompt, response = items["prompt_tokens"].to_numpy(), items["response_tokens"].to_numpy()
     return {
@@ -121,6 +123,6 @@ def summary_of(items: pa.Table) -> dict[str, int]:
         "prompt_tokens": int(prompt.sum()),
         "response_tokens": int(response.sum()),
         "longest": int((prompt + response).max()),
-        "longest_prompt": int(prompt.max()),
+        "longest_prompt": longest_prompt(config, items),
         "shortest_response": int(pc.min(items["response_tokens"]).as_py()),
     }

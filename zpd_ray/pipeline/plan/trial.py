@@ -107,7 +107,7 @@ class Trial:
         store = self.session.run.store
         store.remove(POOL)
         write_parts(self.session, POOL, items)
-        summary = summary_of(items)
+        summary = summary_of(self.session.run.config, items)
         for name in (POOL, EVALUATION):
             if self.read.store.exists(f"{name}.json"):
                 known = self.read.store.read_json(f"{name}.json")

@@ -61,7 +61,7 @@ def _make_bands(run: Run) -> None:
     there = set(run.store.names(BANDS))
 
     def of_part(name: str) -> dict[str, Any]:
-        items = run.store.read_table(f"{POOL}/{name}", ["messages", "response"])
+        items = run.store.read_table(f"{POOL}/{name}", ["messages", "response", "response_more"])
         keys = band_keys(texts_of(items))
         run.store.write_table(f"{BANDS}/{name}", pa.table(list(keys.T), schema=COLUMNS))
         return {"items": len(keys)}

@@ -76,10 +76,13 @@ def with_own(run: Run, stage: int, part: str, items: pa.Table, rows: NDArray[np.
     if run.config.train.target != "own" or len(rows) == 0:
         return items.append_column("own", pa.array([False] * len(rows), pa.bool_()))
     kept = last_measured(run, stage, ANSWERS, part, ["own", "own_tokens"]).answers.take(rows)
+    own, at = pc.is_valid(kept["own"]), items.schema.get_field_index("response_more")
+    more = pc.if_else(own, pa.scalar(None, pa.string()), items["response_more"])
+    items = items.set_column(at, items.schema.field("response_more"), more)
     for column, theirs in (("response", "own"), ("response_tokens", "own_tokens")):
         at, values = items.schema.get_field_index(column), pc.coalesce(kept[theirs], items[column])
         items = items.set_column(at, items.schema.field(column), values)
-    return items.append_column("own", pc.is_valid(kept["own"]))
+    return items.append_column("own", own)
 
 
 def write_selected(store: Store, directory: str, files: Files, completes: bool, rows: pa.Table) -> pa.Table:

@@ -12,7 +12,7 @@ import torch
 
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.engines.model_files import load_tokenizer
-from zpd_ray.engines.tokens import encode
+from zpd_ray.engines.tokens import encode_items
 from zpd_ray.errors import ZpdError, first_line
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.loop import canary_items
@@ -47,13 +47,13 @@ def measured_canary(task: StageTask, result: ModelRef) -> pa.Table:
 def _nlls(task: StageTask, model: ModelRef, items: pa.Table, without_adapter: bool = False) -> list[float]:
     """NLL of each item; without_adapter: with the base of the model alone."""
     config, tokenizer = task.config, load_tokenizer(task.config.model.path)
-    ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
+    ids = encode_items(tokenizer, items, config)
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
     with tempfile.TemporaryDirectory(prefix="zpd-ray-") as copies:
         net = _load(task, task.store.fetched(model, copies))
         learner = new_learner(config, net, Workers())
         with net.disable_adapter() if without_adapter else nullcontext():
-            return item_nlls(learner, ids.prompt_ids, ids.response_ids)
+            return item_nlls(learner, ids.prompt_ids, ids.response_ids, ids.trained)
 
 
 def _load(task: StageTask, model: ModelRef) -> Any:

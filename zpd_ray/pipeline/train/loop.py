@@ -22,7 +22,7 @@ from torch import Tensor
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, canary
 from zpd_ray.engines.model_files import load_tokenizer
-from zpd_ray.engines.tokens import Encoded, encode
+from zpd_ray.engines.tokens import Encoded, encode_items
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.stages import Stage, stages
 from zpd_ray.rundir import Run
@@ -124,12 +124,11 @@ def _batches(trainer: Trainer) -> Iterator[pa.Table]:
 def _micro_batches(trainer: Trainer, rows: pa.Table) -> list[Batch]:
     ids = _encoded(trainer, rows) if rows.num_rows else Encoded([], [], [])
     train = trainer.stage.train
-    return micro_batches(ids.prompt_ids, ids.response_ids, train.micro_batch_size, train.packing)
+    return micro_batches(ids.prompt_ids, ids.response_ids, train.micro_batch_size, train.packing, ids.trained)
 
 
 def _encoded(trainer: Trainer, rows: pa.Table) -> Encoded:
-    separator = trainer.learner.config.model.separator
-    return encode(trainer.tokenizer, rows["messages"], rows["response"], separator)
+    return encode_items(trainer.tokenizer, rows, trainer.learner.config)
 
 
 def canary_items(task: StageTask) -> pa.Table:
@@ -143,7 +142,7 @@ def canary_items(task: StageTask) -> pa.Table:
 def _canary_nlls(trainer: Trainer) -> list[float]:
     """NLL of each canary item, nats per token, as the trainer computes it."""
     ids = _encoded(trainer, trainer.canary)
-    return item_nlls(trainer.learner, ids.prompt_ids, ids.response_ids)
+    return item_nlls(trainer.learner, ids.prompt_ids, ids.response_ids, ids.trained)
 
 
 def _checkpoint(trainer: Trainer) -> None:

@@ -146,7 +146,7 @@ def _step(config: Config, items: pa.Table, worker: int = 0, meeting: str = "") -
     """meeting: where the workers meet among whom the model is shared out; empty: it is not."""
     import torch
 
-    from zpd_ray.engines.tokens import encode
+    from zpd_ray.engines.tokens import encode_items
     from zpd_ray.training.packing import check_apart
     from zpd_ray.training.step import StageProgress, micro_batches, train_step
 
@@ -157,12 +157,15 @@ def _step(config: Config, items: pa.Table, worker: int = 0, meeting: str = "") -
         if config.train.packing:
             check_apart(learner.loss, learner.device)
         tokenizer = load_tokenizer(config.model.path)
-        ids = encode(tokenizer, items["messages"], items["response"], config.model.separator)
-        # Of the length that is tried: a reference is as long as it is, and a response as it may get.
-        lengths = zip(ids.response_ids, items["response_tokens"].to_pylist(), strict=True)
-        responses = [list(islice(cycle(row), length)) for row, length in lengths]
+        ids = encode_items(tokenizer, items, config)
+        responses = ids.response_ids
+        if config.train.target == "own":  # of the length that is tried: as long as a response may get
+            lengths = zip(responses, items["response_tokens"].to_pylist(), strict=True)
+            responses = [list(islice(cycle(row), length)) for row, length in lengths]
         started, progress = time.perf_counter(), StageProgress(0, 1)
-        train_step(learner, progress, micro_batches(ids.prompt_ids, responses, items.num_rows))
+        train_step(
+            learner, progress, micro_batches(ids.prompt_ids, responses, items.num_rows, trained=ids.trained)
+        )
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise

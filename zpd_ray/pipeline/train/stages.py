@@ -36,10 +36,10 @@ from torch import Tensor
 from zpd_ray.config import TrainConfig
 from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.model_files import load_tokenizer
-from zpd_ray.engines.tokens import Encoded, encode
+from zpd_ray.engines.tokens import Encoded, encode_items
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
-from zpd_ray.training.collate import IGNORED, collate
+from zpd_ray.training.collate import IGNORED, collate, labels_of
 from zpd_ray.user_code import load_function
 
 TELL_SECONDS = 1.0  # between two reports within a batch
@@ -143,7 +143,8 @@ class Stage:
     def iter_batches(self, batch_size: int) -> Iterator[pa.Table]:
         """This worker's rows in training order, epoch after epoch: tables of at most ``batch_size`` rows.
 
-        Columns: item_id, messages (list of role and content), response, rank (by score, from 0).
+        Columns: item_id, messages (list of role, content and more), response, response_more, tools, rank (by
+        score, from 0).
         """
         self._taken = 0
         for batch in self.task.shards[self.rank].iter_batches(
@@ -166,11 +167,12 @@ class Stage:
     def iter_tokens(self) -> Iterator[dict[str, list[int]]]:
         """The same row by row as ``input_ids`` and ``labels``: for trainers that batch for themselves.
 
-        The ids are those that were measured; labels are -100 outside of the response.
+        The ids are those that were measured; labels are -100 where nothing is trained on.
         """
         for ids in self._encoded(self.train.micro_batch_size):
-            for prompt, response in zip(ids.prompt_ids, ids.response_ids, strict=True):
-                yield {"input_ids": prompt + response, "labels": [IGNORED] * len(prompt) + response}
+            labels = labels_of(ids.response_ids, ids.trained)
+            for prompt, response, learnt in zip(ids.prompt_ids, ids.response_ids, labels, strict=True):
+                yield {"input_ids": prompt + response, "labels": [IGNORED] * len(prompt) + learnt}
 
     def iter_torch_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
         """The same as tensors on this worker's device, all int64 of shape (rows, longest).
@@ -180,13 +182,13 @@ class Stage:
         """
         device = get_device()
         for ids in self._encoded(batch_size):
-            batch = collate(ids.prompt_ids, ids.response_ids)
+            batch = collate(ids.prompt_ids, ids.response_ids, ids.trained)
             yield {name: tensor.to(device) for name, tensor in batch.items()}
 
     def _encoded(self, batch_size: int) -> Iterator[Encoded]:
-        tokenizer, separator = load_tokenizer(self.base), self.task.config.model.separator
+        tokenizer = load_tokenizer(self.base)
         for rows in self.iter_batches(batch_size):
-            yield encode(tokenizer, rows["messages"], rows["response"], separator)
+            yield encode_items(tokenizer, rows, self.task.config)
 
     @contextmanager
     def checkpoint(self) -> Iterator[Path | None]:

@@ -116,7 +116,7 @@ def _suspects(run: Run, parts: list[str]) -> list[list[str]]:
             f"{each.score:.1f}",
             each.why,
             cut(each.item["messages"][-1]["content"] or "", SUSPECT_BYTES),
-            cut(each.item["response"] or "", SUSPECT_BYTES),
+            cut(each.item["response"] or each.item["response_more"] or "", SUSPECT_BYTES),
         ]
         for each in suspects(run, SUSPECTS, parts=parts).rows
     ]

@@ -122,7 +122,7 @@ def shown(run: Run, samples: list[Sample], text_bytes: int) -> list[Shown]:
     found: dict[int, Shown] = {}
     for part, numbers in sorted(by_part.items()):
         rows = [drawn[number][2][2] for number in numbers]
-        columns = ["messages", "response", "answer", "group"]
+        columns = ["messages", "response", "response_more", "answer", "group"]
         items = run.store.read_table(f"{POOL}/{part}", columns).take(rows).to_pylist()
         for number, item in zip(numbers, items, strict=True):
             stage, kind, _, known = drawn[number]
@@ -134,7 +134,7 @@ def _shown(stage: int, kind: str, known: dict[str, Any], item: dict[str, Any], t
     turns = [message["content"] or "" for message in item["messages"]]
     told = {
         "prompt": "\n\n".join(turns),
-        "response": item["response"],
+        "response": item["response"] or item["response_more"],
         "answer": item["answer"],
         "completion": known.pop("completion"),
     }
