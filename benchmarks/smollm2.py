@@ -143,7 +143,7 @@ def _measure_here(directory: Path, engine: str) -> None:
     from zpd_ray.rundir.selected import read_selected
 
     store, selected = Store(str(directory / "killed")), "stages/00/selected"
-    config = load_config(directory / "killed.toml")
+    config = load_config(str(directory / "killed.toml"))
     config = config.model_copy(update={"engine": config.engine.model_copy(update={"name": engine})})
     names = store.names(selected)
     items = pa.concat_tables([read_selected(store, f"{selected}/{name}", ["item_id"]) for name in names])

@@ -182,7 +182,9 @@ def accumulate(
 
 
 def _items(micro: Batch) -> int:
-    return int((micro["position_ids"] == 0).sum()) if "position_ids" in micro else len(micro["input_ids"])
+    if "position_ids" in micro:
+        return int((micro["position_ids"] == 0).sum())
+    return int((micro["labels"] != IGNORED).any(dim=1).sum())  # none in a batch that only takes part
 
 
 @torch.no_grad()
