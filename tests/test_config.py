@@ -198,3 +198,19 @@ def test_a_config_cannot_be_changed_once_made() -> None:
 def test_every_value_of_the_defaults_passes_its_own_checks() -> None:
     config = validate(values())
     assert Config.model_validate(config.model_dump(exclude_none=True)) == config
+
+
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ({"offload": True}, "train.sharding = 'none' makes no shares; expected train.sharding = 'fsdp'"),
+        ({"sharding": "fsdp"}, "among train.workers, which is 1; expected 2 or more"),
+        (
+            {"sharding": "fsdp", "workers": 2, "function": "my:loop"},
+            "loads its own; leave train.sharding",
+        ),
+        ({"sharding": "ddp"}, "'none' or 'fsdp'"),
+    ],
+)
+def test_shares_of_nothing_are_refused(train: dict[str, Any], told: str) -> None:
+    assert told in refusal(train=train)

@@ -83,6 +83,8 @@ VALUES = [
     ("a simulated model that is to be trained", "train", {"method": "lora"}),
     ("an unknown training method", "train", {"method": "qlora"}),
     ("a batch that does not divide among the workers", "train", {"batch_size": 10, "workers": 3}),
+    ("a model shared out to one worker", "train", {"sharding": "fsdp"}),
+    ("offload of a model that is not shared out", "train", {"offload": True}),
     ("a learning rate of 0", "train", {"learning_rate": 0.0}),
     ("a dropout of 1", "train", {"lora": {"dropout": 1.0}}),
     ("no LoRA targets", "train", {"lora": {"targets": []}}),

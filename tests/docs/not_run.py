@@ -22,6 +22,7 @@ PIECES = {
     ("howto/rl", "from verl"): "needs verl: tests/curriculum/test_adapters.py, by its interface",
     ("howto/rl", "from prime_rl"): "needs prime-rl: tests/curriculum/test_adapters.py, by its interface",
     ("howto/own-trainer", "import zpd_ray"): "runs inside of a training job: tests/pipeline/train",
+    ("howto/own-trainer", "with stage.checkpoint"): "a piece of such a loop: tests/pipeline/train",
 }
 # Needs Ray, hence seconds to minutes: nightly.
 WITH_RAY = {"run", "plan", "ingest", "measure", "fit", "select", "train", "evaluate"}

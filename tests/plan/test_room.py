@@ -37,3 +37,12 @@ def test_what_does_not_fit_is_said() -> None:
     assert "4 of 5 scoring actors find a place" in told
     assert "a would need" in told
     assert "90 GiB of a GPU that has 80" in told
+
+
+def test_a_model_that_one_gpu_does_not_hold_may_be_shared_out() -> None:
+    large = Memory(1.0, 90.0, 80.0)
+    whole = room(config_of(train={"workers": 2}), NODES, True, SMALL, large)
+    shared = room(config_of(train={"workers": 2, "sharding": "fsdp"}), NODES, True, SMALL, large)
+    told = "a train worker would need 90 GiB of a GPU that has 80"
+    assert whole.problems == [f"{told}; train.sharding = 'fsdp' shares it among several"]
+    assert shared.problems == [told]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zpd_ray.config.section import Count, Positive, Section, Share
 
@@ -64,11 +64,38 @@ class TrainConfig(Section):
     )
     checkpoint_steps: Count = Field(100, description="optimiser steps between checkpoints inside a stage")
     workers: Count = Field(1, description="processes that train together, each on its share of a batch")
+    sharding: Literal["none", "fsdp"] = Field(
+        "none",
+        description="each worker holds the whole model; or (fsdp, torch's fully_shard) its share of every "
+        "block's weights, gradients and moments, for models that do not fit one GPU",
+    )
+    offload: bool = Field(
+        False, description="with fsdp: that share waits in main memory, where the optimiser works, too"
+    )
     rehearse: bool = Field(True, description="one training step before anything is measured, to see it works")
     function: str | None = Field(
         None, description="a training loop of your own, package.module:function (zpd_ray.stages)"
     )
     lora: LoraConfig = LoraConfig()
+
+    @model_validator(mode="after")
+    def _shares_are_of_something(self) -> TrainConfig:
+        if self.offload and self.sharding != "fsdp":
+            raise ValueError(
+                "train.offload = true moves a worker's share of the model to main memory, and train.sharding "
+                "= 'none' makes no shares; expected train.sharding = 'fsdp', or train.offload = false"
+            )
+        if self.sharding == "fsdp" and self.function is not None:
+            raise ValueError(
+                "train.sharding = 'fsdp' shards the model of the built-in loop, and train.function = "
+                f"{self.function!r} loads its own; leave train.sharding out, and call fully_shard there"
+            )
+        if self.sharding == "fsdp" and self.workers == 1:
+            raise ValueError(
+                "train.sharding = 'fsdp' shares the model out among train.workers, which is 1; expected 2 or "
+                "more workers, or train.sharding = 'none'"
+            )
+        return self
 
     @property
     def result(self) -> str:

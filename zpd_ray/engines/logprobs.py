@@ -8,7 +8,9 @@ so no attention mask is needed at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +26,21 @@ CHUNK_ROWS = 64
 FORWARD_POSITIONS = 256  # positions at a time through a model's own forward: each time is a pass
 LARGE_LOGIT = 50.0  # where a soft cap bends visibly
 
-Finish = Callable[[torch.Tensor], torch.Tensor]  # float32 logits of the head -> the model's logits
+
+@dataclass(frozen=True)
+class Finish:
+    """What a model does to its head's output: nothing, a soft cap at ``by``, times ``by``, or over ``by``."""
+
+    kind: Literal["as it is", "cap", "times", "over"] = "as it is"
+    by: float = 1.0
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """Float32 logits of the head to those of the model."""
+        if self.kind == "as it is":
+            return logits
+        if self.kind == "cap":
+            return self.by * torch.tanh(logits / self.by)
+        return logits * self.by if self.kind == "times" else logits / self.by
 
 
 @torch.inference_mode()
@@ -86,13 +102,13 @@ def _finishes(model: PreTrainedModel) -> Iterator[Finish]:
     cap, times, over = (
         getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
     )
-    yield lambda logits: logits
+    yield Finish()
     if cap:
-        yield lambda logits: cap * torch.tanh(logits / cap)
+        yield Finish("cap", cap)
     if times:
-        yield lambda logits: logits * times
+        yield Finish("times", times)
     if over:
-        yield lambda logits: logits / over
+        yield Finish("over", over)
 
 
 def _head_logits(

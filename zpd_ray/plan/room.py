@@ -64,7 +64,9 @@ def room(config: Config, nodes: list[Node], beside: bool, actor: Memory, worker:
         for node, a, w in zip(nodes, actors, trainers, strict=True)
     ]
     found = [*_too_few(cluster, sum(actors), sum(trainers), workers), *_too_large(placed)]
-    return Room(placed, beside, [*found, *_gpu("scoring actor", actor), *_gpu("train worker", worker)])
+    whole = "" if config.train.sharding == "fsdp" else "; train.sharding = 'fsdp' shares it among several"
+    problems = [*found, *_gpu("scoring actor", actor), *_gpu("train worker", worker, whole)]
+    return Room(placed, beside, problems)
 
 
 def _place(
@@ -114,6 +116,6 @@ def _too_large(placed: list[Placed]) -> Iterator[str]:
             )
 
 
-def _gpu(what: str, memory: Memory) -> Iterator[str]:
+def _gpu(what: str, memory: Memory, hint: str = "") -> Iterator[str]:
     if memory.gpu_has and memory.gpu > memory.gpu_has:
-        yield f"a {what} would need {memory.gpu:.2g} GiB of a GPU that has {memory.gpu_has:.2g}"
+        yield f"a {what} would need {memory.gpu:.2g} GiB of a GPU that has {memory.gpu_has:.2g}{hint}"

@@ -143,12 +143,13 @@ class Store:
         if self.exists(directory):
             self.fs.delete_dir(self.path(directory))
 
-    def upload(self, local: str, name: str, only: Iterable[str] | None = None) -> None:
+    def upload(self, local: str, name: str, only: Iterable[str] | None = None, beside: bool = False) -> None:
         """Copy a local directory to ``name`` of the run directory, replacing what is there.
 
-        only: names of the files in it to copy; None: all that is below it.
+        only: names of the files in it to copy; None: all that is below it. beside: files of other names stay.
         """
-        self.remove(name)
+        if not beside:
+            self.remove(name)
         try:
             self.fs.create_dir(self.path(name), recursive=True)
             for part in [""] if only is None else [f"/{file}" for file in only]:

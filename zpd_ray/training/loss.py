@@ -25,16 +25,19 @@ class ResponseLoss(nn.Module):
     (``engines.logprobs.find_finish``); where that is not known, all logits are computed, in its own forward.
     """
 
-    def __init__(self, net: nn.Module) -> None:
-        """net: a causal language model of transformers, or one in peft's LoRA; it stays as it is."""
+    def __init__(self, net: nn.Module, known: tuple[Finish | None] | None = None) -> None:
+        """net: a causal language model of transformers, or one in peft's LoRA; it stays as it is.
+
+        known: what the model does to its head's output, where ``net`` has no weights to find it by.
+        """
         super().__init__()
         self.net = net
-        self.finish = _finish_of(net)
+        self.finish = _finish_of(net) if known is None else known[0]
 
     @property
     def model(self) -> PreTrainedModel:
         """The model of transformers itself; peft has put its layers into it."""
-        return _inner(self.net)
+        return inner(self.net)
 
     def forward(self, input_ids: Tensor, labels: Tensor, **layout: Tensor) -> Tensor:
         """Nats, a float32 scalar with gradient. Tensors as of ``collate`` or ``pack``.
@@ -67,13 +70,13 @@ def _nll(logits: Tensor, wanted: Tensor) -> Tensor:
     return functional.cross_entropy(logits, wanted, reduction="sum")
 
 
-def _inner(net: nn.Module) -> PreTrainedModel:
+def inner(net: nn.Module) -> PreTrainedModel:
     """The model of transformers itself; peft has put its layers into it."""
     return cast(PreTrainedModel, net.get_base_model() if isinstance(net, PeftModel) else net)
 
 
 def _finish_of(net: nn.Module) -> Finish | None:
-    model = _inner(net)
+    model = inner(net)
     if not isinstance(model, PreTrainedModel):
         return None
     training = model.training

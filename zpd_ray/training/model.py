@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from zpd_ray.config import Config
@@ -29,15 +29,40 @@ def load_trainable(config: Config, model: ModelRef) -> nn.Module:
     base = AutoModelForCausalLM.from_pretrained(
         model.base, dtype=dtype, use_safetensors=True, trust_remote_code=False
     )
-    base.config.use_cache = False
-    if _recomputes(config, base):
-        base.gradient_checkpointing_enable({"use_reentrant": False})
-        base.enable_input_require_grads()
+    _set_up(config, base)
     if not lora:
         return base.train()
     if model.adapter is not None:
         return PeftModel.from_pretrained(base, model.adapter, is_trainable=True).train()
     return _new_adapter(config, base).train()
+
+
+def without_weights(config: Config, model: ModelRef) -> nn.Module:
+    """What ``load_trainable`` makes, on the device "meta": every module and the shape of every tensor."""
+    architecture = AutoConfig.from_pretrained(model.base, trust_remote_code=False)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(architecture, trust_remote_code=False)
+        _set_up(config, base)
+        if config.train.method != "lora":
+            return base.train()
+        lora: Any = _lora(config) if model.adapter is None else PeftConfig.from_pretrained(model.adapter)
+        lora.inference_mode = False
+        drawn, lora.init_lora_weights = lora.init_lora_weights, False  # some draw from the base's weights
+        net = get_peft_model(base, lora).train()
+        lora.init_lora_weights = drawn
+        return net
+
+
+def in_bf16(config: Config, device: torch.device) -> bool:
+    """Whether a step computes in bfloat16."""
+    return config.train.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _set_up(config: Config, base: Any) -> None:
+    base.config.use_cache = False
+    if _recomputes(config, base):
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.enable_input_require_grads()
 
 
 def _recomputes(config: Config, base: nn.Module) -> bool:
@@ -53,24 +78,31 @@ def _new_adapter(config: Config, base: nn.Module) -> nn.Module:
     names = [name for name, module in base.named_modules() if isinstance(module, linear)]
     check_targets({name.rpartition(".")[2] for name in names}, lora.targets)
     torch.manual_seed(config.seed)
-    return get_peft_model(
-        base,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.targets,
-        ),
+    return get_peft_model(base, _lora(config))
+
+
+def _lora(config: Config) -> LoraConfig:
+    lora = config.train.lora
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
     )
 
 
-def save_model(config: Config, model: nn.Module, tokenizer: Any, directory: Path) -> None:
-    """The adapter, or for full fine-tuning the whole model with its tokenizer, as safetensors."""
+def save_model(
+    config: Config, model: nn.Module, tokenizer: Any, directory: Path, state: dict[str, Tensor] | None = None
+) -> None:
+    """The adapter, or for full fine-tuning the whole model with its tokenizer, as safetensors.
+
+    state: the tensors of a model that holds only its share of them (``sharding.gathered``).
+    """
     if isinstance(model, PeftModel):
         adapter: Any = model.peft_config["default"]
         if isinstance(adapter.target_modules, set):  # in another order in every process
             adapter.target_modules = sorted(adapter.target_modules)
-    model.save_pretrained(directory)  # type: ignore[operator]
+    model.save_pretrained(directory, state_dict=state)  # type: ignore[operator]
     if config.train.method == "full":
         tokenizer.save_pretrained(directory)

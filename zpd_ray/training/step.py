@@ -18,8 +18,10 @@ from torch.optim import AdamW
 from zpd_ray.config import Config
 from zpd_ray.training.collate import IGNORED, collate
 from zpd_ray.training.loss import ResponseLoss
+from zpd_ray.training.model import in_bf16
 from zpd_ray.training.packing import first_fit, pack
 from zpd_ray.training.schedule import learning_rate
+from zpd_ray.training.sharding import clip_shares, exchange_gradients, is_sharded, put_away
 from zpd_ray.training.state import trainable
 
 Batch = dict[str, Tensor]  # as ``collate`` or ``pack`` makes it
@@ -29,12 +31,13 @@ Batch = dict[str, Tensor]  # as ``collate`` or ``pack`` makes it
 class Workers:
     """The workers that train together, as one of them sees them.
 
-    total: the sum of a number over all workers; each of them calls it at the same place.
+    total, most: the sum and the largest of a number over all workers, which each calls at the same place.
     """
 
     rank: int = 0
     count: int = 1
     total: Callable[[float], float] = lambda own: own
+    most: Callable[[float], float] = lambda own: own
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Learner:
 
     net: the model itself, which is saved. loss: what of it is computed. forward: the same as it is called;
     with several workers, in a module that averages their gradients in ``backward``, such as
-    DistributedDataParallel.
+    DistributedDataParallel, or ``loss`` itself where ``sharding.sharded_loss`` has made it.
     """
 
     config: Config
@@ -92,6 +95,12 @@ def new_learner(
     return Learner(config, net, loss, forward, optimizer, next(net.parameters()).device, workers)
 
 
+def sharded_learner(config: Config, loss: ResponseLoss, device: torch.device, workers: Workers) -> Learner:
+    """The same of a model that is shared out among the workers (``sharding.sharded_loss``)."""
+    optimizer = AdamW(trainable(loss.net).values(), lr=0.0, weight_decay=config.train.weight_decay)
+    return Learner(config, loss.net, loss, loss, optimizer, device, workers)
+
+
 def train_step(
     learner: Learner,
     progress: StageProgress,
@@ -129,7 +138,7 @@ def micro_batches(
     part in what workers compute together.
     """
     if not prompt_ids:
-        return [collate([[0, 0]], [[]])]
+        return [_no_rows()]
     if packing:
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
         rows = first_fit(lengths, max(lengths))
@@ -138,6 +147,10 @@ def micro_batches(
     starts = range(0, len(prompt_ids), size)
     cuts = [slice(i, i + size) for i in starts]
     return [collate(prompt_ids[cut], response_ids[cut], trained and trained[cut]) for cut in cuts]
+
+
+def _no_rows() -> Batch:
+    return collate([[0, 0]], [[]])
 
 
 def seed_dropout(seed: int, stage: int, step: int, worker: int) -> None:
@@ -156,8 +169,11 @@ def accumulate(
     workers = learner.workers
     tokens = workers.total(sum(int((micro["labels"] != IGNORED).sum()) for micro in micro_batches))
     nll, items = 0.0, 0
+    if is_sharded(learner.loss):  # which all workers compute together: none may be done before the others
+        missing = round(workers.most(len(micro_batches))) - len(micro_batches)
+        micro_batches = micro_batches + missing * [_no_rows()]
     for i, micro in enumerate(micro_batches):
-        with _synchronising(learner.forward, last=i == len(micro_batches) - 1):
+        with _synchronising(learner, last=i == len(micro_batches) - 1):
             loss = _loss(learner, learner.forward, micro)
             (loss * (workers.count / tokens)).backward()  # ``forward`` averages over workers
         nll, items = nll + float(loss.detach()), items + _items(micro)
@@ -166,7 +182,9 @@ def accumulate(
 
 
 def _items(micro: Batch) -> int:
-    return int((micro["position_ids"] == 0).sum()) if "position_ids" in micro else len(micro["input_ids"])
+    if "position_ids" in micro:
+        return int((micro["position_ids"] == 0).sum())
+    return int((micro["labels"] != IGNORED).any(dim=1).sum())  # none in a batch that only takes part
 
 
 @torch.no_grad()
@@ -181,19 +199,26 @@ def item_nlls(
     rows = micro_batches(prompt_ids, response_ids, 1, trained=trained) if prompt_ids else []
     nlls = [float(_loss(learner, learner.loss, row)) / int((row["labels"] != IGNORED).sum()) for row in rows]
     learner.net.train()
+    if is_sharded(learner.loss):
+        put_away(learner.loss)
     return nlls
 
 
 def _loss(learner: Learner, forward: nn.Module, micro: Batch) -> Tensor:
     device = learner.device
-    bf16 = learner.config.train.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bf16(learner.config, device)):
         loss: Tensor = forward(**{name: tensor.to(device) for name, tensor in micro.items()})
     return loss
 
 
-def _synchronising(forward: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Workers exchange gradients once per step: in the backward pass of the last micro-batch."""
+def _synchronising(learner: Learner, last: bool) -> AbstractContextManager[None]:
+    """Workers exchange gradients once per step: in the backward pass of the last micro-batch.
+
+    With shares of a whole model in each: a gradient that waits is one of whole weights.
+    """
+    forward, full = learner.forward, learner.config.train.method == "full"
+    if is_sharded(forward):
+        exchange_gradients(forward, last or full)
     if last or not isinstance(forward, DistributedDataParallel):
         return nullcontext()
     return forward.no_sync()
@@ -205,7 +230,11 @@ def _update(learner: Learner, progress: StageProgress) -> float:
     rate = learning_rate(config.train, progress.stage, config.stages, progress.step, progress.steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    nn.utils.clip_grad_norm_(trainable(learner.net).values(), config.train.max_grad_norm)
+    weights = list(trainable(learner.net).values())
+    if is_sharded(learner.loss):
+        clip_shares(weights, config.train.max_grad_norm, learner.workers.total)
+    else:
+        nn.utils.clip_grad_norm_(weights, config.train.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return rate

@@ -101,3 +101,15 @@ def test_failures_are_counted_stage_by_stage() -> None:
     tries = [("next_stage", 0, -1)] * (1 + WORKER_FAILURES)
     answers = play(("publish", task(0)), *tries, ("publish", task(1)), *tries, ("status", 1))
     assert answers[-1].failure == ""
+
+
+def test_a_file_of_a_checkpoint_belongs_to_one_worker_of_a_stage() -> None:
+    answers = play(
+        ("publish", task(0)),
+        ("claim", 0, ["a", "b"]),
+        ("claim", 1, ["b", "c"]),
+        ("claim", 0, ["a", "b"]),  # at the next checkpoint, or after it was started anew
+        ("publish", task(1)),
+        ("claim", 1, ["b"]),
+    )
+    assert answers == [None, {}, {"b": 0}, {}, None, {}]

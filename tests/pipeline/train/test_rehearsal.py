@@ -84,3 +84,22 @@ def test_a_step_that_fails_is_told_before_anything_is_measured(
             rehearsal.rehearse(run)
     error = user_error(told.value) or told.value
     assert "a training step gives the loss nan: look at train.lora" in str(error)
+
+
+@pytest.mark.nightly  # tests/training/test_sharding.py: the step itself
+def test_workers_that_share_the_model_out_try_the_step_together(open_run: Open) -> None:
+    shared = {"workers": 2, "sharding": "fsdp"}
+    run = open_run(**shared)
+    with Session(run):
+        ingest(run)
+        told = rehearsal.rehearse(run)
+        assert told["rows"] == 4
+        assert told["step_seconds"] > 0
+        assert told["gib"] > 0
+        assert not rehearsal.is_due(run)
+        assert rehearsal.is_due(open_run(**shared | {"workers": 4}))  # of whom each has less
+        broken = open_run(**shared, lora={"rank": 1, "alpha": 10**300})
+        with pytest.raises((ZpdError, RayError)) as failed:
+            rehearsal.rehearse(broken)
+    error = user_error(failed.value) or failed.value
+    assert "a training step gives the loss nan: look at train.lora" in str(error)

@@ -114,6 +114,26 @@ def test_a_stage_that_was_closed_before_the_loop_began_is_passed_over(make: Make
     assert list(given) == []
 
 
+def test_files_of_a_checkpoint_that_would_replace_one_another_are_refused(
+    make: Make,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    config, _ = make()
+    (tmp_path / "deep").mkdir()
+    for name in ("weights.safetensors", "deep/b", ".metadata.json"):
+        (tmp_path / name).touch()
+    asked: list[list[str]] = []
+
+    def claim(names: list[str]) -> dict[str, int]:
+        asked.append(names)
+        return {"weights.safetensors": 0}
+
+    stage = next(each_stage(lambda after: task(config), 0, 1, print, claim))
+    with pytest.raises(ZpdError, match=r"got weights.safetensors from worker 0, and from worker 0: only one"):
+        stage.save_checkpoint(tmp_path)
+    assert asked == [["deep/b", "weights.safetensors"]]
+
+
 def test_a_job_that_ends_with_a_stage_unfinished_says_why() -> None:
     assert _why_it_ended(None) == "its workers left before the stage was finished"
     assert _why_it_ended(KeyError("x")) == "'x'"

@@ -234,7 +234,7 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(0.02):
-            self.seen |= {file.parent for file in self.place.glob("*/trainer.safetensors")}
+            self.seen |= {file.parent for file in self.place.glob("*/trainer*.safetensors")}
             for title in self.at.keys() - self.killed.keys():
                 if len(self.seen) >= self.at[title] and (found := processes(title)):
                     self.killed[title] = found[-1].pid
@@ -286,3 +286,25 @@ def test_a_killed_train_worker_is_replaced_and_the_result_is_that_of_an_undistur
     assert store.read_json(name)["steps"] == steps
     table = f"{STAGE}/steps.parquet"
     assert store.read_bytes(table) == undisturbed.read_bytes(table)
+
+
+@pytest.mark.nightly  # tests/training/test_sharded_files.py: resumed to the bit, without Ray
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_killed_worker_of_a_model_that_is_shared_out_leaves_no_trace(make: Make, method: str) -> None:
+    """Its stage goes on from the files of both workers, and ends with the bytes of an undisturbed run."""
+    section = {"workers": 2, "batch_size": 4, "micro_batch_size": 1, "epochs": 6, "checkpoint_steps": 3}
+    section |= {"method": method, "sharding": "fsdp"}
+    checkpoints = (6 * 13 // 2 - 1) // 3
+    undisturbed = fit(make(n=25, **section))
+    store = fit_under_fire(make(n=25, **section), {"RayTrainWorker": checkpoints // 2}, checkpoints)
+    parts = [f"trainer-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    assert store.names(f"{STAGE}/trainer") == parts
+    result = "adapter/adapter_model.safetensors" if method == "lora" else "model/model.safetensors"
+    names = (result, "train.json", "steps.parquet", "canary.parquet", *(f"trainer/{part}" for part in parts))
+    for name in names:
+        assert store.read_bytes(f"{STAGE}/{name}") == undisturbed.read_bytes(f"{STAGE}/{name}"), name
+    whole = fit(make(n=25, **section | {"sharding": "none"}))
+    ours, theirs = (load_file(each.path(f"{STAGE}/{result}")) for each in (store, whole))
+    assert ours.keys() == theirs.keys()
+    apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in ours}
+    assert max(apart.values()) < 1e-4, apart  # AdamW moves weights of hardly a gradient, too

@@ -71,13 +71,15 @@ def _weight_bytes(config: Config) -> tuple[float, float]:
     """For scoring and for training.
 
     A scoring actor and a LoRA worker hold the weights once, full fine-tuning four times (gradients and two
-    moments). Nothing is counted for actors and workers on GPUs.
+    moments); workers that share a model out hold that together, beside the weights that worker 0 loads.
+    Nothing is counted for actors and workers on GPUs.
     """
     weights = sum(file.stat().st_size for file in Path(config.model.path).glob("*.safetensors"))
     cluster, train = config.cluster, config.train
     copies = {"lora": 1, "full": 4, "none": 0}[train.method]
     scoring = 0 if cluster.gpus_per_actor else cluster.actors * weights
-    training = 0 if cluster.gpus_per_train_worker else train.workers * weights * copies
+    held = weights * (copies + 1) if train.sharding == "fsdp" else train.workers * weights * copies
+    training = 0 if cluster.gpus_per_train_worker else held
     return float(scoring), float(training)
 
 

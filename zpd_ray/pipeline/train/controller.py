@@ -58,6 +58,7 @@ class Controller:
         self._failure, self._last_error = "", ""
         self._waited: float | None = None
         self._place: PlacementGroup | None = None
+        self._owners: dict[str, int] = {}  # of the files of checkpoints, by name
 
     # --- for the driver ---
 
@@ -66,6 +67,7 @@ class Controller:
         if task.model.stage != self._stage:
             self._stage, self._task = task.model.stage, task
             self._rows, self._starts, self._waited = 0, 0, None
+            self._owners = {}
 
     async def close(self) -> None:
         """There is no further stage."""
@@ -104,6 +106,11 @@ class Controller:
                     f"its workers died {self._starts - 1} times; {self._last_error or f'see {ray_logs()}'}"
                 )
         return None if self._failure or not self._open else self._task
+
+    async def claim(self, rank: int, names: list[str]) -> dict[str, int]:
+        """Worker ``rank`` hands in files of these names; those that another worker does, and which one."""
+        owners = {name: self._owners.setdefault(name, rank) for name in names}
+        return {name: owner for name, owner in owners.items() if owner != rank}
 
     async def report_rows(self, rows: int) -> None:
         """Worker 0 has taken so many rows."""

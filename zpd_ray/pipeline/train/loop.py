@@ -16,9 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-import torch.distributed as dist
 from ray.train.torch import get_device, prepare_model
+from torch import Tensor
 
+from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef, canary
 from zpd_ray.engines.model_files import load_tokenizer
 from zpd_ray.engines.tokens import Encoded, encode_items
@@ -29,15 +30,17 @@ from zpd_ray.rundir.selected import read_selected
 from zpd_ray.schema import STEP
 from zpd_ray.training.model import load_trainable, save_model
 from zpd_ray.training.packing import check_apart
+from zpd_ray.training.peers import peers
+from zpd_ray.training.sharding import gathered, is_sharded, sharded_loss
 from zpd_ray.training.state import load_history, load_state, save_state
 from zpd_ray.training.step import (
     Batch,
     Learner,
     StageProgress,
-    Workers,
     item_nlls,
     micro_batches,
     new_learner,
+    sharded_learner,
     train_step,
 )
 
@@ -73,13 +76,19 @@ def _load(stage: Stage) -> Learner:
     """The model that the stage begins with, and an optimiser that has seen nothing."""
     config = stage.task.config
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
-    net = load_trainable(config, ModelRef(stage.base, stage.adapter))
-    workers = Workers(stage.rank, stage.workers, _sum_over_workers)
-    # prepare_model moves the weights to this worker's device.
-    learner = new_learner(config, net, workers, prepare_model)
+    learner = _learner(config, ModelRef(stage.base, stage.adapter), stage)
     if config.train.packing:
         check_apart(learner.loss, learner.device)
     return learner
+
+
+def _learner(config: Config, model: ModelRef, stage: Stage) -> Learner:
+    device = get_device()
+    workers = peers(stage.rank, stage.workers, device)
+    if config.train.sharding == "fsdp":
+        return sharded_learner(config, sharded_loss(config, model, device), device, workers)
+    # prepare_model moves the weights to this worker's device.
+    return new_learner(config, load_trainable(config, model), workers, prepare_model)
 
 
 def _begin(learner: Learner, tokenizer: Any, stage: Stage, fresh: bool) -> Trainer:
@@ -136,17 +145,9 @@ def _canary_nlls(trainer: Trainer) -> list[float]:
     return item_nlls(trainer.learner, ids.prompt_ids, ids.response_ids, ids.trained)
 
 
-def _sum_over_workers(value: float) -> float:
-    if not dist.is_initialized():
-        return value
-    total = torch.tensor(value, dtype=torch.float64, device=get_device())
-    dist.all_reduce(total)
-    return float(total)
-
-
 def _checkpoint(trainer: Trainer) -> None:
-    """All workers report; rank 0 brings the state along."""
-    if trainer.stage.rank != 0:
+    """All workers report; those that have a part of the state bring it along."""
+    if _part(trainer) is None:
         trainer.stage.save_checkpoint(None)
         return
     with tempfile.TemporaryDirectory() as directory:
@@ -154,10 +155,33 @@ def _checkpoint(trainer: Trainer) -> None:
         trainer.stage.save_checkpoint(Path(directory))
 
 
+def _part(trainer: Trainer) -> tuple[int, int] | None:
+    """Which part of how many of the trainer state this worker has; None: worker 0 has all of it."""
+    stage = trainer.stage
+    if is_sharded(trainer.learner.loss):
+        return stage.rank, stage.workers
+    return (0, 1) if stage.rank == 0 else None
+
+
 def _save_state(trainer: Trainer, directory: str, history: dict[str, list[float]] | None = None) -> None:
     """history: for a stage that may go on from here."""
-    learner = trainer.learner
-    save_state(Path(directory), learner.net, learner.optimizer, trainer.progress.counters, history)
+    learner, part = trainer.learner, _part(trainer)
+    assert part is not None
+    counters = trainer.progress.counters
+    save_state(Path(directory), learner.net, learner.optimizer, counters, history, part)
+
+
+def _upload_state(trainer: Trainer) -> None:
+    """The trainer state into the run directory, from all workers that have a part of it."""
+    stage, task = trainer.stage, trainer.stage.task
+    if stage.rank == 0:
+        task.store.remove(f"{task.directory}/trainer")  # of an attempt that was broken off
+    if is_sharded(trainer.learner.loss):
+        trainer.learner.workers.total(0.0)  # all wait for it
+    if _part(trainer) is not None:
+        with tempfile.TemporaryDirectory() as directory:
+            _save_state(trainer, directory)
+            task.store.upload(directory, f"{task.directory}/trainer", beside=True)
 
 
 def steps_table(progress: StageProgress) -> pa.Table:
@@ -170,19 +194,26 @@ def steps_table(progress: StageProgress) -> pa.Table:
 
 def _report(trainer: Trainer) -> None:
     """Trainer state, canary and model into the run directory; the report, which closes the stage, last."""
-    learner, stage, counters = trainer.learner, trainer.stage, trainer.progress.counters
-    if stage.rank != 0:
+    learner, stage = trainer.learner, trainer.stage
+    sharded = is_sharded(learner.loss)
+    _upload_state(trainer)
+    after = _canary_nlls(trainer) if sharded or stage.rank == 0 else []
+    # Every worker has uploaded its part when worker 0 has these from it.
+    whole = gathered(learner.net, learner.device, keep=stage.rank == 0) if sharded else None
+    if stage.rank == 0:
+        _report_result(trainer, after, whole)
+    else:
         stage.report(None, {})
-        return
-    task = stage.task
-    with tempfile.TemporaryDirectory() as directory:
-        _save_state(trainer, directory)
-        task.store.upload(directory, f"{task.directory}/trainer")
-    expected = trainer.canary.append_column("nll_after", pa.array(_canary_nlls(trainer)))
+
+
+def _report_result(trainer: Trainer, after: list[float], whole: dict[str, Tensor] | None) -> None:
+    """after: NLLs of the canary. whole: the tensors of a model of which this worker has a share."""
+    learner, task, counters = trainer.learner, trainer.stage.task, trainer.progress.counters
+    expected = trainer.canary.append_column("nll_after", pa.array(after))
     task.store.write_table(f"{task.directory}/canary.parquet", expected)
     task.store.write_table(f"{task.directory}/steps.parquet", steps_table(trainer.progress))
     nll = counters["nll"] / counters["tokens"]
     with tempfile.TemporaryDirectory() as directory:
-        save_model(learner.config, learner.net, trainer.tokenizer, Path(directory))
+        save_model(learner.config, learner.net, trainer.tokenizer, Path(directory), whole)
         metrics = {"steps": int(counters["step"]), "tokens": int(counters["tokens"]), "train_nll": nll}
-        stage.report(directory, metrics)
+        trainer.stage.report(directory, metrics)

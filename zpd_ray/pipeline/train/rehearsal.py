@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import OutOfMemoryError, RayError, WorkerCrashedError
 
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.model_files import load_tokenizer, max_length
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.resources import train_nodes
+from zpd_ray.pipeline.cluster.together import together
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import POOL, REHEARSAL
 from zpd_ray.rundir.store import Store
@@ -28,6 +30,7 @@ from zpd_ray.terminal import say
 from zpd_ray.training.allocator import VARIABLES
 
 GIB = 2**30
+DEATHS = (OutOfMemoryError, WorkerCrashedError)
 NO_MEMORY = ("out of memory", "allocate memory", "enough memory")  # of a GPU, and of torch on the CPU
 
 
@@ -65,6 +68,17 @@ def try_step(config: Config, items: pa.Table) -> dict[str, float]:
 
     Raises ZpdError when the step fails.
     """
+    longest = int(pc.max(pc.add(items["prompt_tokens"], items["response_tokens"])).as_py())
+    try:
+        seen = _tried_by_all(config, items) if config.train.sharding == "fsdp" else _tried(config, items)
+    except DEATHS as death:
+        raise _too_large(config, items.num_rows, longest, str(death).partition("\n")[0]) from None
+    if "failure" in seen:
+        raise _too_large(config, items.num_rows, longest, seen["failure"])
+    return seen
+
+
+def _tried(config: Config, items: pa.Table) -> dict[str, Any]:
     cluster = config.cluster
     # max_calls: the process ends, and its memory is free.
     remote = ray.remote(max_calls=1, max_retries=0)(_step).options(
@@ -73,14 +87,19 @@ def try_step(config: Config, items: pa.Table) -> dict[str, float]:
         label_selector=train_nodes(cluster) or None,
         runtime_env={"env_vars": VARIABLES},  # else its memory would not be that of a train worker
     )
-    longest = int(pc.max(pc.add(items["prompt_tokens"], items["response_tokens"])).as_py())
-    try:
-        seen: dict[str, Any] = ray.get(remote.remote(config, items))
-    except (OutOfMemoryError, WorkerCrashedError) as death:
-        raise _too_large(config, items.num_rows, longest, str(death).partition("\n")[0]) from None
-    if "failure" in seen:
-        raise _too_large(config, items.num_rows, longest, seen["failure"])
+    seen: dict[str, Any] = ray.get(remote.remote(config, items))
     return seen
+
+
+def _tried_by_all(config: Config, items: pa.Table) -> dict[str, Any]:
+    """A model that is shared out is whole in none: all workers try, and the one that needs most is told."""
+    told = together(config, _step, config, items, variables=VARIABLES, failed=lambda seen: "failure" in seen)
+    errors = [each for each in told if isinstance(each, RayError)]
+    seen = [each for each in told if not isinstance(each, RayError)]
+    failures = [each for each in seen if "failure" in each]
+    if errors and not failures:  # those that only lost the others come last
+        raise min(errors, key=lambda e: (not isinstance(e, DEATHS), user_error(e) is None))
+    return failures[0] if failures else {name: max(each[name] for each in seen) for name in seen[0]}
 
 
 def longest_items(config: Config, store: Store, n: int) -> pa.Table:
@@ -113,7 +132,8 @@ def _longest_of(store: Store, n: int, columns: list[str], names: list[str]) -> d
 
 def _settings(config: Config) -> dict[str, Any]:
     """What the step depends on."""
-    train = config.train.model_dump(mode="json", exclude={"workers", "rehearse"})
+    alone = {"workers"} if config.train.sharding == "none" else set()
+    train = config.train.model_dump(mode="json", exclude={"rehearse", *alone})
     cluster = config.cluster
     return {
         "train": train,
@@ -122,19 +142,18 @@ def _settings(config: Config) -> dict[str, Any]:
     }
 
 
-def _step(config: Config, items: pa.Table) -> dict[str, Any]:
+def _step(config: Config, items: pa.Table, worker: int = 0, meeting: str = "") -> dict[str, Any]:
+    """meeting: where the workers meet among whom the model is shared out; empty: it is not."""
     import torch
 
     from zpd_ray.engines.tokens import encode_items
-    from zpd_ray.training.model import load_trainable
     from zpd_ray.training.packing import check_apart
-    from zpd_ray.training.step import StageProgress, Workers, micro_batches, new_learner, train_step
+    from zpd_ray.training.step import StageProgress, micro_batches, train_step
 
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_train_worker)))
     on_gpu = config.cluster.gpus_per_train_worker > 0
     try:
-        net = load_trainable(config, ModelRef(config.model.path)).to("cuda" if on_gpu else "cpu")
-        learner = new_learner(config, net, Workers())
+        learner = _learner(config, torch.device("cuda:0" if on_gpu else "cpu"), worker, meeting)
         if config.train.packing:
             check_apart(learner.loss, learner.device)
         tokenizer = load_tokenizer(config.model.path)
@@ -160,6 +179,23 @@ def _step(config: Config, items: pa.Table) -> dict[str, Any]:
     return {"step_seconds": round(time.perf_counter() - started, 3), "gib": round(peak / GIB, 3)}
 
 
+def _learner(config: Config, device: Any, worker: int, meeting: str) -> Any:
+    import torch.distributed as dist
+
+    from zpd_ray.training.model import load_trainable
+    from zpd_ray.training.peers import peers
+    from zpd_ray.training.sharding import sharded_loss
+    from zpd_ray.training.step import Workers, new_learner, sharded_learner
+
+    model, count = ModelRef(config.model.path), config.train.workers
+    if not meeting:
+        return new_learner(config, load_trainable(config, model).to(device), Workers())
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=meeting, rank=worker, world_size=count)
+    workers = peers(worker, count, device)
+    return sharded_learner(config, sharded_loss(config, model, device), device, workers)
+
+
 def _peak_of_this_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
@@ -168,5 +204,6 @@ def _too_large(config: Config, rows: int, longest: int, reason: str) -> ZpdError
     return ZpdError(
         f"a training step on the {rows} longest items, of up to {longest} tokens, failed: {reason}; lower "
         f"train.micro_batch_size (now {config.train.micro_batch_size}) or model.max_length, or set "
-        "train.gradient_checkpointing = true; train.rehearse = false goes on without this trial"
+        "train.gradient_checkpointing = true, or train.sharding = 'fsdp' with several workers; "
+        "train.rehearse = false goes on without this trial"
     )

@@ -43,6 +43,7 @@ from zpd_ray.training.collate import IGNORED, collate, labels_of
 from zpd_ray.user_code import load_function
 
 TELL_SECONDS = 1.0  # between two reports within a batch
+METADATA = ".metadata.json"  # Ray Train's, which each worker writes alike
 
 
 def stages() -> Iterator[Stage]:
@@ -53,7 +54,8 @@ def stages() -> Iterator[Stage]:
     """
     controller, context = _own_controller(), _own_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    yield from each_stage(partial(_next_task, controller, rank), rank, workers, controller.report_rows.remote)
+    next_task, claim = partial(_next_task, controller, rank), partial(_claim, controller, rank)
+    yield from each_stage(next_task, rank, workers, controller.report_rows.remote, claim)
 
 
 def each_stage(
@@ -61,10 +63,12 @@ def each_stage(
     rank: int,
     workers: int,
     report_rows: Callable[[int], Any],
+    claim: Callable[[list[str]], dict[str, int]] = lambda names: {},
 ) -> Iterator[Stage]:
     """The stages that ``next_task`` gives for the number of the one before (-1: none), until it gives None.
 
-    report_rows: is told how many rows worker 0 has taken. Raises ZpdError when a stage was not reported.
+    report_rows: is told how many rows worker 0 has taken. claim: is told what files this worker hands in for
+    a checkpoint, and answers which of them another one does. Raises ZpdError when a stage was not reported.
     """
     after = -1
     while (task := next_task(after)) is not None:
@@ -72,7 +76,7 @@ def each_stage(
         if after < 0 and task.store.exists(f"{task.directory}/train.json"):
             after = task.model.stage
             continue
-        stage = Stage(task, rank, workers, report_rows)
+        stage = Stage(task, rank, workers, report_rows, claim)
         yield stage
         stage._check_reported()
         after = stage.number
@@ -81,6 +85,11 @@ def each_stage(
 def _next_task(controller: Any, rank: int, after: int) -> StageTask | None:
     task: StageTask | None = ray.get(controller.next_stage.remote(rank, after))
     return task
+
+
+def _claim(controller: Any, rank: int, names: list[str]) -> dict[str, int]:
+    others: dict[str, int] = ray.get(controller.claim.remote(rank, names))
+    return others
 
 
 def _own_controller() -> Any:
@@ -112,13 +121,20 @@ class Stage:
     itself and in full fine-tuning. train: the config's section.
     """
 
-    def __init__(self, task: StageTask, rank: int, workers: int, report_rows: Callable[[int], Any]) -> None:
+    def __init__(
+        self,
+        task: StageTask,
+        rank: int,
+        workers: int,
+        report_rows: Callable[[int], Any],
+        claim: Callable[[list[str]], dict[str, int]],
+    ) -> None:
         """For ``stages()``."""
         self.rank, self.workers = rank, workers
         self.task, self.number, self.items = task, task.model.stage, task.items
         self.rows = task.rows[rank]
         self.train: TrainConfig = task.config.train
-        self._report_rows, self._reported = report_rows, False
+        self._report_rows, self._claim, self._reported = report_rows, claim, False
         self._taken, self._told = 0, time.monotonic()
         self._copies = tempfile.TemporaryDirectory(prefix="zpd-ray-")  # where the run directory is remote
         model = task.store.fetched(task.model, self._copies.name)
@@ -176,7 +192,7 @@ class Stage:
 
     @contextmanager
     def checkpoint(self) -> Iterator[Path | None]:
-        """The files of the last checkpoint made inside this stage; None where there is none.
+        """The files of the last checkpoint made inside this stage, of all workers; None where there is none.
 
         A checkpoint of an earlier stage is not given: that stage's result is in ``adapter`` or ``base``.
         """
@@ -187,15 +203,30 @@ class Stage:
         with found.as_directory() as directory:
             yield Path(directory)
 
-    def save_checkpoint(self, directory: Path | None) -> None:
+    def save_checkpoint(self, directory: str | Path | None) -> None:
         """Keep the files in ``directory`` for an attempt that goes on from here; called by all workers.
 
-        Only rank 0 gives a directory; its files may go afterwards.
+        Any of them may give a directory, rank 0 alone or each its share, and None has nothing to keep; the
+        files may go afterwards. All of them lie side by side in ``checkpoint()``. Raises ZpdError when
+        another worker of the stage has handed in a file of the same name.
         """
         checkpoint = Checkpoint.from_directory(directory) if directory is not None else None
-        if checkpoint is not None:
+        if directory is not None and checkpoint is not None:
+            self._check_own(directory)
             checkpoint.set_metadata({"stage": self.number})
         ray.train.report({"stage": self.number}, checkpoint=checkpoint)
+
+    def _check_own(self, directory: str | Path) -> None:
+        files = [file for file in Path(directory).rglob("*") if file.is_file()]
+        names = sorted(str(file.relative_to(directory)) for file in files)
+        others = self._claim([name for name in names if name != METADATA])
+        if others:
+            name = min(others)
+            raise ZpdError(
+                f"stage.save_checkpoint got {name} from worker {self.rank}, and from worker {others[name]}: "
+                "only one of them would be kept; expected names that differ, such as "
+                "f'part-{stage.rank}.safetensors', or None from all but one worker"
+            )
 
     def report(self, path: str | Path | None, metrics: dict[str, Any]) -> None:
         """Close the stage; called by every worker, of which rank 0's arguments count.

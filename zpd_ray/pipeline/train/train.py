@@ -32,7 +32,8 @@ def train(session: Session, task: StageTask) -> dict[str, Any]:
     """
     train, stage = session.run.config.train, task.model.stage
     what = f"training {in_words(task.directory)}"
-    say(f"{what}: {task.items} items, {train.epochs} epochs, {train.workers} workers")
+    shared = ", which share the model out" if train.sharding == "fsdp" else ""
+    say(f"{what}: {task.items} items, {train.epochs} epochs, {train.workers} workers{shared}")
     if stage and not train.function and session.run.adopted(stage - 1):
         say(f"  note: stage {stage - 1} was trained elsewhere, so the optimiser's moments start afresh")
     with progress(what, task.rows[0]) as advance:
