@@ -111,7 +111,7 @@ def test_a_killed_run_with_another_number_of_actors_ends_with_the_same_bytes(
     root = tmp_path / "out"
     shutil.copytree(zone.store.root, root)
     rounds = sorted((root / "stages/01/rounds").iterdir())
-    assert len(rounds) == 3  # two of probes, one of candidates
+    assert len(rounds) == 4  # two of probes, and a group has drifted: two of candidates
     for later in rounds[2:]:
         shutil.rmtree(later)
     (rounds[1] / "round.json").unlink()
@@ -166,6 +166,24 @@ def test_what_is_measured_is_what_was_promised(zone: Run, probe: Run) -> None:
     files = {name: len(zone.store.names(f"stages/01/rounds/{name}/items")) for name in ("00", "02")}
     assert files["00"] <= 3
     assert files["02"] <= len(zone.store.names("pool"))
+
+
+def test_half_of_the_candidates_are_chosen_as_if_nothing_had_drifted(zone: Run) -> None:
+    """The harder group's best by the shift were a shift easier before; without it, the nearest to theta."""
+    before, theta = {}, load_fit(zone.store, 1).ability.theta
+    for part in zone.store.names("pool"):
+        group = zone.store.read_table(f"pool/{part}", ["group"])["group"].to_pylist()
+        known, n = last_measured(zone, 0, "answers", part), len(group)
+        b = difficulties(zone, load_fit(zone.store, 0), known, np.zeros(n)).b
+        before |= {(part, row): b[row] for row in range(n) if group[row] == "g1"}
+    means = []
+    for number in ("02", "03"):
+        asked = table_of(zone.store, f"stages/01/rounds/{number}/places")
+        found = set(zip(asked["part"].to_pylist(), asked["row"].to_pylist(), strict=True)) & before.keys()
+        means.append(np.mean([before[place] for place in found]))
+    moved, still = means
+    assert moved < theta - SHIFT / 2
+    assert abs(still - theta) < SHIFT / 4
 
 
 def test_scope_pool_has_nothing_of_it(plain_run: tuple[Config, Store]) -> None:
