@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.training.test_step import PROMPTS, RESPONSES
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.model_files import load_tokenizer
@@ -34,12 +34,9 @@ from zpd_ray.training.step import (
     train_step,
 )
 
-MakeConfig = Callable[..., Config]
 Weights = dict[str, np.ndarray]
 CPU = torch.device("cpu")
 
-PROMPTS = [[5, 6, 7, 8], [9], [10, 11], [12, 13, 14], [15, 16]]
-RESPONSES = [[20, 21], [22, 23, 24, 25, 26], [27], [28, 29, 30], [31, 32, 33, 34]]
 # Rows of each step's global batch: of several workers some have fewer micro-batches, or no row at all.
 STEPS = [[0, 1, 2, 3, 4], [1, 2, 3], [4, 0, 2, 1, 3], [3]]
 HOW: dict[str, dict[str, Any]] = {

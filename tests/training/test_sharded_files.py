@@ -13,7 +13,6 @@ from tests.training.shares import (
     CPU,
     HOW,
     STEPS,
-    MakeConfig,
     Weights,
     assert_files_close,
     changed,
@@ -23,6 +22,7 @@ from tests.training.shares import (
     take,
     weights_of,
 )
+from tests.training.test_step import MakeConfig
 from tests.training.worlds import in_world
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, PreTrai
 from tests import tiny
 from tests.training.shares import (
     HOW,
-    MakeConfig,
     Weights,
     assert_close,
     assert_files_close,
@@ -25,6 +24,7 @@ from tests.training.shares import (
     start,
     trained,
 )
+from tests.training.test_step import MakeConfig
 from tests.training.worlds import in_world
 from zpd_ray.config import Config
 from zpd_ray.errors import ZpdError

@@ -47,9 +47,9 @@ def pack(
 ) -> dict[str, Tensor]:
     """input_ids, position_ids and labels, int64 (len(rows), length): ``rows`` says who lies in which.
 
-    Labels are as of ``collate``, and IGNORED at an item's first token too, which would be predicted from the
-    item before. The padding at the end of a row goes on counting from its
-    last item, which does not see it: as many positions are 0 as there are items.
+    trained: as of ``collate``, as labels are; an item's first token is IGNORED, too, which would be predicted
+    from the item before. The padding at the end of a row goes on counting from its last item, which does not
+    see it: as many positions are 0 as there are items.
     """
     ids = torch.zeros((len(rows), length), dtype=torch.int64)
     positions = torch.zeros_like(ids)

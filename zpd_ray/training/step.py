@@ -132,10 +132,8 @@ def micro_batches(
 ) -> list[Batch]:
     """Batches of at most ``size`` rows: an item a row, or packed into rows as long as the longest of them.
 
-    trained: as of ``collate``.
-
-    Where there are no items, one batch without a label, of loss 0: a worker whose shard ran out still takes
-    part in what workers compute together.
+    trained: as of ``collate``. Where there are no items, one batch without a label, of loss 0: a worker whose
+    shard ran out still takes part in what workers compute together.
     """
     if not prompt_ids:
         return [_no_rows()]
