@@ -210,7 +210,8 @@ def test_every_value_of_the_defaults_passes_its_own_checks() -> None:
             "loads its own; leave train.sharding",
         ),
         ({"sharding": "ddp"}, "'none' or 'fsdp'"),
+        ({"packing": True, "function": "my:loop"}, "makes its own; leave train.packing out"),
     ],
 )
-def test_shares_of_nothing_are_refused(train: dict[str, Any], told: str) -> None:
+def test_what_the_loop_that_trains_would_not_do_is_refused(train: dict[str, Any], told: str) -> None:
     assert told in refusal(train=train)

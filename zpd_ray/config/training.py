@@ -79,6 +79,15 @@ class TrainConfig(Section):
     lora: LoraConfig = LoraConfig()
 
     @model_validator(mode="after")
+    def _packs_its_own_rows(self) -> TrainConfig:
+        if self.packing and self.function is not None:
+            raise ValueError(
+                "train.packing = true packs the rows of the built-in loop, and train.function = "
+                f"{self.function!r} makes its own; leave train.packing out, and pack there"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _shares_are_of_something(self) -> TrainConfig:
         if self.offload and self.sharding != "fsdp":
             raise ValueError(
