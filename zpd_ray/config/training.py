@@ -31,7 +31,8 @@ class TrainConfig(Section):
     target: Literal["reference", "own"] = Field(
         "reference",
         description="what is trained on: the references; or (own) a right response of the model's own, where "
-        "it has given one, else the reference (with pool.reference = 'none' such an item is not selected)",
+        "it has given one, else the reference (with pool.reference = 'none' or 'prompt' such an item is "
+        "not selected)",
     )
     turns: Literal["last", "all"] = Field(
         "last",
