@@ -32,6 +32,7 @@ class Rows:
     items: list[dict[str, Any]]
     all_turns: bool = False
     have_more: bool = True
+    prompts_alone: bool = False
     carried: tuple[str, ...] = ()
     place: Path = Path("/export")
     files: int = 2

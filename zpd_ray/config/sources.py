@@ -28,8 +28,8 @@ class SourceConfig(Section):
     reference: Literal["answer", "none", "prompt"] | None = Field(
         None,
         description="where rows hold no solution beside the gold answer: 'answer' trains on the answers "
-        "alone, 'none' never trains on them; their NLL says in both cases how hard an item is; 'prompt' reads "
-        "prompts alone, whose own NLL takes that place, for a grader that judges completions",
+        "alone, 'none' never trains on them; and their NLL says how hard an item is; 'prompt' reads prompts "
+        "alone, whose own NLL takes that place, for a grader that judges completions",
     )
     max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
     allow_damaged: bool = Field(False, description="take what comes before the damage of a damaged file")

@@ -101,6 +101,11 @@ class Config(Section):
         return self.pool.prompts_alone
 
     @property
+    def reads_prompts(self) -> bool:
+        """Whether items of the pool, or of the evaluation set, are prompts alone."""
+        return self.prompts_alone or (self.evaluation is not None and self.evaluation.prompts_alone)
+
+    @property
     def _has_references(self) -> bool:
         """Whether the responses of the pool may be trained on."""
         return self.pool.reference not in ("none", "prompt")

@@ -66,7 +66,8 @@ def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
     An item is a dict with ``item_id`` (str or None), ``messages`` (the prompt: role and content of each, and
     ``more``, a JSON object, where a turn holds more), ``response`` (str; None with ``reference = "prompt"``),
     ``response_more`` (likewise, or None), ``tools`` (a JSON list, or None), ``answer`` (str or None),
-    ``choices`` (list of str or None), ``group`` (str or None), ``extra`` (what else the row holds as a JSON object, or None).
+    ``choices`` (list of str or None), ``group`` (str or None), ``extra`` (what else the row holds as a JSON
+    object, or None).
     """
     try:
         return _item(value, source)
