@@ -70,14 +70,14 @@ class SimulatedEngine:
         Without a prompt NLL = exp(0.25 e): it knows the item's noise and not its difficulty.
 
         Every response token is the first choice exactly where ``generate`` with one rollout is right; else
-        the share that is, is uniform. n_tokens is the column response_tokens, of prompts alone prompt_tokens.
+        the share that is, is uniform. n_tokens is the column response_tokens, 1 of prompts alone.
         """
         keys = item_keys(items["item_id"])
         b, e = self._difficulty(items, keys, self.stage), normals(keys, NOISE)
         prompted = pc.fill_null(pc.list_value_length(items["messages"]), 0).to_numpy() > 0
         nll = np.exp(np.where(prompted, -0.5 + 0.5 * (b - self.theta), 0.0) + 0.25 * e).astype(np.float32)
-        learnt = pc.if_else(pc.is_null(items["response"]), items["prompt_tokens"], items["response_tokens"])
-        n_tokens = pc.fill_null(learnt, 0).to_numpy().astype(np.int32)
+        n_tokens = pc.fill_null(items["response_tokens"], 0).to_numpy().astype(np.int32)
+        n_tokens = np.where(pc.is_null(items["response"]).to_numpy(), np.maximum(n_tokens, 1), n_tokens)
         right = self._right(keys, b - self._ahead(items), self.stage, rollout=0)
         share = uniforms(streams(keys, self.seed, self.stage, 0), draw=1)
         n_greedy = np.where(right, n_tokens, (share * n_tokens).astype(np.int32)).astype(np.int32)

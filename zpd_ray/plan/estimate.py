@@ -171,7 +171,7 @@ def _stage(
 
 
 def _trained_tokens(config: Config, pool: Source, rates: Rates) -> float:
-    """Of an item: of its reference or, where the model's own alone are trained on, of one of its responses."""
+    """Of an item: its reference's or, where the model's own alone are trained on, those of one response."""
     if config.only_own:
         return rates.generated / config.measure.rollouts
     return pool.response_tokens / pool.items

@@ -61,8 +61,9 @@ def suspects(run: Run, top: int, group: str | None = None, parts: list[str] | No
     """
     if run.config.prompts_alone:
         raise ZpdError(
-            f"the items of {run.store.root} are prompts alone (pool.reference = 'prompt'), without references "
-            "that could be wrong; `zpd-ray show` lists what was selected, `zpd-ray why` explains an item"
+            f"the items of {run.store.root} are prompts alone (pool.reference = 'prompt'), and have no "
+            "references that could be wrong; `zpd-ray show` lists what was selected, `zpd-ray why` explains "
+            "an item"
         )
     fits, kept, items, scored = _fits(run), list[Kept](), 0, 0
     parts = run.store.names(POOL) if parts is None else parts
