@@ -88,11 +88,7 @@ def _item(row: dict, source: SourceConfig) -> dict[str, Any]:
     view = view_of(value, source)
     shape = shape_of(view, source)
     if shape is None:
-        raise BadRowError(
-            UNKNOWN_SHAPE,
-            f"no prompt{' and response' * (not source.prompts_alone)} among the columns with a value; got "
-            f"{listed(view)}{'' if source.prompts_alone else only_a_prompt(view)}",
-        )
+        raise _unknown(value, view, source)
     parts = _alone(_ALONE[shape](view)) if source.prompts_alone else _SHAPES[shape](view)
     answer = parts.answer
     if "answer" in source.columns or answer is None:
@@ -111,6 +107,16 @@ def _item(row: dict, source: SourceConfig) -> dict[str, Any]:
         "group": _scalar(value, "group", source),
         "extra": left_over(row, view, shape, source),
     }
+
+
+def _unknown(value: dict, view: dict, source: SourceConfig) -> BadRowError:
+    if source.prompts_alone:
+        told = f"no prompt among the columns with a value; got {listed(value)}"
+    else:
+        told = (
+            f"no prompt and response among the columns with a value; got {listed(view)}{only_a_prompt(view)}"
+        )
+    return BadRowError(UNKNOWN_SHAPE, told)
 
 
 def _pair(view: dict) -> _Parts:
