@@ -17,7 +17,7 @@ Floats = np.ndarray
 
 
 class World:
-    """Items of known difficulty, whose prompts have a higher NLL where they are harder, or a lower, or any."""
+    """Items of known difficulty, whose prompts have a higher NLL where they are harder, a lower, or any."""
 
     def __init__(self, seed: int, relation: str, theta: float) -> None:
         self.rng = np.random.default_rng(seed)
