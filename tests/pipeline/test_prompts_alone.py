@@ -82,7 +82,7 @@ def config_file(directory: Path, **sections: Any) -> Simulated:
             "micro_batch_size": 4,
             "checkpoint_steps": 4,
             "epochs": 3,
-            "learning_rate": 1e-2,
+            "learning_rate": 3e-3,
         },
         "cluster": {"actors": 1},
         "output": "unused",
@@ -129,9 +129,11 @@ def test_it_is_trained_on_right_responses_of_its_own_and_killed_runs_end_with_th
     said = [turns[0]["content"] for turns in selected["completion"].to_pylist()]
     assert all(any(map(str.isdigit, text)) for text in said)
     told = store.read_json("stages/00/train.json")
-    assert told["tokens"] == sum(selected["response_tokens"].to_pylist()) == chosen["tokens"]
-    right = [store.read_json(name)["accuracy"] for name in ("base/metrics.json", "stages/01/metrics.json")]
-    assert 0 < right[0] < right[1]
+    assert told["tokens"] == 3 * sum(selected["response_tokens"].to_pylist()) == 3 * chosen["tokens"]
+    canary = store.read_table("stages/00/canary.parquet")
+    assert set(canary["response"].to_pylist()) <= set(said)
+    assert np.mean(canary["nll_after"].to_numpy()) < np.mean(canary["nll_before"].to_numpy()) - 0.1
+    assert 0 < store.read_json("base/metrics.json")["accuracy"] < 1
 
     again = directory / "again"
     moments: list[Any] = [("stages/00/measurements/answers/*.parquet", 0.0), (inside_second_stage, 0.3)]
