@@ -11,7 +11,7 @@ ALONE: list[dict[str, Any]] = [{"prompt": row["prompt"]} for row in rows(40)]
 
 
 def _alone(desk: Desk) -> None:
-    """A sound run on prompts alone; its grader is an engine's word that no run comes to."""
+    """A sound run on prompts alone, with a grader that judges completions."""
     desk.pool(ALONE)
     desk.set("pool", reference="prompt")
     desk.set("measure", grader="tests.bad_inputs.graders:any_words")
@@ -54,6 +54,13 @@ def mistyped(desk: Desk) -> None:
 def no_prompt(desk: Desk) -> None:
     _alone(desk)
     desk.pool([{"text": row["prompt"]} for row in rows(40)])
+
+
+@case(PROMPTS, "`init` of prompts alone")
+def init_prompts(desk: Desk) -> None:
+    desk.pool(ALONE)
+    pool, config = desk.directory / "pool.jsonl", desk.directory / "new.toml"
+    desk.alone, desk.command = True, ("init", str(pool), str(config))
 
 
 def _row(did: str, row: dict[str, Any]) -> None:

@@ -91,10 +91,8 @@ def test_the_nll_of_a_prompt_is_that_of_a_plain_loop(
     if kind == "qwen2_5":
         path, items = chat_model(tmp_path / "model"), alone([*PROMPTS, *[[*SYSTEM, *PLAIN]] * 2], TOOLS)
     else:
-        path, items = (
-            tiny.build_model(tmp_path / "model", **({} if kind == "plain" else {kind: True})),
-            alone(PROMPTS),
-        )
+        path = tiny.build_model(tmp_path / "model", chat=kind == "chat", bos=kind == "bos")
+        items = alone(PROMPTS)
     scores = make_engine(path, engine={"batch_tokens": 300}).score(items)
     nlls, counts = plain_loop(path, items)
     assert scores.error == [None] * items.num_rows

@@ -137,7 +137,7 @@ def test_it_is_trained_on_right_responses_of_its_own_and_killed_runs_end_with_th
 
     again = directory / "again"
     moments: list[Any] = [("stages/00/measurements/answers/*.parquet", 0.0), (inside_second_stage, 0.3)]
-    assert list(killed_run(config, again, moments)) == moments  # type: ignore[arg-type]
+    assert list(killed_run(config, again, moments)) == moments
     assert_same_result(again, directory / "run")
 
     rows = exported(again, "trl", directory / "trl")
@@ -155,7 +155,7 @@ def test_it_is_trained_on_right_responses_of_its_own_and_killed_runs_end_with_th
     assert code == 0, printed
     page = (again / "report.html").read_text()
     assert "Suspect references" not in page
-    assert "of the evaluation set's prompts" in page
+    assert "prompts, and of the responses that were trained on while" in page
 
 
 def test_it_is_measured_and_selected_for_reinforcement_learning(directory: Path) -> None:
