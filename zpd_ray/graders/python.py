@@ -47,10 +47,11 @@ class PythonGrader(CompletionGrader):
         try:
             right = self._function(completion) if self._alone else self._function(completion, against)
         except (Exception, SystemExit) as error:
+            what = "item" if self.takes_item else "answer"
+            beside = "" if self._alone else f" and the {what} {str(against)[:200]!r}"
             raise ZpdError(
                 f"the grader {self.name} raised {type(error).__name__}: {error}, on the completion "
-                f"{completion[:200]!r} and the {'item' if self.takes_item else 'answer'} "
-                f"{str(against)[:200]!r}; it must return {EXPECTED}"
+                f"{completion[:200]!r}{beside}; it must return {EXPECTED}"
             ) from error
         if isinstance(right, (bool, np.bool_)):
             return Verdict(bool(right), parsed=True)
