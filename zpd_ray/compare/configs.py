@@ -39,6 +39,7 @@ class Configs:
         values["seed"], values["output"] = cell.seed, f"{self.comparison.output}/{cell.place}"
         values["select"] = values.get("select", {}) | {"method": contender.selects_by, "beside": []}
         values["train"] = values.get("train", {}) | {"rehearse": False}  # the runs of stage 0 do that
+        values.setdefault("report", False)  # a page takes seconds, of each stage: `zpd-ray report` makes it
         if contender.selects_by == ALL:
             values["stages"] = 1
         if training is not None:

@@ -18,7 +18,8 @@ def task(stage: int) -> StageTask:
     config = validate(
         {"output": "x", "pool": {"path": "x"}, "model": {"path": "x"}, "select": {"budget": {"items": 1}}}
     )
-    return StageTask(config, Store("x"), ModelRef("x", None, stage), f"stages/{stage:02d}", 1, [1], [None])
+    model, directory = ModelRef("x", None, stage), f"stages/{stage:02d}"
+    return StageTask(stage, config, Store("x"), model, directory, 1, [1], [None])
 
 
 def play(*calls: tuple[str, Any]) -> list[Any]:

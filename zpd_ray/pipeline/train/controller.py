@@ -26,6 +26,7 @@ CONTROLLER_VARIABLE = "ZPD_RAY_CONTROLLER"  # in the environment of train worker
 class StageTask:
     """The training of one stage, as every worker is told of it."""
 
+    turn: int  # among the stages that the job trains, from 0: in a comparison those of many runs
     config: Config
     store: Store
     model: ModelRef  # that the stage begins with
@@ -51,7 +52,7 @@ class Controller:
 
     def __init__(self) -> None:
         """Nothing to train yet."""
-        self._stage = -1
+        self._turn = -1
         self._task: StageTask | None = None
         self._open = True
         self._rows, self._starts, self._finished = 0, 0, -1
@@ -64,8 +65,8 @@ class Controller:
 
     async def publish(self, task: StageTask) -> None:
         """Hand this stage to the workers."""
-        if task.model.stage != self._stage:
-            self._stage, self._task = task.model.stage, task
+        if task.turn != self._turn:
+            self._turn, self._task = task.turn, task
             self._rows, self._starts, self._waited = 0, 0, None
             self._owners = {}
 
@@ -73,9 +74,9 @@ class Controller:
         """There is no further stage."""
         self._open = False
 
-    async def status(self, stage: int) -> StageStatus:
-        """How the stage is going."""
-        known, finished = self._stage == stage, self._finished >= stage
+    async def status(self, turn: int) -> StageStatus:
+        """How the stage of that turn is going."""
+        known, finished = self._turn == turn, self._finished >= turn
         return StageStatus(known, self._rows, finished, self._failure, self._waited)
 
     async def place(self) -> PlacementGroup | None:
@@ -89,14 +90,14 @@ class Controller:
         self._place = place
 
     async def next_stage(self, rank: int, after: int) -> StageTask | None:
-        """The stage that follows ``after`` (-1: whichever is open), as soon as there is one; None at the end.
+        """The stage after turn ``after`` (-1: whichever is open), as soon as there is one; None at the end.
 
         Asking for it says that ``after`` is finished. A stage that worker 0 asks for too often has failed.
         """
         asked = time.monotonic()
         if rank == 0:
             self._finished = max(self._finished, after)
-        while self._stage <= after and self._open and not self._failure:
+        while self._turn <= after and self._open and not self._failure:
             await asyncio.sleep(POLL_SECONDS)
         if rank == 0 and self._open:
             self._starts += 1
