@@ -45,6 +45,7 @@ class StageStatus:
     finished: bool
     failure: str  # a sentence, or empty
     waited: float | None  # seconds in which worker 0 had no stage to train; None for its first
+    starting: float | None  # seconds in which its first stage waited for worker 0; None for others
 
 
 class Controller:
@@ -58,6 +59,8 @@ class Controller:
         self._rows, self._starts, self._finished = 0, 0, -1
         self._failure, self._last_error = "", ""
         self._waited: float | None = None
+        self._starting: float | None = None
+        self._published = 0.0
         self._place: PlacementGroup | None = None
         self._owners: dict[str, int] = {}  # of the files of checkpoints, by name
 
@@ -67,7 +70,8 @@ class Controller:
         """Hand this stage to the workers."""
         if task.turn != self._turn:
             self._turn, self._task = task.turn, task
-            self._rows, self._starts, self._waited = 0, 0, None
+            self._rows, self._starts, self._waited, self._starting = 0, 0, None, None
+            self._published = time.monotonic()
             self._owners = {}
 
     async def close(self) -> None:
@@ -77,7 +81,7 @@ class Controller:
     async def status(self, turn: int) -> StageStatus:
         """How the stage of that turn is going."""
         known, finished = self._turn == turn, self._finished >= turn
-        return StageStatus(known, self._rows, finished, self._failure, self._waited)
+        return StageStatus(known, self._rows, finished, self._failure, self._waited, self._starting)
 
     async def place(self) -> PlacementGroup | None:
         """Where the workers that started last have their CPUs; None before any did."""
@@ -101,7 +105,10 @@ class Controller:
             await asyncio.sleep(POLL_SECONDS)
         if rank == 0 and self._open:
             self._starts += 1
-            self._waited = time.monotonic() - asked if after >= 0 else None
+            now = time.monotonic()
+            self._waited, self._starting = (
+                (now - asked, None) if after >= 0 else (None, now - self._published)
+            )
             if self._starts > 1 + WORKER_FAILURES:
                 self._failure = (
                     f"its workers died {self._starts - 1} times; {self._last_error or f'see {ray_logs()}'}"
