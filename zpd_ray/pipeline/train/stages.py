@@ -65,7 +65,7 @@ def each_stage(
     report_rows: Callable[[int], Any],
     claim: Callable[[list[str]], dict[str, int]] = lambda names: {},
 ) -> Iterator[Stage]:
-    """The stages that ``next_task`` gives for the number of the one before (-1: none), until it gives None.
+    """The stages that ``next_task`` gives for the turn of the one before (-1: none), until it gives None.
 
     report_rows: is told how many rows worker 0 has taken. claim: is told what files this worker hands in for
     a checkpoint, and answers which of them another one does. Raises ZpdError when a stage was not reported.
@@ -74,12 +74,12 @@ def each_stage(
     while (task := next_task(after)) is not None:
         # Rank 0 may have died between closing a stage and asking for the next.
         if after < 0 and task.store.exists(f"{task.directory}/train.json"):
-            after = task.model.stage
+            after = task.turn
             continue
         stage = Stage(task, rank, workers, report_rows, claim)
         yield stage
         stage._check_reported()
-        after = stage.number
+        after = task.turn
 
 
 def _next_task(controller: Any, rank: int, after: int) -> StageTask | None:
@@ -197,11 +197,16 @@ class Stage:
         A checkpoint of an earlier stage is not given: that stage's result is in ``adapter`` or ``base``.
         """
         found = ray.train.get_checkpoint()
-        if found is None or found.get_metadata().get("stage") != self.number:
+        if found is None or found.get_metadata() != self._mark:
             yield None
             return
         with found.as_directory() as directory:
             yield Path(directory)
+
+    @property
+    def _mark(self) -> dict[str, Any]:
+        """Whose checkpoint it is: the job may have trained stages of other runs."""
+        return {"run": self.task.store.root, "stage": self.number}
 
     def save_checkpoint(self, directory: str | Path | None) -> None:
         """Keep the files in ``directory`` for an attempt that goes on from here; called by all workers.
@@ -213,7 +218,7 @@ class Stage:
         checkpoint = Checkpoint.from_directory(directory) if directory is not None else None
         if directory is not None and checkpoint is not None:
             self._check_own(directory)
-            checkpoint.set_metadata({"stage": self.number})
+            checkpoint.set_metadata(self._mark)
         ray.train.report({"stage": self.number}, checkpoint=checkpoint)
 
     def _check_own(self, directory: str | Path) -> None:
