@@ -152,10 +152,8 @@ def check_columns(first_row: Iterable[str], source: SourceConfig) -> None:
         )
     if {"prompt", "messages"} <= source.columns.keys():
         raise ZpdError("both 'prompt' and 'messages' are mapped; a prompt is one or the other, map one")
-    view, alone = (
-        view_of(dict.fromkeys([*columns, *source.columns.values()], ""), source),
-        source.prompts_alone,
-    )
+    view = view_of(dict.fromkeys([*columns, *source.columns.values()], ""), source)
+    alone = source.prompts_alone
     if (source.shape if source.shape != "auto" else recognise(view, alone)) is not None:
         return
     if alone:
