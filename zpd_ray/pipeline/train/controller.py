@@ -56,6 +56,7 @@ class Controller:
         self._open = True
         self._rows, self._starts, self._finished = 0, 0, -1
         self._failure, self._last_error = "", ""
+        self._preempted: set[int] = set()  # which starts ended with a node that was taken away
         self._waited: float | None = None
         self._place: PlacementGroup | None = None
         self._owners: dict[str, int] = {}  # of the files of checkpoints, by name
@@ -67,7 +68,7 @@ class Controller:
         if task.model.stage != self._stage:
             self._stage, self._task = task.model.stage, task
             self._rows, self._starts, self._waited = 0, 0, None
-            self._owners = {}
+            self._owners, self._preempted = {}, set()
 
     async def close(self) -> None:
         """There is no further stage."""
@@ -101,10 +102,9 @@ class Controller:
         if rank == 0 and self._open:
             self._starts += 1
             self._waited = time.monotonic() - asked if after >= 0 else None
-            if self._starts > 1 + WORKER_FAILURES:
-                self._failure = (
-                    f"its workers died {self._starts - 1} times; {self._last_error or f'see {ray_logs()}'}"
-                )
+            deaths = self._starts - 1 - len(self._preempted)
+            if deaths > WORKER_FAILURES:
+                self._failure = f"its workers died {deaths} times; {self._last_error or f'see {ray_logs()}'}"
         return None if self._failure or not self._open else self._task
 
     async def claim(self, rank: int, names: list[str]) -> dict[str, int]:
@@ -119,6 +119,10 @@ class Controller:
     async def fail(self, reason: str) -> None:
         """What no further attempt would mend."""
         self._failure = reason
+
+    async def report_preemption(self) -> None:
+        """The workers that started last were told that a node of theirs will go: their end is no failure."""
+        self._preempted.add(self._starts)
 
     async def report_error(self, error: str) -> None:
         """What a worker died of, as far as it could say."""
