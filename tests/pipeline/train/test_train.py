@@ -22,6 +22,7 @@ from zpd_ray import engines, schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
+from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.train.job import DIRECTORY
 from zpd_ray.pipeline.train.shards import ordered_shards, share_of
@@ -308,3 +309,42 @@ def test_a_killed_worker_of_a_model_that_is_shared_out_leaves_no_trace(make: Mak
     assert ours.keys() == theirs.keys()
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in ours}
     assert max(apart.values()) < 1e-4, apart  # AdamW moves weights of hardly a gradient, too
+
+
+# --- checkpoints that are on their way, and a store that fails ---
+
+CONDITIONS = "tests.pipeline.train.hard_conditions"
+PLAIN = {"batch_size": 8, "epochs": 8, "checkpoint_steps": 3}  # 24 steps, 7 checkpoints
+
+
+@pytest.fixture(scope="module")
+def plain(local_ray: None, make: Make) -> Store:
+    """A worker that is left alone, on a store that takes everything at once."""
+    return fit(make(**PLAIN))
+
+
+@pytest.mark.nightly  # test_checkpoints.py: what is waited for
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_killed_while_a_checkpoint_is_on_its_way_goes_on_from_the_one_before(
+    make: Make, workers: int
+) -> None:
+    """Each is on its way for a second after its files have appeared; the third is handed in twice then."""
+    section = PLAIN | {"workers": workers}
+    store = fit_under_fire(make(function=f"{CONDITIONS}:slow_store", **section), {"RayTrainWorker": 3}, 7)
+    assert adapter_bytes(store) == adapter_bytes(fit(make(**section)))
+
+
+@pytest.mark.nightly
+def test_a_checkpoint_that_the_store_does_not_take_is_made_again(make: Make, plain: Store) -> None:
+    store = fit(make(function=f"{CONDITIONS}:flaky_store", **PLAIN))
+    assert Path(store.path("handed-in.txt")).read_text() == "x" * 8  # the second one twice
+    for name in ("adapter/adapter_model.safetensors", "train.json", "steps.parquet"):
+        assert store.read_bytes(f"{STAGE}/{name}") == plain.read_bytes(f"{STAGE}/{name}"), name
+
+
+@pytest.mark.nightly
+def test_a_store_that_takes_no_checkpoint_ends_the_stage_with_its_reason(make: Make) -> None:
+    made = make(function=f"{CONDITIONS}:lost_store", **PLAIN)
+    with pytest.raises(ZpdError, match="workers died 4 times; one said: a checkpoint of stage 0 could"):
+        fit(made)
+    assert not made[1].exists(f"{STAGE}/train.json")
