@@ -243,16 +243,21 @@ class Killer(threading.Thread):
 
 
 def fit_under_fire(made: tuple[Config, Store], at: dict[str, int], checkpoints: int) -> Store:
+    # It went on from checkpoints: not all were made again.
+    assert checkpoints_under_fire(made, at) <= checkpoints + 2 * len(at)
+    return made[1]
+
+
+def checkpoints_under_fire(made: tuple[Config, Store], at: dict[str, int]) -> int:
+    """How many appeared, those included that were not stored to their end."""
     killer = Killer(made[1], at)
     killer.start()
-    store = fit(made)
+    fit(made)
     killer.over.set()
     killer.join()
     assert killer.killed.keys() == at.keys(), "the stage ended before all could be killed"
     assert not any(map(psutil.pid_exists, killer.killed.values()))
-    # It went on from checkpoints: not all were made again.
-    assert len(killer.seen) <= checkpoints + 2 * len(at)
-    return store
+    return len(killer.seen)
 
 
 @pytest.mark.nightly  # test_train_job.py: what is left of a job whose controller was killed
@@ -328,10 +333,13 @@ def plain(local_ray: None, make: Make) -> Store:
 def test_a_worker_that_is_killed_while_a_checkpoint_is_on_its_way_goes_on_from_the_one_before(
     make: Make, workers: int
 ) -> None:
-    """Each is on its way for a second after its files have appeared; the third is handed in twice then."""
+    """Each is on its way for a second after its files have appeared; so the third is handed in twice."""
     section = PLAIN | {"workers": workers}
-    store = fit_under_fire(make(function=f"{CONDITIONS}:slow_store", **section), {"RayTrainWorker": 3}, 7)
-    assert adapter_bytes(store) == adapter_bytes(fit(make(**section)))
+    made = make(function=f"{CONDITIONS}:slow_store", **section)
+    seen = checkpoints_under_fire(made, {"RayTrainWorker": 3})
+    # Where one of two was killed that had nothing to store, the other may just have come to an end.
+    assert seen == 8 if workers == 1 else seen in (7, 8)
+    assert adapter_bytes(made[1]) == adapter_bytes(fit(make(**section)))
 
 
 @pytest.mark.nightly

@@ -1,0 +1,118 @@
+"""A node that is taken away after notice, as spot machines are: a checkpoint comes before it goes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.pipeline.processes import RUN_SECONDS
+from tests.pipeline.train.hard_conditions import STEPS_TAKEN
+from tests.pipeline.train.test_train import CONDITIONS, STAGE, Make, fit, make, model_dir  # noqa: F401
+from zpd_ray.config import Config
+from zpd_ray.pipeline.train.job import DIRECTORY
+from zpd_ray.rundir import Store
+
+pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("local_ray")]
+
+NOTICE_SECONDS = 20
+CODE = """
+import sys
+from zpd_ray.config import Config
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.train.train import prepare, train
+from zpd_ray.rundir import Run, Store
+
+config = Config.model_validate_json(sys.argv[1])
+with Session(Run(config, Store(config.output))) as session:
+    train(session, prepare(session, 0))
+"""
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + RUN_SECONDS
+    while not happened():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def give_notice(cluster: Cluster, node: str) -> None:
+    """As an autoscaler does that the cloud has told."""
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    when = ["--deadline-remaining-seconds", str(NOTICE_SECONDS)]
+    told = [*ray, "drain-node", "--address", cluster.address, "--node-id", node, *reason, *when]
+    subprocess.run(told, check=True, capture_output=True)
+
+
+def steps_taken(store: Store) -> list[tuple[str, int]]:
+    """Node of worker 0, and number, of each step in turn."""
+    file = Path(store.path(STEPS_TAKEN))
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [(line.split()[0], int(line.split()[1])) for line in lines]
+
+
+def on_cluster(config: Config, cluster: Cluster, log: Path) -> subprocess.Popen[bytes]:
+    there = config.cluster.model_copy(update={"address": cluster.address})
+    text = config.model_copy(update={"cluster": there}).model_dump_json()
+    environment = os.environ | {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
+    with log.open("w") as said:
+        return subprocess.Popen([sys.executable, "-c", CODE, text], stdout=said, stderr=said, env=environment)
+
+
+def test_two_workers_of_which_one_loses_its_node_after_notice_lose_seconds(
+    make: Make,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """No checkpoint is due in these 360 steps: the only ones are those that the notice has made."""
+    section = {"workers": 2, "batch_size": 8, "epochs": 120, "checkpoint_steps": 100_000}
+    undisturbed = fit(with_nodes_of_two(make(**section)))
+    config, store = with_nodes_of_two(make(function=f"{CONDITIONS}:long_steps", **section))
+    log = tmp_path / "log"
+    cluster, process = Cluster(initialize_head=True, head_node_args={"num_cpus": 1}), None
+    try:
+        going, _ = cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=2)
+        cluster.wait_for_nodes()
+        process = on_cluster(config, cluster, log)
+        wait_until(lambda: len(steps_taken(store)) > 5, process, log)
+        cluster.add_node(num_cpus=2)
+        give_notice(cluster, going.node_id)
+        end, at_notice = time.monotonic() + NOTICE_SECONDS, len(steps_taken(store))
+        assert not checkpoints_of(store)
+        wait_until(lambda: bool(checkpoints_of(store)), process, log)
+        assert time.monotonic() < end
+        time.sleep(max(0.0, end - time.monotonic()))
+        cluster.remove_node(going, allow_graceful=False)
+        assert process.wait(RUN_SECONDS) == 0, log.read_text()
+    finally:
+        if process is not None:
+            process.kill()
+        cluster.shutdown()
+    numbers = [number for _, number in steps_taken(store)]
+    (again,) = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1]
+    first, lost = numbers[again], numbers[again - 1] + 1 - numbers[again]
+    print(
+        f"notice after {at_notice} steps, {numbers[again - 1] + 1} taken, begun again at {first}, {lost} lost"
+    )
+    assert first > at_notice
+    assert lost <= (numbers[again - 1] - at_notice) / 2  # of those that were taken after the notice
+    for name in ("adapter/adapter_model.safetensors", "train.json", "steps.parquet", "canary.parquet"):
+        assert store.read_bytes(f"{STAGE}/{name}") == undisturbed.read_bytes(f"{STAGE}/{name}"), name
+
+
+def with_nodes_of_two(made: tuple[Config, Store]) -> tuple[Config, Store]:
+    """A train worker takes a node of two CPUs."""
+    config, store = made
+    cluster = config.cluster.model_copy(update={"cpus_per_train_worker": 2.0})
+    return config.model_copy(update={"cluster": cluster}), store
+
+
+def checkpoints_of(store: Store) -> list[Path]:
+    return list(Path(store.path(DIRECTORY)).glob("checkpoint_*"))
