@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 from tests.pipeline.processes import RUN_SECONDS
 from tests.pipeline.train.hard_conditions import STEPS_TAKEN
@@ -22,6 +24,7 @@ from zpd_ray.rundir import Store
 pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("local_ray")]
 
 NOTICE_SECONDS = 20
+SCORE, TRAIN = {"zpd-ray": "score"}, {"zpd-ray": "train"}  # labels of nodes
 CODE = """
 import sys
 from zpd_ray.config import Config
@@ -44,12 +47,11 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes], l
 
 
 def give_notice(cluster: Cluster, node: str) -> None:
-    """As an autoscaler does that the cloud has told."""
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-    when = ["--deadline-remaining-seconds", str(NOTICE_SECONDS)]
-    told = [*ray, "drain-node", "--address", cluster.address, "--node-id", node, *reason, *when]
-    subprocess.run(told, check=True, capture_output=True)
+    """As an autoscaler does that the cloud has told; and as ``ray drain-node``."""
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    gone = int((time.time() + NOTICE_SECONDS) * 1000)
+    accepted, why_not = GcsClient(address=cluster.address).drain_node(node, reason, "spot", gone)
+    assert accepted, why_not
 
 
 def steps_taken(store: Store) -> list[tuple[str, int]]:
@@ -60,7 +62,7 @@ def steps_taken(store: Store) -> list[tuple[str, int]]:
 
 
 def on_cluster(config: Config, cluster: Cluster, log: Path) -> subprocess.Popen[bytes]:
-    there = config.cluster.model_copy(update={"address": cluster.address})
+    there = config.cluster.model_copy(update={"address": cluster.address, "placement": "split"})
     text = config.model_copy(update={"cluster": there}).model_dump_json()
     environment = os.environ | {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
     with log.open("w") as said:
@@ -73,16 +75,17 @@ def test_two_workers_of_which_one_loses_its_node_after_notice_lose_seconds(
 ) -> None:
     """No checkpoint is due in these 360 steps: the only ones are those that the notice has made."""
     section = {"workers": 2, "batch_size": 8, "epochs": 120, "checkpoint_steps": 100_000}
-    undisturbed = fit(with_nodes_of_two(make(**section)))
-    config, store = with_nodes_of_two(make(function=f"{CONDITIONS}:long_steps", **section))
+    undisturbed = fit(make(**section))
+    config, store = make(function=f"{CONDITIONS}:long_steps", **section)
     log = tmp_path / "log"
-    cluster, process = Cluster(initialize_head=True, head_node_args={"num_cpus": 1}), None
+    head = {"num_cpus": 2, "labels": SCORE}
+    cluster, process = Cluster(initialize_head=True, head_node_args=head), None
     try:
-        going, _ = cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=2)
+        going, _ = (cluster.add_node(num_cpus=1, labels=TRAIN) for _ in range(2))
         cluster.wait_for_nodes()
         process = on_cluster(config, cluster, log)
         wait_until(lambda: len(steps_taken(store)) > 5, process, log)
-        cluster.add_node(num_cpus=2)
+        cluster.add_node(num_cpus=1, labels=TRAIN)
         give_notice(cluster, going.node_id)
         end, at_notice = time.monotonic() + NOTICE_SECONDS, len(steps_taken(store))
         assert not checkpoints_of(store)
@@ -105,13 +108,6 @@ def test_two_workers_of_which_one_loses_its_node_after_notice_lose_seconds(
     assert lost <= (numbers[again - 1] - at_notice) / 2  # of those that were taken after the notice
     for name in ("adapter/adapter_model.safetensors", "train.json", "steps.parquet", "canary.parquet"):
         assert store.read_bytes(f"{STAGE}/{name}") == undisturbed.read_bytes(f"{STAGE}/{name}"), name
-
-
-def with_nodes_of_two(made: tuple[Config, Store]) -> tuple[Config, Store]:
-    """A train worker takes a node of two CPUs."""
-    config, store = made
-    cluster = config.cluster.model_copy(update={"cpus_per_train_worker": 2.0})
-    return config.model_copy(update={"cluster": cluster}), store
 
 
 def checkpoints_of(store: Store) -> list[Path]:
