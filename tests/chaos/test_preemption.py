@@ -16,7 +16,7 @@ from ray.core.generated import autoscaler_pb2
 
 from tests.pipeline.processes import RUN_SECONDS
 from tests.pipeline.train.hard_conditions import STEPS_TAKEN
-from tests.pipeline.train.test_train import CONDITIONS, STAGE, Make, fit, make, model_dir  # noqa: F401
+from tests.pipeline.train.test_train import CODE, CONDITIONS, STAGE, Make, fit, make, model_dir  # noqa: F401
 from zpd_ray.config import Config
 from zpd_ray.pipeline.train.job import DIRECTORY
 from zpd_ray.rundir import Store
@@ -25,17 +25,6 @@ pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("local_ray")]
 
 NOTICE_SECONDS = 20
 SCORE, TRAIN = {"zpd-ray": "score"}, {"zpd-ray": "train"}  # labels of nodes
-CODE = """
-import sys
-from zpd_ray.config import Config
-from zpd_ray.pipeline.cluster.session import Session
-from zpd_ray.pipeline.train.train import prepare, train
-from zpd_ray.rundir import Run, Store
-
-config = Config.model_validate_json(sys.argv[1])
-with Session(Run(config, Store(config.output))) as session:
-    train(session, prepare(session, 0))
-"""
 
 
 def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -319,6 +322,17 @@ def test_a_killed_worker_of_a_model_that_is_shared_out_leaves_no_trace(make: Mak
 # --- checkpoints that are on their way, and a store that fails ---
 
 CONDITIONS = "tests.pipeline.train.hard_conditions"
+CODE = """
+import sys
+from zpd_ray.config import Config
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.train.train import prepare, train
+from zpd_ray.rundir import Run, Store
+
+config = Config.model_validate_json(sys.argv[1])
+with Session(Run(config, Store(config.output))) as session:
+    train(session, prepare(session, 0))
+"""
 PLAIN = {"batch_size": 8, "epochs": 8, "checkpoint_steps": 3}  # 24 steps, 7 checkpoints
 
 
@@ -340,6 +354,27 @@ def test_a_worker_that_is_killed_while_a_checkpoint_is_on_its_way_goes_on_from_t
     # Where one of two was killed that had nothing to store, the other may just have come to an end.
     assert seen == 8 if workers == 1 else seen in (7, 8)
     assert adapter_bytes(made[1]) == adapter_bytes(fit(make(**section)))
+
+
+@pytest.mark.nightly
+def test_a_run_that_is_killed_while_a_checkpoint_is_on_its_way_goes_on_from_the_one_before(
+    make: Make, plain: Store
+) -> None:
+    config, store = make(function=f"{CONDITIONS}:slow_store", **PLAIN)
+    process = subprocess.Popen([sys.executable, "-c", CODE, config.model_dump_json()])
+    seen: set[Path] = set()
+    while len(seen) < 3:
+        assert process.poll() is None
+        seen |= set(Path(store.path(DIRECTORY)).glob("checkpoint_*"))
+        time.sleep(0.02)
+    for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
+    # The second, the third that was on its way, and the third to the seventh.
+    assert checkpoints_under_fire((config, store), {}) == 7
+    assert adapter_bytes(store) == adapter_bytes(plain)
+    assert not store.exists(DIRECTORY)
 
 
 @pytest.mark.nightly
