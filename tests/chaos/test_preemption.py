@@ -16,9 +16,17 @@ from ray.core.generated import autoscaler_pb2
 
 from tests.pipeline.processes import RUN_SECONDS
 from tests.pipeline.train.hard_conditions import STEPS_TAKEN
-from tests.pipeline.train.test_train import CODE, CONDITIONS, STAGE, Make, fit, make, model_dir  # noqa: F401
+from tests.pipeline.train.test_train import (  # noqa: F401
+    CODE,
+    CONDITIONS,
+    STAGE,
+    Make,
+    checkpoints_in,
+    fit,
+    make,
+    model_dir,
+)
 from zpd_ray.config import Config
-from zpd_ray.pipeline.train.job import DIRECTORY
 from zpd_ray.rundir import Store
 
 pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("local_ray")]
@@ -77,8 +85,8 @@ def test_two_workers_of_which_one_loses_its_node_after_notice_lose_seconds(
         cluster.add_node(num_cpus=1, labels=TRAIN)
         give_notice(cluster, going.node_id)
         end, at_notice = time.monotonic() + NOTICE_SECONDS, len(steps_taken(store))
-        assert not checkpoints_of(store)
-        wait_until(lambda: bool(checkpoints_of(store)), process, log)
+        assert not checkpoints_in(store)
+        wait_until(lambda: bool(checkpoints_in(store)), process, log)
         assert time.monotonic() < end
         time.sleep(max(0.0, end - time.monotonic()))
         cluster.remove_node(going, allow_graceful=False)
@@ -97,7 +105,3 @@ def test_two_workers_of_which_one_loses_its_node_after_notice_lose_seconds(
     assert lost <= (numbers[again - 1] - at_notice) / 2  # of those that were taken after the notice
     for name in ("adapter/adapter_model.safetensors", "train.json", "steps.parquet", "canary.parquet"):
         assert store.read_bytes(f"{STAGE}/{name}") == undisturbed.read_bytes(f"{STAGE}/{name}"), name
-
-
-def checkpoints_of(store: Store) -> list[Path]:
-    return list(Path(store.path(DIRECTORY)).glob("checkpoint_*"))

@@ -226,19 +226,24 @@ def processes(title: str) -> list[psutil.Process]:
     return found
 
 
+def checkpoints_in(store: Store) -> set[Path]:
+    """Those that are there by now, stored to their end or not."""
+    return {file.parent for file in Path(store.path(DIRECTORY)).glob("*/trainer*.safetensors")}
+
+
 class Killer(threading.Thread):
     """Kills a process of each title when so many checkpoints of a stage have appeared, and watches on."""
 
     def __init__(self, store: Store, at: dict[str, int]) -> None:
         super().__init__(daemon=True)
-        self.place, self.at = Path(store.path(DIRECTORY)), at
+        self.store, self.at = store, at
         self.seen: set[Path] = set()
         self.killed: dict[str, int] = {}
         self.over = threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.02):
-            self.seen |= {file.parent for file in self.place.glob("*/trainer*.safetensors")}
+            self.seen |= checkpoints_in(self.store)
             for title in self.at.keys() - self.killed.keys():
                 if len(self.seen) >= self.at[title] and (found := processes(title)):
                     self.killed[title] = found[-1].pid
@@ -365,7 +370,7 @@ def test_a_run_that_is_killed_while_a_checkpoint_is_on_its_way_goes_on_from_the_
     seen: set[Path] = set()
     while len(seen) < 3:
         assert process.poll() is None
-        seen |= set(Path(store.path(DIRECTORY)).glob("checkpoint_*"))
+        seen |= checkpoints_in(store)
         time.sleep(0.02)
     for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
