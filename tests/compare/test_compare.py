@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.pipeline.processes import ROOT, Quickstart, call, command, run_here
 from tests.test_readme import blocks
 
+SELECTED, ADAPTER = "selected/part-000000.parquet", "adapter/adapter_model.safetensors"
 SMALL = ("pool.path", "evaluation.path", "model.path", "pool.items_per_part", "train.")
 
 
@@ -45,9 +47,11 @@ def test_the_comparison_of_the_readme_in_small(quickstart: Quickstart, tmp_path:
     assert done.stdout.endswith(again.stdout)  # Ray may have warned of something before
     assert before == {file: file.stat().st_mtime_ns for file in before}
     run_here("run", zpd / "config.toml", f"output={tmp_path / 'alone'}")  # with nothing shared
-    for stage in ("00", "01"):
-        file = f"stages/{stage}/selected/part-000000.parquet"
-        assert (zpd / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+    for stage, file in product(("00", "01"), (SELECTED, ADAPTER)):
+        path = f"stages/{stage}/{file}"
+        assert (zpd / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()
+    assert done.stderr.count("starting the training job") == 1  # it trains the stages of all runs
+    assert done.stderr.count("scoring actors with") == 1
 
 
 @pytest.mark.nightly

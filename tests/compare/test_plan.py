@@ -26,11 +26,11 @@ from zpd_ray.compare.show import grids, remarks
 from zpd_ray.compare.writing import write_result
 from zpd_ray.config_file import load_config
 from zpd_ray.errors import ZpdError
-from zpd_ray.report.cost import costs
+from zpd_ray.report.cost import Cost, costs
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_run, recorded_run
 from zpd_ray.rundir.layout import CONFIG, FIT, MEASURE, StageFiles
-from zpd_ray.rundir.records import load_selection
+from zpd_ray.rundir.records import load_events, load_selection
 
 RATES = [1e-3, 4e-3]
 
@@ -228,3 +228,6 @@ def test_the_cost_of_selecting_is_trained_for(quickstart: Quickstart) -> None:
     )
     assert needed(random).prefilled == 0
     assert needed(random).trained == needed(run).trained > 0
+    starting = sum(event.details.get("starting", 0) for event in load_events(run.store))
+    assert starting > 0
+    assert needed(run).training_seconds == sum(costs(run), Cost()).training_seconds - starting > 0

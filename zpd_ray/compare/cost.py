@@ -8,19 +8,22 @@ from zpd_ray import selection
 from zpd_ray.report.cost import Cost, costs
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import POOL
+from zpd_ray.rundir.records import load_events
 
 
 def needed(run: Run) -> Cost:
     """What a finished run has spent on training, and on what its method needs to select.
 
     A run measures its pool at every stage, since ability is told of every stage. A method that looks at
-    nothing needs none of it, one that is static needs what stage 0 measured.
+    nothing needs none of it, one that is static needs what stage 0 measured. Starting the training job is not
+    counted: it trains many runs.
     """
     name, spent = run.config.select.method, costs(run)
     looked = spent[:1] if getattr(selection.load(name), "static", False) else spent
     select = Cost() if selection.is_blind(name) else sum(looked, Cost())
     train = sum(spent, Cost())
-    return replace(select, training_seconds=train.training_seconds, trained=train.trained)
+    starting = sum(event.details.get("starting", 0.0) for event in load_events(run.store))
+    return replace(select, training_seconds=train.training_seconds - starting, trained=train.trained)
 
 
 @dataclass(frozen=True)

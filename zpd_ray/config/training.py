@@ -56,7 +56,10 @@ class TrainConfig(Section):
     warmup: Share = Field(0.03, description="share of the schedule that warms up")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     max_grad_norm: Positive = Field(1.0, description="a longer gradient is scaled down to this norm")
-    bf16: bool = Field(True, description="autocast to bfloat16 where the GPU supports it")
+    bf16: bool = Field(
+        True,
+        description="autocast to bfloat16 where the GPU supports it; on a CPU where model.dtype is bfloat16",
+    )
     gradient_checkpointing: bool | None = Field(
         None,
         description="compute activations twice rather than keep them: less memory, more time; left out: "

@@ -37,7 +37,7 @@ from zpd_ray.pipeline.ingest.ingest import ingest
 from zpd_ray.pipeline.measure import dispatch, scorers
 from zpd_ray.pipeline.measure.dispatch import Balancer
 from zpd_ray.pipeline.measure.measure import measure
-from zpd_ray.pipeline.measure.scorer import Scorer
+from zpd_ray.pipeline.measure.scorer import Request, Scorer
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import load_events
 
@@ -92,12 +92,12 @@ def dispatchers() -> list[psutil.Process]:
 class Flaky(Scorer):
     """A scorer whose engine fails as often as files named "fail" are left to take."""
 
-    def _engine_of(self, model: ModelRef) -> Engine:
-        for file in sorted(Path(self._run.store.path("fail")).glob("*")):
+    def _engine_of(self, request: Request) -> Engine:
+        for file in sorted(Path(request.run.store.path("fail")).glob("*")):
             with suppress(FileNotFoundError):
                 file.unlink()
                 raise EngineError("the device is in an undefined state")
-        return super()._engine_of(model)
+        return super()._engine_of(request)
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_a_scorer_that_finds_no_place_is_told_with_what_there_is(
     monkeypatch.setattr(scorers, "PLACE_SECONDS", 10.0)
     config = validate(simulated_values(tmp_path, n=1) | {"cluster": {"actors": 2, "cpus_per_actor": 3}})
     with pytest.raises(ZpdError, match=r"1 of 2 scoring actors found a place.*each asks for 3 CPUs"):
-        scorers.Scorers(Run(config, Store(config.output)), "none")
+        scorers.Scorers(Run(config, Store(config.output)))
 
 
 @needs_vllm

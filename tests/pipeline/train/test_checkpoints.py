@@ -13,6 +13,8 @@ from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMod
 
 from zpd_ray.pipeline.train.checkpoints import Checkpoints, Lines
 
+MARK = {"run": "/runs/mine", "stage": 3}
+
 
 @dataclass
 class RayTrain:
@@ -52,7 +54,7 @@ def state(place: Path, content: str) -> Path:
 
 def checkpoints(place: Path, lines: Lines | None = None) -> Checkpoints:
     (place / "own").mkdir()
-    return Checkpoints(3, 0, place / "own", lines or Lines())
+    return Checkpoints(MARK, 0, place / "own", lines or Lines())
 
 
 def test_what_is_stored_is_what_was_handed_in_whatever_becomes_of_the_directory(
@@ -61,9 +63,9 @@ def test_what_is_stored_is_what_was_handed_in_whatever_becomes_of_the_directory(
     checkpoints(tmp_path).save(state(tmp_path, "one"), move=False)
     state(tmp_path, "two")
     ((metrics, options),) = ray_train.calls
-    assert metrics == {"stage": 3}
+    assert metrics == MARK
     assert (Path(options["checkpoint"].path) / "weights").read_text() == "one"
-    assert options["checkpoint"].get_metadata() == {"stage": 3}
+    assert options["checkpoint"].get_metadata() == MARK
     assert options["checkpoint_upload_mode"] == CheckpointUploadMode.ASYNC
     assert options["delete_local_checkpoint_after_upload"] is True
     assert [file.name for file in (tmp_path / "state").iterdir()] == ["weights"]  # nothing is put into it

@@ -18,7 +18,8 @@ def task(stage: int) -> StageTask:
     config = validate(
         {"output": "x", "pool": {"path": "x"}, "model": {"path": "x"}, "select": {"budget": {"items": 1}}}
     )
-    return StageTask(config, Store("x"), ModelRef("x", None, stage), f"stages/{stage:02d}", 1, [1], [None])
+    model, directory = ModelRef("x", None, stage), f"stages/{stage:02d}"
+    return StageTask(stage, config, Store("x"), model, directory, 1, [1], [None])
 
 
 def play(*calls: tuple[str, Any]) -> list[Any]:
@@ -43,7 +44,12 @@ def test_workers_wait_for_the_next_stage_and_that_is_counted() -> None:
     async def talk() -> tuple[StageTask | None, StageStatus]:
         controller = Controller()
         await controller.publish(task(0))
+        await asyncio.sleep(0.1)
         await controller.next_stage(0, -1)
+        first = await controller.status(0)
+        assert first.waited is None
+        assert first.starting is not None
+        assert 0.1 <= first.starting < 5
         waiting = asyncio.create_task(controller.next_stage(0, 0))
         await asyncio.sleep(0.2)
         assert not waiting.done()
@@ -56,6 +62,7 @@ def test_workers_wait_for_the_next_stage_and_that_is_counted() -> None:
     assert got.model.stage == 1
     assert status.known
     assert not status.finished
+    assert status.starting is None
     assert status.waited is not None
     assert 0.2 <= status.waited < 5
 

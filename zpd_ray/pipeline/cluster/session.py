@@ -1,4 +1,4 @@
-"""A session: Ray for the length of a command, and the actors that live as long."""
+"""A session: Ray for the length of a command, and the workers of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from zpd_ray import ray_folder
 from zpd_ray.config import ClusterConfig
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.cluster.resources import check_resources, room_for_both, scoring_cpus, training_cpus
+from zpd_ray.pipeline.cluster.resources import check_resources, scoring_cpus, training_cpus
+from zpd_ray.pipeline.cluster.workers import Workers
 from zpd_ray.rundir import Run
 from zpd_ray.terminal import say
 
@@ -38,18 +39,18 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Session:
-    """What the steps of a run share: Ray, the scoring actors, the training job, the ability actor.
+    """What the steps of a run share: Ray, and the actors that live as long.
 
-    Actors start when they are first asked for, and stay up from stage to stage. A cluster that was running
-    before is left running.
+    A cluster that was running before is left running.
     """
 
-    def __init__(self, run: Run) -> None:
-        """Nothing is started before ``with session:``."""
+    def __init__(self, run: Run, workers: Workers | None = None) -> None:
+        """Nothing is started before ``with session:``.
+
+        workers: of another session, which this one goes on with, and leaves up unless it fails.
+        """
         self.run = run
-        self._scorers: Scorers | None = None
-        self._train_job: TrainJob | None = None
-        self._ability: Any = None
+        self._lent, self._workers = workers is not None, workers or Workers()
         self._restore: Callable[[], None] | None = None  # Ray Data's settings
         self._started = False
 
@@ -75,70 +76,37 @@ class Session:
         self, _kind: object = None, failure: BaseException | None = None, _trace: object = None
     ) -> None:
         """End what was started here; the folder of a Ray of our own stays after an error."""
-        self.close_train_job()
-        self.close_scorers()
-        self._ability = None
+        if failure is not None or not self._lent:
+            self._workers.close()
         if self._restore is not None:
             self._restore()
         if self._started:
             stop(failed=isinstance(failure, Exception))  # Ctrl-C is none
 
     def scorers(self, model: ModelRef) -> Scorers:
-        """The scoring actors, started when there are none, or those there are have another kind of model."""
-        from zpd_ray.pipeline.measure.scorers import Scorers
-
-        family = self.run.family(model)
-        if self._scorers is not None and self._scorers.family != family:
-            self.close_scorers()
-        if self._scorers is None:
-            actors = self.run.config.cluster.actors
-            say(f"starting {actors} scoring actor{'s' * (actors > 1)} with {model.base}")
-            self._scorers = Scorers(self.run, family)
-        return self._scorers
+        """The scoring actors."""
+        return self._workers.scorers(self.run, model)
 
     @property
     def scores(self) -> bool:
         """Whether scoring actors have their place."""
-        return self._scorers is not None
+        return self._workers.score
 
     def train_job(self) -> TrainJob:
-        """The training job, started when there is none, or the one there is has failed."""
-        from zpd_ray.pipeline.train.job import TrainJob  # torch: not for runs that do not train
-
-        if self._train_job is not None and self._train_job.failed:
-            self.close_train_job()
-        if self._train_job is None:
-            if not room_for_both(self.run.config, self.scores):
-                self.close_scorers()
-            say("starting the training job")
-            self._train_job = TrainJob(self.run)
-        return self._train_job
+        """The training job."""
+        return self._workers.train_job(self.run)
 
     def ability_actor(self) -> Any:
-        """The central actor. It takes no CPU, and is restarted when it dies (then empty)."""
-        from zpd_ray.pipeline.fit.actor import AbilityActor
-
-        if self._ability is None:
-            actor = ray.remote(AbilityActor)
-            self._ability = actor.options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-        return self._ability
+        """The central actor."""
+        return self._workers.ability_actor()
 
     def rest_after_training(self) -> None:
-        """Where there was no room for both, scoring actors and train workers take turns."""
-        if not (self.scores or self.run.overlaps):
-            self.close_train_job()
+        """The training job gives up its place, where scoring actors need it."""
+        self._workers.rest_after_training()
 
     def close_scorers(self) -> None:
         """End the scoring actors, if there are any."""
-        if self._scorers is not None:
-            self._scorers.close()
-        self._scorers = None
-
-    def close_train_job(self) -> None:
-        """End the training job, if there is one."""
-        if self._train_job is not None:
-            self._train_job.close()
-        self._train_job = None
+        self._workers.close_scorers()
 
 
 def start(cluster: ClusterConfig, cpus: float) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import ray
 from ray.exceptions import RayError
@@ -20,6 +20,7 @@ from zpd_ray.pipeline import steps
 from zpd_ray.pipeline.cluster.failures import user_error
 from zpd_ray.pipeline.cluster.resources import scoring_cpus, training_cpus
 from zpd_ray.pipeline.cluster.session import Session, start, stop
+from zpd_ray.pipeline.cluster.workers import Workers
 from zpd_ray.pipeline.run import run as take_stages
 from zpd_ray.pipeline.run import take
 from zpd_ray.rundir import Run
@@ -43,7 +44,7 @@ def make_runs(plan: Plan) -> Failures:
     first = next(plan.open_cells(), None)
     if first is None:
         return failed
-    with _one_ray(plan, first):
+    with _one_ray(plan, first), closing(Workers()) as workers:
         while cells := list(plan.open_cells(failed)):
             cell = next((cell for cell in cells if not _is_taken(plan, cell)), None)
             if cell is None:
@@ -51,7 +52,7 @@ def make_runs(plan: Plan) -> Failures:
                 time.sleep(WAIT_SECONDS)
                 continue
             say(f"run {plan.done + len(failed) + 1} of {plan.total}: {cell}")
-            _make(plan, cell, failed)
+            _make(plan, cell, workers, failed)
     return failed
 
 
@@ -82,17 +83,17 @@ def _run_of(plan: Plan, cell: Cell) -> Run:
     return run
 
 
-def _make(plan: Plan, cell: Cell, failed: Failures) -> None:
+def _make(plan: Plan, cell: Cell, workers: Workers, failed: Failures) -> None:
     run = _run_of(plan, cell)
     answers, whole = plan.stage0_of(run)
-    _measure_stage0(answers)
+    _measure_stage0(answers, workers)
     try:
         check_run(run.config)
         if whole.store.root != answers.store.root:
             _begin(answers, whole)
-            _measure_stage0(whole)
+            _measure_stage0(whole, workers)
         _begin(whole, run)
-        _work_on(run, take_stages)
+        _work_on(run, workers, take_stages)
     except ZpdError as problem:
         if _is_taken(plan, cell):  # since it was looked at
             return
@@ -100,14 +101,14 @@ def _make(plan: Plan, cell: Cell, failed: Failures) -> None:
         warn(f"{cell} did not end: {problem}; the other runs go on, and the same command tries it again")
 
 
-def _measure_stage0(run: Run) -> None:
+def _measure_stage0(run: Run, workers: Workers) -> None:
     """Stage 0 up to its fit, in a run directory that other runs begin with."""
 
     def work() -> None:
         if not (run.finished(0, MEASURE) and run.finished(0, FIT)):
             check_run(run.config)
             say(f"stage 0 of seed {run.config.seed}, for all runs: {', '.join(run.measures)}")
-            _work_on(run, _take_stage0)
+            _work_on(run, workers, _take_stage0)
 
     _when_free(run, work)
 
@@ -143,11 +144,11 @@ def _when_free(run: Run, work: Callable[[], None]) -> None:
                 raise
 
 
-def _work_on(run: Run, work: Callable[[Session], None]) -> None:
-    """In a session of its own, with what ``zpd-ray watch`` looks at."""
+def _work_on(run: Run, workers: Workers, work: Callable[[Session], None]) -> None:
+    """In a session of its own, with the workers of the run before; ``zpd-ray watch`` looks at it."""
     with locked(run.store), Recorder(run.store, "run"):
         try:
-            with Session(run) as session:
+            with Session(run, workers) as session:
                 work(session)
         except (RayError, ZpdError) as error:
             raise user_error(error) or error from None

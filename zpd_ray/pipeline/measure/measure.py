@@ -68,7 +68,7 @@ def measure(
             add(row)
         at_work.count_from_here()
         _check(name, counts, total, how, examples)
-        for row in _score(session, Request(name, how, model, items, into), pending, ticks):
+        for row in _score(session, Request(session.run, name, how, model, items, into), pending, ticks):
             add(row)
             _check(name, counts, total, how, examples)
     if counts["unparsed"] > measures.UNPARSED_TOLD * max(1, counts["responses"]):

@@ -40,6 +40,7 @@ class EngineFailureError(Exception):
 class Request:
     """What a scorer is asked for: a measure of each part in directory ``items``, into directory ``into``."""
 
+    run: Run
     measure: str
     how: MeasureConfig
     model: ModelRef
@@ -48,20 +49,20 @@ class Request:
 
 
 class Scorer:
-    """The actor. Every call names its model, so that a restarted scorer knows what to load."""
+    """The actor. Every call names its run and model, so that a restarted scorer knows what to load."""
 
-    def __init__(self, run: Run) -> None:
-        """Nothing is loaded before the first part."""
-        self._run = run
+    def __init__(self, gpus: float) -> None:
+        """Nothing is loaded before the first part. gpus: that it has."""
+        self._gpus = gpus
         self._engine: Engine | None = None
-        self._model: ModelRef | None = None
+        self._loaded: tuple[str, ModelRef] | None = None  # the run directory, and the model in the engine
         self._copy: Any = None  # the directory that holds the model, where the run directory is remote
         self._loading, self._counting = Lock(), Lock()
         self._used: defaultdict[str, float] = defaultdict(float)
         self._counters: dict[str, Counter] = {}
         self._life = uuid.uuid4().hex
-        self._measures: dict[tuple[str, MeasureConfig], Measure] = {}
-        if run.config.cluster.gpus_per_actor == 0:  # other actors compute on the cores it would take
+        self._measures: dict[tuple[str, MeasureConfig], Measure] = {}  # of that run
+        if gpus == 0:  # other actors compute on the cores it would take
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     def measure(self, request: Request, name: str) -> dict[str, Any]:
@@ -69,24 +70,24 @@ class Scorer:
 
         Raises EngineFailureError when a fresh process has to try again.
         """
-        started, model = time.perf_counter(), request.model
+        started, model, store = time.perf_counter(), request.model, request.run.store
         try:
-            engine = self._engine_of(model)
+            engine = self._engine_of(request)
             measure = self._measure_of(request)
-            rows = self._run.store.read_table(f"{request.items}/{name}")
+            rows = store.read_table(f"{request.items}/{name}")
             table = measures.rows_of(request.measure, measure, engine, rows, model.stage)
-            if self._model != model:
+            if self._loaded != (store.root, model):
                 raise EngineError("the scorer was given another model while it measured a part")
         except EngineError as error:
             raise EngineFailureError(str(error), self._life) from error
-        self._run.store.write_table(f"{request.into}/{name}", table)
+        store.write_table(f"{request.into}/{name}", table)
         self._note(engine.usage() | {"parts": 1.0, "part_seconds": time.perf_counter() - started})
         return measures.count(table)
 
     def pulse(self) -> Pulse | None:
         """Signs of life of engine and measures, asked while they work; None while a model is loaded."""
         engine = self._engine
-        if engine is None or self._model is None:
+        if engine is None or self._loaded is None:
             return None
         pulse, beats = engine.pulse(), sum(measure.beats for measure in list(self._measures.values()))
         return replace(pulse, steps=pulse.steps + beats)
@@ -96,7 +97,7 @@ class Scorer:
         with self._loading:
             key = (request.measure, request.how)
             if key not in self._measures:
-                config = self._run.config.model_copy(update={"measure": request.how})
+                config = request.run.config.model_copy(update={"measure": request.how})
                 self._measures[key] = measures.load(request.measure, config)
             return self._measures[key]
 
@@ -121,41 +122,44 @@ class Scorer:
 
     def memory(self) -> dict[str, float]:
         """Bytes at the peak (``memory.peak_here``)."""
-        return peak_here(self._run.config.cluster.gpus_per_actor)
+        return peak_here(self._gpus)
 
     def end(self, life: str) -> None:
         """End this process, unless it is another one than the caller has met: it was restarted already."""
         if life == self._life:
             os._exit(1)
 
-    def _engine_of(self, model: ModelRef) -> Engine:
+    def _engine_of(self, request: Request) -> Engine:
         with self._loading:
-            if self._engine is None or self._model != model:
-                self._load(model)
+            if self._engine is None or self._loaded != (request.run.store.root, request.model):
+                self._load(request.run, request.model)
             assert self._engine is not None
             return self._engine
 
-    def _load(self, model: ModelRef) -> None:
+    def _load(self, run: Run, model: ModelRef) -> None:
         """Weights into the engine, checked against what their trainer expects."""
-        self._model = None  # until the canary lives
+        if self._loaded is not None and self._loaded[0] != run.store.root:
+            self._measures.clear()  # they hold another run's config
+        self._loaded = None  # until the canary lives
         directory = tempfile.TemporaryDirectory(prefix="zpd-ray-")
-        local = self._run.store.fetched(model, directory.name)
+        local = run.store.fetched(model, directory.name)
         if self._engine is None:
             started = time.perf_counter()
-            self._engine = engines.load(self._run.config, local, self._longest())
+            self._engine = engines.load(run.config, local, _longest(run))
             self._note({"start_seconds": time.perf_counter() - started})
         else:
             self._engine.follow(local)
         self._copy = directory  # and the copy of the model before is deleted
         if model.canary is not None:
-            canary = self._run.store.read_table(model.canary)
-            check_canary(self._engine, canary, tolerance(self._run.config), model)
-        self._model = model
+            canary = run.store.read_table(model.canary)
+            check_canary(self._engine, canary, tolerance(run.config), model)
+        self._loaded = run.store.root, model
 
-    def _longest(self) -> int | None:
-        """Tokens of the longest row or prompt with completion, of pool and evaluation set."""
-        names = [f"{items}.json" for items in (POOL, EVALUATION)]
-        pools = [self._run.store.read_json(name) for name in names if self._run.store.exists(name)]
-        new = self._run.config.measure.max_new_tokens
-        longest = [max(pool["longest"], pool["longest_prompt"] + new) for pool in pools if "longest" in pool]
-        return max(longest, default=None)
+
+def _longest(run: Run) -> int | None:
+    """Tokens of the longest row or prompt with completion, of pool and evaluation set."""
+    names = [f"{items}.json" for items in (POOL, EVALUATION)]
+    pools = [run.store.read_json(name) for name in names if run.store.exists(name)]
+    new = run.config.measure.max_new_tokens
+    longest = [max(pool["longest"], pool["longest_prompt"] + new) for pool in pools if "longest" in pool]
+    return max(longest, default=None)

@@ -29,12 +29,9 @@ GLANCE_SECONDS = 2.0  # for the progress bar
 class Scorers:
     """Handles of the scoring actors; can be sent to other processes."""
 
-    def __init__(self, run: Run, family: str) -> None:
-        """Start the actors. Raises ZpdError when the cluster gives them no place.
-
-        family: of the models that they are to load (``Run.family``).
-        """
-        cluster, self.family = run.config.cluster, family
+    def __init__(self, run: Run) -> None:
+        """Start the actors. Raises ZpdError when the cluster gives them no place."""
+        cluster = run.config.cluster
         self.patience = run.config.measure.patience
         remote: Any = ray.remote(concurrency_groups={CONTROL: 1})  # type: ignore[call-overload]
         actor = remote(Scorer).options(
@@ -45,7 +42,7 @@ class Scorers:
             scheduling_strategy="SPREAD",
             label_selector=score_nodes(cluster) or None,
         )
-        self.actors: list[Any] = [actor.remote(run) for _ in range(cluster.actors)]
+        self.actors: list[Any] = [actor.remote(cluster.gpus_per_actor) for _ in range(cluster.actors)]
         self._wait_for_places(cluster)
 
     def answer(self, which: Iterable[int] | None = None) -> bool:

@@ -41,10 +41,11 @@ UNHEARD = Lines()
 class Checkpoints:
     """Those of one stage, as one of its workers hands them in.
 
-    place: a directory of this worker's own, for what is not stored yet.
+    mark: tells them from those of other stages. place: a directory of this worker's own, for what is not
+    stored yet.
     """
 
-    stage: int
+    mark: dict[str, Any]
     rank: int
     place: Path
     lines: Lines
@@ -57,7 +58,7 @@ class Checkpoints:
         A checkpoint of an earlier stage is not given: that stage's result is in ``adapter`` or ``base``.
         """
         found = ray.train.get_checkpoint()
-        if found is None or found.get_metadata().get("stage") != self.stage:
+        if found is None or found.get_metadata() != self.mark:
             yield None
             return
         with found.as_directory() as directory:
@@ -70,7 +71,7 @@ class Checkpoints:
             self._check_own(directory)
             self.wait()  # one at a time: each takes room on the local disk
             checkpoint = Checkpoint.from_directory(self._take(directory, move))
-            checkpoint.set_metadata({"stage": self.stage})
+            checkpoint.set_metadata(self.mark)
         self._taken += 1
         # Version 2 of Ray Train has them; the type that checkers see is that of version 1.
         how: dict[str, Any] = {
@@ -78,7 +79,7 @@ class Checkpoints:
             "delete_local_checkpoint_after_upload": True,
             "checkpoint_upload_fn": self._store,
         }
-        ray.train.report({"stage": self.stage}, checkpoint=checkpoint, **how)
+        ray.train.report(self.mark, checkpoint=checkpoint, **how)
 
     def wait(self) -> None:
         """Until every worker's files of the checkpoints so far are stored, and a new attempt would find them.
@@ -99,7 +100,9 @@ class Checkpoints:
         try:
             stored: Checkpoint = storage.persist_current_checkpoint(checkpoint, name)
         except Exception as error:
-            self.lines.report_error(f"a checkpoint of stage {self.stage} could not be stored: {error}")
+            self.lines.report_error(
+                f"a checkpoint of stage {self.mark['stage']} could not be stored: {error}"
+            )
             raise
         return stored
 

@@ -26,6 +26,7 @@ CONTROLLER_VARIABLE = "ZPD_RAY_CONTROLLER"  # in the environment of train worker
 class StageTask:
     """The training of one stage, as every worker is told of it."""
 
+    turn: int  # among the stages that the job trains, from 0: in a comparison those of many runs
     config: Config
     store: Store
     model: ModelRef  # that the stage begins with
@@ -44,6 +45,7 @@ class StageStatus:
     finished: bool
     failure: str  # a sentence, or empty
     waited: float | None  # seconds in which worker 0 had no stage to train; None for its first
+    starting: float | None  # seconds in which its first stage waited for worker 0; None for others
 
 
 class Controller:
@@ -51,13 +53,15 @@ class Controller:
 
     def __init__(self) -> None:
         """Nothing to train yet."""
-        self._stage = -1
+        self._turn = -1
         self._task: StageTask | None = None
         self._open = True
         self._rows, self._starts, self._finished = 0, 0, -1
         self._failure, self._last_error = "", ""
         self._preempted: set[int] = set()  # which starts ended with a node that was taken away
         self._waited: float | None = None
+        self._starting: float | None = None
+        self._published = 0.0
         self._place: PlacementGroup | None = None
         self._owners: dict[str, int] = {}  # of the files of checkpoints, by name
 
@@ -65,19 +69,20 @@ class Controller:
 
     async def publish(self, task: StageTask) -> None:
         """Hand this stage to the workers."""
-        if task.model.stage != self._stage:
-            self._stage, self._task = task.model.stage, task
-            self._rows, self._starts, self._waited = 0, 0, None
+        if task.turn != self._turn:
+            self._turn, self._task = task.turn, task
+            self._rows, self._starts, self._waited, self._starting = 0, 0, None, None
+            self._published = time.monotonic()
             self._owners, self._preempted = {}, set()
 
     async def close(self) -> None:
         """There is no further stage."""
         self._open = False
 
-    async def status(self, stage: int) -> StageStatus:
-        """How the stage is going."""
-        known, finished = self._stage == stage, self._finished >= stage
-        return StageStatus(known, self._rows, finished, self._failure, self._waited)
+    async def status(self, turn: int) -> StageStatus:
+        """How the stage of that turn is going."""
+        known, finished = self._turn == turn, self._finished >= turn
+        return StageStatus(known, self._rows, finished, self._failure, self._waited, self._starting)
 
     async def place(self) -> PlacementGroup | None:
         """Where the workers that started last have their CPUs; None before any did."""
@@ -90,18 +95,21 @@ class Controller:
         self._place = place
 
     async def next_stage(self, rank: int, after: int) -> StageTask | None:
-        """The stage that follows ``after`` (-1: whichever is open), as soon as there is one; None at the end.
+        """The stage after turn ``after`` (-1: whichever is open), as soon as there is one; None at the end.
 
         Asking for it says that ``after`` is finished. A stage that worker 0 asks for too often has failed.
         """
         asked = time.monotonic()
         if rank == 0:
             self._finished = max(self._finished, after)
-        while self._stage <= after and self._open and not self._failure:
+        while self._turn <= after and self._open and not self._failure:
             await asyncio.sleep(POLL_SECONDS)
         if rank == 0 and self._open:
             self._starts += 1
-            self._waited = time.monotonic() - asked if after >= 0 else None
+            now = time.monotonic()
+            self._waited, self._starting = (
+                (now - asked, None) if after >= 0 else (None, now - self._published)
+            )
             deaths = self._starts - 1 - len(self._preempted)
             if deaths > WORKER_FAILURES:
                 self._failure = f"its workers died {deaths} times; {self._last_error or f'see {ray_logs()}'}"

@@ -1,10 +1,11 @@
-"""The driver's end of the training job: one Ray Train job that lives through all stages of a session."""
+"""The driver's end of the training job: one Ray Train job that lives through all stages, and many runs."""
 
 from __future__ import annotations
 
 import threading
 import time
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import ray
@@ -42,12 +43,19 @@ class TrainJob:
     """Workers that wait for a stage, and the thread of this process in which Ray Train runs."""
 
     def __init__(self, run: Run) -> None:
-        """Workers start at once; they take their place in the cluster until ``close``."""
-        self.config, self.store = run.config, run.store
+        """Workers start at once; they take their place in the cluster until ``close``.
+
+        Checkpoints inside a stage lie in the directory of this run, and are found again by it alone.
+        """
+        self.config, self.store, self._turns = run.config, run.store, count()
         self._controller, self._controller_name = start_controller(run.config.train.workers)
         self._error: Exception | None = None
         self._attempts, self._idle, self._served, self._closed, self.failed = 0, True, False, False, False
         self._start()
+
+    def next_turn(self) -> int:
+        """The ``turn`` of the stage that is trained next."""
+        return next(self._turns)
 
     def train(self, task: StageTask, advance: Advance) -> StageStatus:
         """Hand a stage to the workers and wait until it is finished; its last status.
@@ -55,7 +63,7 @@ class TrainJob:
         Raises ZpdError when it fails: a run that is started again goes on from the last checkpoint.
         """
         shown, self._idle = 0, False
-        while not (status := ray.get(self._controller.status.remote(task.model.stage))).finished:
+        while not (status := ray.get(self._controller.status.remote(task.turn))).finished:
             if not status.known:
                 ray.get(self._controller.publish.remote(task))
             if status.failure or self._closed:

@@ -5,6 +5,7 @@ The maths of a step are in ``zpd_ray.training.step``; here is what comes from Ra
 
 from __future__ import annotations
 
+import gc
 import math
 import tempfile
 from collections.abc import Iterator
@@ -61,16 +62,25 @@ class Trainer:
 def train_loop() -> None:
     """Train on this worker's shard of each stage from the last checkpoint on, and report the result."""
     learner: Learner | None = None
+    trained = None  # the run directory of the stage before
     for stage in stages():
-        fresh = learner is None
+        fresh = trained != stage.task.store.root
+        if fresh:
+            learner = None  # another run's: its memory is free before the next one is loaded
+            gc.collect()
         if learner is None:
             learner, tokenizer = _load(stage), load_tokenizer(stage.base)
-        trainer = _begin(learner, tokenizer, stage, fresh)
-        for batch in _batches(trainer):
-            train_step(learner, trainer.progress, _micro_batches(trainer, batch), stage.tell_rows)
-            if trainer.progress.step < trainer.progress.steps and _is_due(trainer):
-                _checkpoint(trainer)
-        _report(trainer)
+        _train(_begin(learner, tokenizer, stage, fresh))
+        trained = stage.task.store.root
+
+
+def _train(trainer: Trainer) -> None:
+    stage, progress = trainer.stage, trainer.progress
+    for batch in _batches(trainer):
+        train_step(trainer.learner, progress, _micro_batches(trainer, batch), stage.tell_rows)
+        if progress.step < progress.steps and _is_due(trainer):
+            _checkpoint(trainer)
+    _report(trainer)
 
 
 def _load(stage: Stage) -> Learner:

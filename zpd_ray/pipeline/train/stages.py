@@ -62,7 +62,7 @@ def each_stage(
     workers: int,
     lines: Lines = UNHEARD,
 ) -> Iterator[Stage]:
-    """The stages that ``next_task`` gives for the number of the one before (-1: none), until it gives None.
+    """The stages that ``next_task`` gives for the turn of the one before (-1: none), until it gives None.
 
     Raises ZpdError when a stage was not reported.
     """
@@ -70,12 +70,12 @@ def each_stage(
     while (task := next_task(after)) is not None:
         # Rank 0 may have died between closing a stage and asking for the next.
         if after < 0 and task.store.exists(f"{task.directory}/train.json"):
-            after = task.model.stage
+            after = task.turn
             continue
         stage = Stage(task, rank, workers, lines)
         yield stage
         stage._check_reported()
-        after = stage.number
+        after = task.turn
 
 
 def _next_task(controller: Any, rank: int, after: int) -> StageTask | None:
@@ -143,7 +143,8 @@ class Stage:
         self._copies = tempfile.TemporaryDirectory(prefix="zpd-ray-")  # where the run directory is remote
         model = task.store.fetched(task.model, self._copies.name)
         self.base, self.adapter = model.base, model.adapter
-        self._checkpoints = Checkpoints(self.number, rank, Path(self._copies.name), lines)
+        mark = {"run": task.store.root, "stage": self.number}  # the job may have trained other runs' stages
+        self._checkpoints = Checkpoints(mark, rank, Path(self._copies.name), lines)
 
     def iter_batches(self, batch_size: int) -> Iterator[pa.Table]:
         """This worker's rows in training order, epoch after epoch: tables of at most ``batch_size`` rows.

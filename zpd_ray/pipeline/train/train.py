@@ -16,12 +16,12 @@ from zpd_ray.terminal import progress, say
 def prepare(session: Session, stage: int) -> StageTask:
     """Train workers, if there are none, and what the stage selected in the order in which they take it."""
     run, directory = session.run, StageFiles(stage).directory
-    session.train_job()  # first: workers start while the selection is sorted
+    turn = session.train_job().next_turn()  # first: workers start while the selection is sorted
     items, epochs, workers = _dealt(run, stage), run.config.train.epochs, run.config.train.workers
     rows = [epochs * share_of(items, worker, workers) for worker in range(workers)]
     shards = ordered_shards(run.store, StageFiles(stage).selected, run.config.seed, stage, epochs, rows)
     iterators = [shard.iterator() for shard in shards]
-    return StageTask(run.config, run.store, run.model(stage), directory, items, rows, iterators)
+    return StageTask(turn, run.config, run.store, run.model(stage), directory, items, rows, iterators)
 
 
 def train(session: Session, task: StageTask) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def train(session: Session, task: StageTask) -> dict[str, Any]:
 
     Leaves the adapter (or model), the trainer state and train.json in the stage's directory; returns what is
     in the latter. waited: seconds in which workers that are up since the stage before had nothing to train.
+    starting: seconds in which a stage waited for workers that were not up yet.
     """
     train, stage = session.run.config.train, task.model.stage
     what = f"training {in_words(task.directory)}"
@@ -38,8 +39,9 @@ def train(session: Session, task: StageTask) -> dict[str, Any]:
         say(f"  note: stage {stage - 1} was trained elsewhere, so the optimiser's moments start afresh")
     with progress(what, task.rows[0]) as advance:
         status = session.train_job().train(task, advance)
-    waited = {} if status.waited is None else {"waited": round(status.waited, 3)}
-    return load_closing(session.run.store, stage, TRAIN) | waited
+    seconds = {"waited": status.waited, "starting": status.starting}
+    known = {name: round(each, 3) for name, each in seconds.items() if each is not None}
+    return load_closing(session.run.store, stage, TRAIN) | known
 
 
 def _dealt(run: Run, stage: int) -> int:
