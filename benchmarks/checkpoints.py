@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,10 +19,16 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pyarrow as pa
+
+from zpd_ray import schema
+from zpd_ray.rundir import Run, Store
+from zpd_ray.rundir.records import Selection, save_selection
+
 MB = 1_000_000
+ITEMS = 8
 WAYS = ("at once", "in the background")
 SETTINGS = "ZPD_RAY_BENCHMARK"  # in the environment of the train worker
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def loop() -> None:
@@ -76,11 +81,9 @@ def timed(call: Callable[[], Any]) -> float:
 
 def measured(settings: dict[str, Any], way: str, place: str) -> dict[str, Any]:
     """In a Ray of its own."""
-    from tests.pipeline.train.test_train import write_selection
     from zpd_ray.config_file import validate
     from zpd_ray.pipeline.cluster.session import Session
     from zpd_ray.pipeline.train.train import prepare, train
-    from zpd_ray.rundir import Run, Store
 
     os.environ[SETTINGS] = json.dumps(settings | {"way": way})
     values = {
@@ -88,16 +91,28 @@ def measured(settings: dict[str, Any], way: str, place: str) -> dict[str, Any]:
         "stages": 1,
         "pool": {"path": "unused"},
         "model": {"path": place},
-        "select": {"budget": {"items": 8}},
-        "train": {"method": "full", "function": "benchmarks.checkpoints:loop"},
+        "select": {"budget": {"items": ITEMS}},
+        "train": {"method": "full", "function": "checkpoints:loop"},
         "cluster": {"cpus_per_train_worker": 1},
     }
     run = Run(validate(values), Store(str(values["output"])))
-    write_selection(run.store, 8)
+    write_selection(run.store)
     with Session(run) as session:
         train(session, prepare(session, 0))
     told: dict[str, Any] = run.store.read_json("waited.json")
     return {"way": way} | told
+
+
+def write_selection(store: Store) -> None:
+    """Eight items that nobody reads."""
+    turn = {"role": "user", "content": "?"}
+    rows = [
+        {"item_id": f"{i}", "prompt": [turn], "completion": [turn | {"role": "assistant"}], "rank": i}
+        for i in range(ITEMS)
+    ]
+    table = pa.Table.from_pylist(rows, schema=schema.SELECTED)
+    store.write_table("stages/00/selected/part-000000.parquet", table)
+    save_selection(store, "stages/00", Selection(ITEMS, ITEMS, 0, 0, 0, 0.0, 0.5, {}, ITEMS, "items", []))
 
 
 def main() -> None:
@@ -114,6 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # tests make the selection
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     main()

@@ -91,12 +91,15 @@ class Checkpoints:
 
     def _take(self, directory: Path, move: bool) -> Path:
         own = self.place / f"checkpoint-{self._taken}"
-        (shutil.move if move else shutil.copytree)(directory, own)
+        if move:
+            shutil.move(directory, own)
+        else:
+            shutil.copytree(directory, own)
         return own
 
     def _store(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
         """As Ray Train does it, in a thread; but where it fails, the reason gets further than Ray's logs."""
-        storage = ray.train.get_context().get_storage()
+        storage: Any = ray.train.get_context().get_storage()
         try:
             stored: Checkpoint = storage.persist_current_checkpoint(checkpoint, name)
         except Exception as error:
