@@ -174,7 +174,7 @@ def test_a_cpu_that_computes_in_bfloat16_leaves_weights_in_it(
     with_machine(monkeypatch, 8, gpus, bf16)
     config, told = resolve(config_of(model, tmp_path / "out"), own_ray=True)
     assert config.model.dtype == taken
-    assert told.endswith("in bfloat16, as the weights are stored (model.dtype)") == (taken == "bfloat16")
+    assert told.endswith("weights in bfloat16, as they are stored (model.dtype)") == (taken == "bfloat16")
 
 
 def test_a_resumed_run_keeps_the_type_of_its_weights(

@@ -29,7 +29,6 @@ DERIVED = ("actors", *BINDING)
 MEMORY_SHARE = 0.5  # of main memory, for the weights of all scoring actors together
 CGROUP, CPUINFO = Path("/sys/fs/cgroup"), Path("/proc/cpuinfo")
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
-BF16 = "; in bfloat16, as the weights are stored (model.dtype)"
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,18 @@ def resolve(config: Config, own_ray: bool) -> tuple[Config, str]:
     known = {} if before is None else {key: getattr(before.cluster, key) for key in BINDING if key in missing}
     dtype = _dtype(config, before)
     missing -= known.keys()
-    told = ""
-    if own_ray and config.cluster.address == "local" and missing:
-        given = {key: getattr(config.cluster, key) for key in DERIVED if key not in missing}
+    told = []
+    if own_ray and config.cluster.address == "local":
         machine = this_machine()
-        known = derive(config, machine, given | known)
-        if before is None and not known["gpus_per_actor"] and computes_as_stored(config.model, machine):
+        if missing:
+            given = {key: getattr(config.cluster, key) for key in DERIVED if key not in missing}
+            known = derive(config, machine, given | known)
+            told.append(_told(config, machine, known))
+        gpus = known.get("gpus_per_actor", config.cluster.gpus_per_actor)
+        if before is None and not gpus and computes_as_stored(config.model, machine):
             dtype = "bfloat16"
-        told = _told(config, machine, known) + (BF16 if dtype == "bfloat16" != config.model.dtype else "")
-    return taken(config, known, dtype), told
+            told.append("weights in bfloat16, as they are stored (model.dtype)")
+    return taken(config, known, dtype), "; ".join(told)
 
 
 def taken(config: Config, cluster: dict[str, float], dtype: str) -> Config:
