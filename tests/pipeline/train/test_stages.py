@@ -117,6 +117,27 @@ def test_a_stage_that_was_closed_before_the_loop_began_is_passed_over(make: Make
     assert list(given) == []
 
 
+@pytest.mark.parametrize("reference", ["none", "prompt"])
+def test_a_loop_that_asks_for_tokens_where_items_have_no_responses_is_told(
+    make: Make,  # noqa: F811
+    reference: str,
+) -> None:
+    config, _ = make(function="tests.pipeline.loops:mistaken")
+    config = config.model_copy(update={"pool": config.pool.model_copy(update={"reference": reference})})
+    messages = [[{"role": "user", "content": "How many?", "more": None}]] * 3
+    empty = {"response": [""] * 3, "response_more": [None] * 3, "tools": [None] * 3}  # as read_selected has it
+    rows = pa.table({"messages": messages, **empty})
+
+    class Shard:
+        def iter_batches(self, **how: object) -> list[pa.Table]:
+            return [rows]
+
+    stage = next(each_stage(lambda after: replace(task(config), shards=[Shard()]), 0, 1))
+    assert next(stage.iter_batches(3)) is rows
+    with pytest.raises(ZpdError, match=f"reference = '{reference}'.*no responses.*take stage.iter_batches"):
+        next(stage.iter_tokens())
+
+
 def test_files_of_a_checkpoint_that_would_replace_one_another_are_refused(
     make: Make,  # noqa: F811
     tmp_path: Path,

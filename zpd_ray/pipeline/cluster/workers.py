@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from zpd_ray.config import Config
+from zpd_ray.engines import ENGINES
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.pipeline.cluster.resources import room_for_both
 from zpd_ray.rundir import Run
@@ -101,10 +102,14 @@ class Workers:
 
 
 def scoring_setup(run: Run, model: ModelRef) -> Setup:
-    """Of the scoring actors: the weights, and what an engine reads of the config when it is loaded."""
+    """Of the scoring actors: the weights, and what an engine of ours reads of the config when it is loaded.
+
+    One of the user's may read whatever else there is, so it serves one run alone.
+    """
     sections = {"seed", "model", "engine", "measure", "cluster", "pool", "evaluation"}
     train = run.config.train.model_dump(include={"method", "lora", "turns", "target"})
-    return {"family": run.family(model), "train": train} | run.config.model_dump(include=sections)
+    own = {} if run.config.engine.name in ENGINES else {"root": run.store.root}
+    return {"family": run.family(model), "train": train} | run.config.model_dump(include=sections) | own
 
 
 def training_setup(run: Run) -> Setup:

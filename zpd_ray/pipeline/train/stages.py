@@ -173,7 +173,8 @@ class Stage:
     def iter_tokens(self) -> Iterator[dict[str, list[int]]]:
         """The same row by row as ``input_ids`` and ``labels``: for trainers that batch for themselves.
 
-        The ids are those that were measured; labels are -100 where nothing is trained on.
+        The ids are those that were measured; labels are -100 where nothing is trained on. Raises ZpdError
+        where items have no responses (``pool.reference`` is "none" or "prompt").
         """
         for ids in self._encoded(self.train.micro_batch_size):
             labels = labels_of(ids.response_ids, ids.trained)
@@ -184,7 +185,7 @@ class Stage:
         """The same as tensors on this worker's device, all int64 of shape (rows, longest).
 
         ``input_ids``, ``attention_mask`` and ``labels``: what a causal model of transformers takes. Every
-        worker gets as many batches.
+        worker gets as many batches. Raises ZpdError as ``iter_tokens`` does.
         """
         device = get_device()
         for ids in self._encoded(batch_size):
@@ -194,7 +195,19 @@ class Stage:
     def _encoded(self, batch_size: int) -> Iterator[Encoded]:
         tokenizer = load_tokenizer(self.base)
         for rows in self.iter_batches(batch_size):
-            yield encode_items(tokenizer, rows, self.task.config)
+            ids = encode_items(tokenizer, rows, self.task.config)
+            if flaw := next(filter(None, ids.error), None):  # else the loop would be given rows without ids
+                raise self._nothing_to_learn(flaw)
+            yield ids
+
+    def _nothing_to_learn(self, flaw: str) -> ZpdError:
+        if self.task.config.completes:
+            return ZpdError(f"stage {self.number}: an item cannot be turned into tokens: {flaw}")
+        return ZpdError(
+            f"with pool.reference = {self.task.config.pool.reference!r} the items of stage {self.number} have "
+            "no responses, so that there are no tokens to train on; let the loop take stage.iter_batches, "
+            "which gives prompts, or set train.target = 'own'"
+        )
 
     def checkpoint(self) -> AbstractContextManager[Path | None]:
         """The files of the last checkpoint made inside this stage, of all workers; None where there is none.
