@@ -110,6 +110,16 @@ def test_runs_differ_in_what_is_compared_alone(quickstart: Quickstart, tmp_path:
     assert alone.store.root != answers.store.root
 
 
+def test_what_is_trained_on_decides_what_stage_0_keeps(quickstart: Quickstart, tmp_path: Path) -> None:
+    """Responses of the model's own are kept where a method trains on them, and not for the others."""
+    own = {"name": "own", "method": "zpd", "set": {"train.target": "own"}}
+    plan = plan_over(quickstart, tmp_path, methods=["random", "zpd", own], tune={})
+    runs = [plan.run_of(plan.of_table((name, 0.5), ())[0]) for name in ("zpd", "own")]
+    plain, kept = (plan.stage0_of(run)[0] for run in runs if run is not None)
+    assert (plain.config.train.target, kept.config.train.target) == ("reference", "own")
+    assert plain.store.root != kept.store.root
+
+
 def test_a_run_begins_with_the_stage_0_of_another(quickstart: Quickstart, tmp_path: Path) -> None:
     """The files are those of a run by itself, and links; what it needs beside is left to measure."""
     before, plan = recorded_run(str(quickstart.output)), plan_over(quickstart, tmp_path)
@@ -227,6 +237,8 @@ def test_the_cost_of_selecting_is_trained_for(quickstart: Quickstart) -> None:
         run.store,
     )
     assert needed(random).prefilled == 0
+    own = {"train": run.config.train.model_copy(update={"target": "own"})}
+    assert needed(Run(random.config.model_copy(update=own), run.store)).prefilled == needed(run).prefilled > 0
     assert needed(random).trained == needed(run).trained > 0
     starting = sum(event.details.get("starting", 0) for event in load_events(run.store))
     assert starting > 0

@@ -77,6 +77,12 @@ def test_scopes_differ_after_the_first_stage_alone() -> None:
     assert random.total.measured == random.total.read == 0
 
 
+def test_no_draw_is_free_where_responses_of_the_models_own_are_trained_on() -> None:
+    pool, zone, probe = plan_of(train={"target": "own"}).scopes
+    assert [zone.scope, probe.scope] == [ZONE, PROBE]
+    assert pool.stages[0].measured == 10_000
+
+
 def test_rounds_have_their_overhead() -> None:
     """400 probes in rounds of 128, 256 and 400, then the candidates; a fit after each and at the end."""
     free = replace(RATES, measuring=Phases(Line(0.0, 1e-4), Line(0.0, 2e-4)))

@@ -20,6 +20,7 @@ from zpd_ray.machine import DERIVED, left_out, resolve, taken
 STAGE0 = "stage0"  # directory of the runs that measure stage 0
 # Keys of ``measure`` that stage 0 does not depend on.
 LATER = ("scope", "probes", "theta_se", "candidates", "patience", "max_failed_share", "max_unparsed_share")
+TRAIN_MEASURES = ("turns", "target")  # keys of ``train`` that it does depend on
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Configs:
 
         whole: with the measures that its method needs beside the answers; else the answers alone, which runs
         of all methods share. What selects and trains is that of the runs' file, since stage 0 depends on
-        neither.
+        neither, but for which tokens count (``train.turns``) and whether right responses are kept
+        (``train.target``).
         """
         values = copy.deepcopy(self.values) | {"seed": config.seed}
         method = config.select.method if whole else REFERENCE
@@ -64,12 +66,14 @@ class Configs:
         plain = self._with_cluster(values)
         later = {key: getattr(plain.measure, key) for key in LATER}
         models = {key: getattr(config.select, key) for key in SELECT_MEASURES} if whole else {}
+        read = {key: getattr(config.train, key) for key in TRAIN_MEASURES}
         own = plain.model_copy(
             update={
                 "engine": config.engine,
                 "ability": config.ability,
                 "measure": config.measure.model_copy(update=later),
                 "select": plain.select.model_copy(update=models),
+                "train": plain.train.model_copy(update=read),
             }
         )
         return own.model_copy(update={"output": f"{self.comparison.output}/{STAGE0}/{_name(own, plain)}"})
@@ -90,6 +94,7 @@ def _name(own: Config, plain: Config) -> str:
 def _digest(config: Config) -> str:
     told = {name: getattr(config, name).model_dump(mode="json") for name in ("engine", "ability", "measure")}
     told["select"] = config.select.model_dump(mode="json", include=set(SELECT_MEASURES))
+    told["train"] = config.train.model_dump(mode="json", include=set(TRAIN_MEASURES))
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -15,12 +15,14 @@ def needed(run: Run) -> Cost:
     """What a finished run has spent on training, and on what its method needs to select.
 
     A run measures its pool at every stage, since ability is told of every stage. A method that looks at
-    nothing needs none of it, one that is static needs what stage 0 measured. Starting the training job is not
-    counted: it trains many runs.
+    nothing needs none of it, one that is static needs what stage 0 measured; but every method needs all of it
+    where what is trained on are responses that the model gave in it (``train.target = "own"``). Starting the
+    training job is not counted: it trains many runs.
     """
     name, spent = run.config.select.method, costs(run)
-    looked = spent[:1] if getattr(selection.load(name), "static", False) else spent
-    select = Cost() if selection.is_blind(name) else sum(looked, Cost())
+    own = run.config.train.target == "own"
+    looked = spent[:1] if getattr(selection.load(name), "static", False) and not own else spent
+    select = Cost() if selection.is_blind(name) and not own else sum(looked, Cost())
     train = sum(spent, Cost())
     starting = sum(event.details.get("starting", 0.0) for event in load_events(run.store))
     return replace(select, training_seconds=train.training_seconds - starting, trained=train.trained)

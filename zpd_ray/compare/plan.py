@@ -41,6 +41,8 @@ class Plan:
         """The method whose cost is added to random; None: there is no such row."""
         if self.comparison.cost_of is not None:
             return self.comparison.cost_of or None
+        if self.configs.values.get("train", {}).get("target") == "own":
+            return None  # random needs the model's responses, too, and spends as much
         looking = (c.name for c in self.comparison.contenders if not selection.is_blind(c.selects_by))
         return next(looking, None)
 

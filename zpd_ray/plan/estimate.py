@@ -122,7 +122,10 @@ def plan(
     sample: str,
     warnings: list[str],
 ) -> Plan:
-    """All scopes, by these rates. Raises ZpdError when the budget is larger than the pool."""
+    """All scopes, by these rates. Raises ZpdError when the budget is larger than the pool.
+
+    No draw without measuring where the model's own responses are trained on: measuring gives them.
+    """
     budget = budget_items(config, pool.items, pool.response_tokens)
     before = {"starting": Seconds(rates.start), "reading the pool": _ingesting(pool, evaluation, rates)}
     if rates.rehearse:
@@ -131,6 +134,8 @@ def plan(
     end = Seconds(rates.end)
     scopes = []
     for scope in SCOPES:
+        if scope == RANDOM and config.train.target == "own":
+            continue
         stages = [_stage(config, scope, t, pool, evaluation, budget, rates) for t in range(config.stages)]
         whole = sum([*before.values(), base, _wall(config, stages), end], NONE)
         total = _total(stages)
