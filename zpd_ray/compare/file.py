@@ -80,8 +80,8 @@ class Comparison(Section):
     cost_of: str | None = Field(
         None,
         description="name of a method: a further row is random, trained on as many more tokens as this one "
-        "reads to select; left out: the first that selects by what is measured, and none where train.target = "
-        "'own', for which random measures as much; '': no such row",
+        "reads to select; left out: the first that selects by what is measured (none with train.target = "
+        "'own', for which random measures as much); '': no such row",
     )
     truth: str | None = Field(
         None, description="a column of the pool that says what an item is, and that no run reads"

@@ -11,7 +11,8 @@ import pytest
 import ray.train
 from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMode
 
-from zpd_ray.pipeline.train.checkpoints import Checkpoints, Lines
+from zpd_ray.pipeline.train.checkpoints import Checkpoints
+from zpd_ray.pipeline.train.lines import Lines
 
 MARK = {"run": "/runs/mine", "stage": 3}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from zpd_ray import ray_folder
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
+from zpd_ray.pipeline.train import controller
 from zpd_ray.pipeline.train.controller import WORKER_FAILURES, Controller, StageStatus, StageTask
 from zpd_ray.rundir.store import Store
 
@@ -72,6 +74,32 @@ def test_a_restarted_controller_asks_for_the_stage_and_learns_from_the_worker_th
     answers = play(("publish", task(4)), ("next_stage", 0, 3), ("status", 3), ("status", 4))
     assert answers[2].finished
     assert not answers[3].finished
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        (
+            [(0, 1)],
+            "worker 0 waits in its stage.save_checkpoint number 1 for worker 1, whose last was",
+        ),
+        ([(0, 1), (1, 1)], ""),
+        (
+            [(0, 1), (1, 1), (1, 2)],
+            "worker 1 waits in its stage.save_checkpoint number 2 for worker 0",
+        ),
+    ],
+)
+def test_a_worker_that_others_wait_for_in_a_checkpoint_is_told(
+    monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, int]], told: str
+) -> None:
+    shared, saving = replace(task(0), rows=[1, 1]), [("report_saving", *call) for call in calls]
+    begun: list[tuple[Any, ...]] = [("publish", shared), ("next_stage", 0, -1), ("next_stage", 1, -1)]
+    assert play(*begun, *saving, ("status", 0))[-1].absent == ""  # they may be about to come
+    monkeypatch.setattr(controller, "WAIT_SECONDS", 0.0)
+    assert play(*begun, *saving, ("status", 0))[-1].absent[: len(told) or None] == told
+    anew = [("next_stage", rank, -1) for rank in (1, 0)]
+    assert play(*begun, *saving, *anew, ("status", 0))[-1].absent == ""
 
 
 def test_telling_it_twice_changes_nothing() -> None:

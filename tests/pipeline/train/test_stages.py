@@ -19,9 +19,9 @@ from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.config_file import load_config
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.train.checkpoints import Lines
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.job import _why_it_ended
+from zpd_ray.pipeline.train.lines import Lines
 from zpd_ray.pipeline.train.stages import _check_result, each_stage
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_inputs
@@ -125,7 +125,11 @@ def test_a_loop_that_asks_for_tokens_where_items_have_no_responses_is_told(
     config, _ = make(function="tests.pipeline.loops:mistaken")
     config = config.model_copy(update={"pool": config.pool.model_copy(update={"reference": reference})})
     messages = [[{"role": "user", "content": "How many?", "more": None}]] * 3
-    empty = {"response": [""] * 3, "response_more": [None] * 3, "tools": [None] * 3}  # as read_selected has it
+    empty = {
+        "response": [""] * 3,
+        "response_more": [None] * 3,
+        "tools": [None] * 3,
+    }  # as read_selected has it
     rows = pa.table({"messages": messages, **empty})
 
     class Shard:

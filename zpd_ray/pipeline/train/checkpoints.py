@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,28 +13,9 @@ import ray.train
 from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMode
 
 from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.train.lines import Lines
 
 METADATA = ".metadata.json"  # Ray Train's, which each worker writes alike
-
-
-def nobody_listens(*_: Any) -> None:
-    """For a worker without a controller."""
-
-
-@dataclass(frozen=True)
-class Lines:
-    """From a train worker to the stage controller; each has a method of the same name there.
-
-    claim: these are the files that the worker hands in; it answers which of them another worker does.
-    """
-
-    report_rows: Callable[[int], Any] = nobody_listens
-    report_error: Callable[[str], Any] = nobody_listens
-    report_preemption: Callable[[], Any] = nobody_listens
-    claim: Callable[[list[str]], dict[str, int]] = lambda names: {}
-
-
-UNHEARD = Lines()
 
 
 @dataclass
@@ -73,6 +54,7 @@ class Checkpoints:
             checkpoint = Checkpoint.from_directory(self._take(directory, move))
             checkpoint.set_metadata(self.mark)
         self._taken += 1
+        self.lines.report_saving(self._taken)
         # Version 2 of Ray Train has them; the type that checkers see is that of version 1.
         how: dict[str, Any] = {
             "checkpoint_upload_mode": CheckpointUploadMode.ASYNC,

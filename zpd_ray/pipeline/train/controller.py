@@ -19,6 +19,7 @@ from zpd_ray.rundir.store import Store
 # A stage whose workers die (preempted, out of memory) is begun again from its last checkpoint, so many times.
 WORKER_FAILURES = 3
 POLL_SECONDS = 0.05
+WAIT_SECONDS = 60.0  # that workers wait in save_checkpoint for one that does not come, before it is told
 CONTROLLER_VARIABLE = "ZPD_RAY_CONTROLLER"  # in the environment of train workers: its name
 
 
@@ -46,6 +47,7 @@ class StageStatus:
     failure: str  # a sentence, or empty
     waited: float | None  # seconds in which worker 0 had no stage to train; None for its first
     starting: float | None  # seconds in which its first stage waited for worker 0; None for others
+    absent: str  # a sentence about a worker that others have long waited for in save_checkpoint, or empty
 
 
 class Controller:
@@ -64,6 +66,8 @@ class Controller:
         self._published = 0.0
         self._place: PlacementGroup | None = None
         self._owners: dict[str, int] = {}  # of the files of checkpoints, by name
+        self._saves: dict[int, int] = {}  # how often each worker has called save_checkpoint
+        self._saving = 0.0  # when the last one called it
 
     # --- for the driver ---
 
@@ -73,7 +77,7 @@ class Controller:
             self._turn, self._task = task.turn, task
             self._rows, self._starts, self._waited, self._starting = 0, 0, None, None
             self._published = time.monotonic()
-            self._owners, self._preempted = {}, set()
+            self._owners, self._saves, self._preempted = {}, {}, set()
 
     async def close(self) -> None:
         """There is no further stage."""
@@ -82,7 +86,20 @@ class Controller:
     async def status(self, turn: int) -> StageStatus:
         """How the stage of that turn is going."""
         known, finished = self._turn == turn, self._finished >= turn
-        return StageStatus(known, self._rows, finished, self._failure, self._waited, self._starting)
+        told = (self._failure, self._waited, self._starting, self._absent())
+        return StageStatus(known, self._rows, finished, *told)
+
+    def _absent(self) -> str:
+        workers = range(len(self._task.rows) if self._task else 0)
+        saves = {rank: self._saves.get(rank, 0) for rank in workers}
+        if len(set(saves.values())) < 2 or time.monotonic() - self._saving < WAIT_SECONDS:
+            return ""
+        first, last = max(saves, key=saves.__getitem__), min(saves, key=saves.__getitem__)
+        return (
+            f"worker {first} waits in its stage.save_checkpoint number {saves[first]} for worker {last}, "
+            f"whose last was number {saves[last]}: all workers have to call it after the same step, with "
+            "None where they have nothing to keep"
+        )
 
     async def place(self) -> PlacementGroup | None:
         """Where the workers that started last have their CPUs; None before any did."""
@@ -100,6 +117,8 @@ class Controller:
         Asking for it says that ``after`` is finished. A stage that worker 0 asks for too often has failed.
         """
         asked = time.monotonic()
+        if after < 0:
+            self._saves.pop(rank, None)  # of the attempt before
         if rank == 0:
             self._finished = max(self._finished, after)
         while self._turn <= after and self._open and not self._failure:
@@ -119,6 +138,10 @@ class Controller:
         """Worker ``rank`` hands in files of these names; those that another worker does, and which one."""
         owners = {name: self._owners.setdefault(name, rank) for name in names}
         return {name: owner for name, owner in owners.items() if owner != rank}
+
+    async def report_saving(self, rank: int, count: int) -> None:
+        """Worker ``rank`` calls save_checkpoint for the ``count``-th time in this attempt at the stage."""
+        self._saves[rank], self._saving = count, time.monotonic()
 
     async def report_rows(self, rows: int) -> None:
         """Worker 0 has taken so many rows."""

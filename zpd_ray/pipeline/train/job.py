@@ -29,7 +29,7 @@ from zpd_ray.pipeline.train.stages import serve
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import RAY_TRAIN as DIRECTORY
 from zpd_ray.rundir.store import Store
-from zpd_ray.terminal import Advance
+from zpd_ray.terminal import Advance, warn
 from zpd_ray.training.allocator import VARIABLES
 
 BUILT_IN = "zpd_ray.pipeline.train.loop:train_loop"
@@ -62,13 +62,16 @@ class TrainJob:
 
         Raises ZpdError when it fails: a run that is started again goes on from the last checkpoint.
         """
-        shown, self._idle = 0, False
+        shown, told, self._idle = 0, "", False
         while not (status := ray.get(self._controller.status.remote(task.turn))).finished:
             if not status.known:
                 ray.get(self._controller.publish.remote(task))
             if status.failure or self._closed:
                 raise self._failure(task.directory, status.failure or "the run was ended")
             self._look_after(task.directory)
+            if status.absent and not told:
+                told = status.absent
+                warn(f"training {task.directory}: {told}")
             advance(max(0, status.rows - shown))
             shown = max(shown, status.rows)
             time.sleep(BEAT_SECONDS)

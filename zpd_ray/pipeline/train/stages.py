@@ -37,8 +37,9 @@ from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.model_files import load_tokenizer
 from zpd_ray.engines.tokens import Encoded, encode_items
 from zpd_ray.errors import ZpdError
-from zpd_ray.pipeline.train.checkpoints import UNHEARD, Checkpoints, Lines
+from zpd_ray.pipeline.train.checkpoints import Checkpoints
 from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
+from zpd_ray.pipeline.train.lines import UNHEARD, Lines, lines_to
 from zpd_ray.training.collate import IGNORED, collate, labels_of
 from zpd_ray.user_code import load_function
 
@@ -53,7 +54,7 @@ def stages() -> Iterator[Stage]:
     """
     controller, context = _own_controller(), _own_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    yield from each_stage(partial(_next_task, controller, rank), rank, workers, _lines(controller, rank))
+    yield from each_stage(partial(_next_task, controller, rank), rank, workers, lines_to(controller, rank))
 
 
 def each_stage(
@@ -81,20 +82,6 @@ def each_stage(
 def _next_task(controller: Any, rank: int, after: int) -> StageTask | None:
     task: StageTask | None = ray.get(controller.next_stage.remote(rank, after))
     return task
-
-
-def _lines(controller: Any, rank: int) -> Lines:
-    return Lines(
-        controller.report_rows.remote,
-        lambda error: ray.get(controller.report_error.remote(error)),
-        controller.report_preemption.remote,
-        partial(_claim, controller, rank),
-    )
-
-
-def _claim(controller: Any, rank: int, names: list[str]) -> dict[str, int]:
-    others: dict[str, int] = ray.get(controller.claim.remote(rank, names))
-    return others
 
 
 def _own_controller() -> Any:
@@ -203,10 +190,11 @@ class Stage:
     def _nothing_to_learn(self, flaw: str) -> ZpdError:
         if self.task.config.completes:
             return ZpdError(f"stage {self.number}: an item cannot be turned into tokens: {flaw}")
+        reference = self.task.config.pool.reference
         return ZpdError(
-            f"with pool.reference = {self.task.config.pool.reference!r} the items of stage {self.number} have "
-            "no responses, so that there are no tokens to train on; let the loop take stage.iter_batches, "
-            "which gives prompts, or set train.target = 'own'"
+            f"with pool.reference = {reference!r} the items of stage {self.number} have "
+            "no responses, and so no tokens to train on; let the loop take stage.iter_batches, which gives "
+            "prompts, or set train.target = 'own'"
         )
 
     def checkpoint(self) -> AbstractContextManager[Path | None]:
