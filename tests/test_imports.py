@@ -53,6 +53,7 @@ BOTTOM = {
     "plain",
     "ray_folder",
     "registry",
+    "stopping",
     "terminal",
     "uris",
     "user_code",

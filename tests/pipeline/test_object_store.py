@@ -1,17 +1,9 @@
-"""Run directory and pool on a server that speaks S3: the result is that of a local disk, also after kills.
-
-The server is moto's, in an environment of its own (.ci/s3-server.txt): botocore wants an older dateutil.
-"""
+"""Run directory and pool on a server that speaks S3: the result is that of a local disk, also after kills."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -22,67 +14,21 @@ from safetensors.numpy import load
 
 from tests.pipeline.conftest import Simulate, simulated_values, table_of
 from tests.pipeline.processes import ROOT, RUN_SECONDS, S3_KEY, Quickstart, call, run_here
-from tests.pipeline.ray_head import free_ports
 from tests.pipeline.test_resume import EXACT, files_of
+from tests.s3 import Bucket
+from tests.s3 import bucket as bucket  # fixtures
+from tests.s3 import server as server
 from zpd_ray.at_work import at_work
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.report.live import Look
 from zpd_ray.report.live.look import KILLED, NOT_BEGUN, RUNNING, SIGNS, STOPPED
 from zpd_ray.rundir import Run, Store
-from zpd_ray.rundir.begin import check_inputs, locked
+from zpd_ray.rundir.begin import check_inputs
 from zpd_ray.rundir.layout import PROGRESS
+from zpd_ray.rundir.lock import locked
 from zpd_ray.rundir.progress import REMOTE_SECONDS, Recorder
 from zpd_ray.rundir.records import add_event, load_events
-
-# Not any moto_server of the PATH: some versions answer what pyarrow does not take.
-SERVER = Path(os.environ.get("ZPD_MOTO_SERVER", ROOT / ".venv/s3/bin/moto_server"))
-
-pytestmark = pytest.mark.skipif(not SERVER.exists(), reason=f"needs {SERVER}: see .ci/s3-server.txt")
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """A bucket on a server of this machine."""
-
-    address: str
-
-    def uri(self, name: str) -> str:
-        """As a user gives it, with what leads to the server."""
-        return f"s3://bucket/{name}?endpoint_override={self.address}&scheme=http&region=us-east-1"
-
-    def contents(self, name: str) -> dict[str, bytes]:
-        """All files below ``name``."""
-        fs, base = pafs.FileSystem.from_uri(self.uri(name))
-        found = fs.get_file_info(pafs.FileSelector(base, recursive=True))
-        return {info.path: fs.open_input_stream(info.path).read() for info in found if info.is_file}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    (port,) = free_ports(1)
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with log.open("wb") as out:
-        arguments = [str(SERVER), "-H", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen(arguments, stdout=out, stderr=subprocess.STDOUT)
-    make_bucket = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
-    deadline = time.monotonic() + 60
-    while True:
-        with suppress(OSError), urllib.request.urlopen(make_bucket, timeout=10):
-            break
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    yield Bucket(f"127.0.0.1:{port}")
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture
-def bucket(server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """With credentials where they belong: in the environment, also of what the test starts."""
-    for name, value in S3_KEY.items():  # the tests' Ray has them, too
-        monkeypatch.setenv(name, value)
-    return server
 
 
 def assert_no_credentials(bucket: Bucket, name: str, *texts: str) -> None:

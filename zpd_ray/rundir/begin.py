@@ -1,16 +1,12 @@
-"""Opening a run directory: new, or an earlier run's, for one process at a time."""
+"""Opening a run directory: new, or an earlier run's."""
 
 from __future__ import annotations
 
-import fcntl
 import platform
-import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from zpd_ray import graders, measures, selection
 from zpd_ray.config import Config
@@ -31,7 +27,6 @@ from zpd_ray.rundir.store import Store
 from zpd_ray.selection.near import check_library
 from zpd_ray.user_code import load_function
 
-LOCK_SECONDS = 1.0  # that a lock is tried for: who only looks holds it for a moment
 LAYOUT = 6  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
@@ -239,60 +234,3 @@ def _still_there(path: str, format: str) -> list[SourceFile]:
 def _manifest(config: Config) -> dict[str, object]:
     versions = {package: version(package) for package in PACKAGES}
     return {"layout": LAYOUT, "seed": config.seed, "python": platform.python_version(), "versions": versions}
-
-
-@contextmanager
-def locked(store: Store) -> Iterator[None]:
-    """The run directory, begun if it is new, for one process at a time where the file system can say so.
-
-    A killed process leaves no lock behind. Raises ZpdError when another process has the run, or the directory
-    cannot be made.
-    """
-    if not store.is_local:
-        store.write_bytes(LOCK, b"")
-        yield
-        return
-    with _open_lock(store) as handle:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _take(handle, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise ZpdError(
-                    f"another process is working on {store.root}; wait for it, or give another output"
-                )
-            time.sleep(0.05)
-        yield
-
-
-def is_held(store: Store) -> bool | None:
-    """Whether a living process has the run; None where that cannot be seen, as on an object store.
-
-    It has the lock itself for a moment, together with others who look.
-    """
-    if not store.is_local:
-        return None
-    try:
-        with Path(store.path(LOCK)).open() as handle:
-            return not _take(handle, fcntl.LOCK_SH)
-    except FileNotFoundError:
-        return False
-    except OSError:  # who may not read it, and a file system without locks
-        return None
-
-
-def _take(handle: TextIO, kind: int) -> bool:
-    """Whether the lock of this kind was to be had at once; it goes with the handle."""
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _open_lock(store: Store) -> TextIO:
-    try:
-        Path(store.path()).mkdir(parents=True, exist_ok=True)  # the root may be a file:// URI
-        return Path(store.path(LOCK)).open("a")
-    except OSError as problem:
-        raise ZpdError(
-            f"cannot write to the run directory {store.root}: {problem}; set output to another place"
-        ) from None
