@@ -15,12 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from threading import Lock, Thread
 
-BUSY, MANY, ERROR = "503", "429", "500"
+BUSY, MANY, ERROR, REFUSED = "503", "429", "500", "403"
 CUT, LOST, HALF, SLOW = "cut", "lost", "half", "slow"  # before it is passed on; the answer, or half of it
 KINDS = (BUSY, CUT, HALF, LOST, BUSY, SLOW, ERROR)
 _SAYS = {
     BUSY: (503, "SlowDown", "Please reduce your request rate."),
     MANY: (429, "TooManyRequests", "Please reduce your request rate."),
+    REFUSED: (403, "AccessDenied", "Access Denied"),
     ERROR: (500, "InternalError", "We encountered an internal error. Please try again."),
 }
 SLOW_SECONDS = 1.0  # before and in the middle of an answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tomli_w
 from safetensors.numpy import load
 
+from tests.faulty import BUSY, KINDS, MANY, REFUSED, FaultyProxy
 from tests.pipeline.conftest import Simulate, simulated_values, table_of
 from tests.pipeline.processes import ROOT, RUN_SECONDS, S3_KEY, Quickstart, call, run_here
 from tests.pipeline.test_resume import EXACT, files_of
@@ -21,12 +23,12 @@ from tests.s3 import server as server
 from zpd_ray.at_work import at_work
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.commands import perform
 from zpd_ray.report.live import Look
 from zpd_ray.report.live.look import KILLED, NOT_BEGUN, RUNNING, SIGNS, STOPPED
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_inputs
-from zpd_ray.rundir.layout import PROGRESS
-from zpd_ray.rundir.lock import locked
+from zpd_ray.rundir.layout import LOCK, PROGRESS
 from zpd_ray.rundir.progress import REMOTE_SECONDS, Recorder
 from zpd_ray.rundir.records import add_event, load_events
 
@@ -62,15 +64,46 @@ def test_files_come_back_as_they_went(bucket: Bucket, tmp_path: Path) -> None:
 
 
 def test_a_run_in_a_bucket_is_watched_by_its_record(bucket: Bucket) -> None:
-    """There is no lock: one that is killed is silent."""
+    """Where no lock can be seen: one that is killed is silent."""
     store, look = Store(bucket.uri("watched")), Look(bucket.uri("watched"))
     assert look.now().state == NOT_BEGUN
-    with locked(store), at_work.step("ingest", None), Recorder(store, "run"):
+    store.write_bytes(LOCK, b"")  # as without the extra 'object-store'
+    with at_work.step("ingest", None), Recorder(store, "run"):
         live, record = look.now(), store.read_json(PROGRESS)
     assert (live.state, [each.step for each in live.doing]) == (RUNNING, ["ingest"])
     assert look.now().state == STOPPED
     store.write_json(PROGRESS, record | {"at": record["at"] - SIGNS * REMOTE_SECONDS})
     assert look.now().state == KILLED
+
+
+def test_a_busy_store_is_asked_again_until_it_has_time(bucket: Bucket) -> None:
+    content = bytes(range(256)) * 400
+    with FaultyProxy(bucket.address, 0.25, 20, (MANY, *KINDS)).serving() as proxy:
+        store = pickle.loads(pickle.dumps(Store(Bucket(proxy.address).uri("busy"))))
+        for number in range(8):
+            store.write_bytes(f"deep/{number}", content)
+            assert store.read_bytes(f"deep/{number}") == content
+            assert store.names("deep") == [str(each) for each in range(number + 1)]
+        store.remove("deep")
+        assert not store.exists("deep")
+        faults = proxy.faults
+    assert faults.total() >= 8
+    assert len(faults) >= 5, faults
+
+
+def test_a_filesystem_that_another_process_is_given_is_as_patient(bucket: Bucket) -> None:
+    """Ray Train sends it to its workers."""
+    with FaultyProxy(bucket.address, 1.0, 4, [BUSY]).serving() as proxy:
+        fs = pickle.loads(pickle.dumps(Store(Bucket(proxy.address).uri("sent")).fs))
+        assert not fs.get_file_info("bucket/sent").is_file
+    assert proxy.faults.total() == 4  # what pyarrow's own copy gives up at three
+
+
+def test_a_refusal_is_told_at_once(bucket: Bucket) -> None:
+    with FaultyProxy(bucket.address, 1.0, 99, [REFUSED]).serving() as proxy:
+        with pytest.raises(ZpdError, match=r"cannot write bucket/mine/x: .*ACCESS_DENIED"):
+            Store(Bucket(proxy.address).uri("mine")).write_bytes("x", b"")
+        assert proxy.seen <= 2
 
 
 def test_credentials_in_a_uri_are_refused_and_not_shown(bucket: Bucket) -> None:
@@ -116,6 +149,36 @@ def test_a_pool_inside_the_run_directory_is_refused(bucket: Bucket, tmp_path: Pa
     config = validate(values | {"pool": {"path": bucket.uri("inside/pool.jsonl")}})
     with pytest.raises(ZpdError, match="lies inside the run directory s3://bucket/inside, whose files"):
         check_inputs(Run(config, Store(config.output)))
+
+
+# What says when and where, rather than what came out.
+OF_THE_MOMENT = (".zpd-ray.lock", "config.toml", "events.jsonl", "progress.json")
+
+
+@pytest.mark.nightly
+def test_fifty_faults_of_the_store_leave_the_bytes_of_a_run_without(
+    local_ray: None, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Pool, run directory and lock are reached through a server that is busy, slow, and hangs up."""
+    given = simulated_values(tmp_path, n=3000, stages=3)
+    fs, place = pafs.FileSystem.from_uri(bucket.uri("both"))
+    with fs.open_output_stream(f"{place}/pool.jsonl") as stream:
+        stream.write((tmp_path / "pool.jsonl").read_bytes())
+
+    def results(reached: Bucket, output: str) -> dict[str, bytes]:
+        pool = given["pool"] | {"path": reached.uri("both/pool.jsonl")}
+        perform("run", validate(given | {"output": reached.uri(output), "pool": pool}))
+        found = {path.partition(f"/{output}/")[2]: each for path, each in bucket.contents(output).items()}
+        return {name: each for name, each in found.items() if name not in OF_THE_MOMENT}
+
+    calm = results(bucket, "calm")
+    with FaultyProxy(bucket.address, 0.06, 50).serving() as proxy:
+        faulty = results(Bucket(proxy.address), "faulty")
+        assert proxy.faults.total() == 50, (proxy.seen, proxy.faults)
+        assert set(proxy.faults) == set(KINDS)
+    assert calm.keys() == faulty.keys()
+    assert len([name for name in calm if name.startswith("stages/02/")]) > 10
+    assert not [name for name in calm if calm[name] != faulty[name]]
 
 
 def kill_at(arguments: list[str], store: Store, name: str) -> list[psutil.Process]:

@@ -177,6 +177,7 @@ def test_a_directory_that_is_removed_meanwhile_is_not_anothers(bucket: Bucket) -
     assert is_held(store) is False
 
 
+@pytest.mark.nightly
 def test_answers_that_are_lost_are_no_other_driver(bucket: Bucket) -> None:
     """What was written by an attempt of one's own is not taken for another's."""
     with FaultyProxy(bucket.address, 0.5, 50, [LOST]).serving() as proxy:

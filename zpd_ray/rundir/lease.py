@@ -36,6 +36,8 @@ BEAT_SECONDS = 10.0  # between two signs
 LOOK_SECONDS = 2.0  # between two looks at another's lock
 CLOCKS_SECONDS = 15 * 60.0  # that clocks may differ by: S3 itself answers nobody whose clock differs by more
 
+OURS, ANOTHERS, REMOVED = "ours", "another's", "removed"
+
 _warned = set[str]()
 
 
@@ -200,7 +202,7 @@ class Lease:
         """The file stays: it says that the directory is a run's."""
         released = json.dumps({"released": time.time()}).encode()
         while self.lost is None and self._file.write(released, self._tag) is None:
-            if not isinstance(self._look(), Holder):
+            if self._whose() != OURS:
                 return
 
     def _beat(self) -> None:
@@ -215,23 +217,20 @@ class Lease:
     def _renew(self) -> None:
         with self._busy:
             while self.lost is None and not self._try(self._tag):
-                if self._look() == "another's":
+                if self._whose() == ANOTHERS:
                     self.lost = (
                         f"another process has taken over the run in {self._root}, of which this one gave no "
                         f"sign for {LEASE_SECONDS:.0f} s; nothing is lost: let it go on there"
                     )
 
-    def _look(self) -> Holder | str:
-        """Whose the lock is, after a write that was refused: an earlier one may have come through."""
+    def _whose(self) -> str:
+        """Whose the lock is, after a write that was refused: one whose answer was lost has come through."""
         found = self._file.read()
-        if found is None:
-            self._tag = None
-            return "nobody's: it was removed"
-        holder = _holder(found.content)
-        if holder is None or holder.id != self._me.id:
-            return "another's"
-        self._tag = found.tag
-        return holder
+        holder = None if found is None else _holder(found.content)
+        if found is not None and (holder is None or holder.id != self._me.id):
+            return ANOTHERS
+        self._tag = None if found is None else found.tag
+        return REMOVED if found is None else OURS
 
     def _try(self, after: dict[str, str] | None) -> bool:
         began = _elapsed()
