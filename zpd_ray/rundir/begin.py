@@ -13,6 +13,7 @@ from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines import ENGINES
 from zpd_ray.engines.model_files import load_tokenizer, max_length, vocabulary_of
+from zpd_ray.engines.remote import is_remote
 from zpd_ray.engines.tokens import check_turns
 from zpd_ray.engines.weights import check_targets, check_weights, matrices
 from zpd_ray.errors import ZpdError
@@ -132,7 +133,7 @@ def _check_comparing(run: Run) -> None:
 
 def _check_model(run: Run) -> None:
     """Raises ZpdError when the model cannot be loaded, read with its tokenizer, or trained as asked."""
-    config, directory = run.config, Path(run.config.model.path)
+    config, path = run.config, run.config.model.path
     tokenizer = load_tokenizer(config.model.path)
     check_turns(config, tokenizer, config.model.path)
     limit, vocabulary = max_length(config.model, tokenizer), vocabulary_of(config.model.path)
@@ -147,10 +148,10 @@ def _check_model(run: Run) -> None:
             f"measure.max_new_tokens = {how.max_new_tokens} leaves no room for a prompt: the model takes "
             f"{limit} tokens of prompt and response; lower it"
         )
-    if directory.is_dir():
-        check_weights(directory)
+    if is_remote(path) or Path(path).is_dir():
+        check_weights(path)
         if config.train.method == "lora" and config.train.function is None:
-            check_targets(matrices(directory), config.train.lora.targets)
+            check_targets(matrices(path), config.train.lora.targets)
     _check_other_models(run)
 
 
@@ -163,8 +164,8 @@ def _check_other_models(run: Run) -> None:
             continue
         try:
             check_turns(run.config, load_tokenizer(base), base)
-            if Path(base).is_dir():
-                check_weights(Path(base))
+            if is_remote(base) or Path(base).is_dir():
+                check_weights(base)
         except ZpdError as problem:
             raise ZpdError(f"the measure {name} asks a model that cannot be loaded: {problem}") from None
 

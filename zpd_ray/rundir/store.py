@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from zpd_ray.engines.base import ModelRef
+from zpd_ray.engines.remote import with_weights
 from zpd_ray.errors import ZpdError
 from zpd_ray.uris import check_secrets, open_filesystem, patiently, without_options
 
@@ -197,7 +198,7 @@ class Store:
             raise self._unwritable(directory, problem) from problem
 
     def fetched(self, model: ModelRef, into: str) -> ModelRef:
-        """The model with local paths in place of directories of the run: for the process that loads it.
+        """The model with local paths in place of URIs and directories of the run: for who loads it.
 
         into: a directory for copies, where the run directory is not local.
         """
@@ -206,7 +207,8 @@ class Store:
             inside = path is not None and path.startswith(f"{self.root}/")
             return self.local_copy(path[len(self.root) + 1 :], into) if path and inside else path
 
-        return replace(model, base=local(model.base) or model.base, adapter=local(model.adapter))
+        base = local(model.base) or model.base
+        return replace(model, base=with_weights(base), adapter=local(model.adapter))
 
     @patiently
     def local_copy(self, name: str, into: str) -> str:

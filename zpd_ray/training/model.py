@@ -72,12 +72,13 @@ def _recomputes(config: Config, base: nn.Module) -> bool:
     return sum(weight.numel() for weight in base.parameters()) >= LARGE
 
 
-def _new_adapter(config: Config, base: nn.Module) -> nn.Module:
+def _new_adapter(config: Config, base: Any) -> nn.Module:
     lora = config.train.lora
     linear = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
     names = [name for name, module in base.named_modules() if isinstance(module, linear)]
     check_targets({name.rpartition(".")[2] for name in names}, lora.targets)
     torch.manual_seed(config.seed)
+    base.name_or_path = config.model.path  # which the adapter's file tells: not this machine's copy
     return get_peft_model(base, _lora(config))
 
 
