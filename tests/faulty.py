@@ -15,12 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from threading import Lock, Thread
 
-BUSY, MANY, ERROR, REFUSED = "503", "429", "500", "403"
+BUSY, MANY, ERROR, REFUSED, UNKNOWN = "503", "429", "500", "403", "501"
 CUT, LOST, HALF, SLOW = "cut", "lost", "half", "slow"  # before it is passed on; the answer, or half of it
 KINDS = (BUSY, CUT, HALF, LOST, BUSY, SLOW, ERROR)
 _SAYS = {
     BUSY: (503, "SlowDown", "Please reduce your request rate."),
     MANY: (429, "TooManyRequests", "Please reduce your request rate."),
+    UNKNOWN: (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
     REFUSED: (403, "AccessDenied", "Access Denied"),
     ERROR: (500, "InternalError", "We encountered an internal error. Please try again."),
 }
@@ -48,8 +49,8 @@ class FaultyProxy(ThreadingHTTPServer):
         """HOST:PORT."""
         return f"127.0.0.1:{self.server_port}"
 
-    def fault(self, method: str) -> str | None:
-        """What goes wrong with a request; None: nothing."""
+    def fault(self, method: str, conditional: bool) -> str | None:
+        """What goes wrong with a request; None: nothing. conditional: whether it writes only a new file."""
         with self._counting:
             self.seen += 1
             done = self.faults.total()
@@ -84,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self._body()
-        kind = self.server.fault(self.command)
+        kind = self.server.fault(self.command, "If-None-Match" in self.headers)
         if kind == CUT:
             self._hang_up()
         elif kind in _SAYS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import time
@@ -151,6 +152,11 @@ def test_a_pool_inside_the_run_directory_is_refused(bucket: Bucket, tmp_path: Pa
         check_inputs(Run(config, Store(config.output)))
 
 
+def _value(quickstart: Quickstart, key: str) -> str:
+    [value] = [each.partition("=")[2] for each in quickstart.overrides if each.startswith(f"{key}=")]
+    return value
+
+
 # What says when and where, rather than what came out.
 OF_THE_MOMENT = (".zpd-ray.lock", "config.toml", "events.jsonl", "progress.json")
 
@@ -193,6 +199,24 @@ def kill_at(arguments: list[str], store: Store, name: str) -> list[psutil.Proces
     process.kill()
     process.wait()
     return children
+
+
+@pytest.mark.nightly
+def test_a_model_in_a_bucket_is_measured_and_trained_as_one_in_a_directory(
+    bucket: Bucket, quickstart: Quickstart, tmp_path: Path
+) -> None:
+    model, place = _value(quickstart, "model.path"), bucket.uri("model")
+    fs, base = pafs.FileSystem.from_uri(place)
+    pafs.copy_files(model, base, pafs.LocalFileSystem(), fs)
+    ours = tmp_path / "ours"
+    run_here("train", quickstart.config, *quickstart.overrides, f"model.path={place}", f"output={ours}")
+    for pattern in ("measurements/answers/*.parquet", "chosen/*.parquet", "adapter/*.safetensors"):
+        theirs = files_of(quickstart.output, f"stages/00/{pattern}")
+        assert theirs, pattern
+        for name, path in theirs.items():
+            assert (ours / name).read_bytes() == path.read_bytes(), name
+    told = json.loads((ours / "stages/00/adapter/adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == "s3://bucket/model"
 
 
 @pytest.mark.slow

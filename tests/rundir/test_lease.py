@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
 
-from tests.faulty import LOST, FaultyProxy
+from tests.faulty import LOST, REFUSED, UNKNOWN, FaultyProxy
 from tests.s3 import Bucket
 from tests.s3 import bucket as bucket  # fixtures
 from tests.s3 import server as server
@@ -188,6 +189,34 @@ def test_answers_that_are_lost_are_no_other_driver(bucket: Bucket) -> None:
         lost = proxy.faults[LOST]
     assert lost > 5
     assert is_held(Store(bucket.uri("lost"))) is False
+
+
+def test_a_place_that_may_not_be_written_to_is_told(bucket: Bucket) -> None:
+    with FaultyProxy(bucket.address, 1.0, 99, [REFUSED]).serving() as proxy:
+        store = Store(Bucket(proxy.address).uri("forbidden"))
+        with (
+            pytest.raises(ZpdError, match="cannot lock the run directory s3://bucket/forbidden: "),
+            locked(store),
+        ):
+            pass
+
+
+class Older(FaultyProxy):
+    """A store from before there were conditional writes."""
+
+    def fault(self, method: str, conditional: bool) -> str | None:
+        return UNKNOWN if conditional else None
+
+
+def test_a_store_that_knows_no_conditions_is_warned_of(
+    bucket: Bucket, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditional, "AT_MOST", timedelta(seconds=1))
+    with Older(bucket.address, 0.0, 0).serving() as proxy:
+        store = Store(Bucket(proxy.address).uri("unconditional"))
+        with locked(store):
+            assert is_held(store) is None
+    assert "not locked: the store has no conditional writes" in capsys.readouterr().err
 
 
 class Careless:

@@ -119,7 +119,9 @@ class SelectConfig(Section):
     )
     diverse: DiverseConfig = DiverseConfig()
     allow_trained: bool = Field(False, description="let an item be selected again at a later stage")
-    proxy: NonEmpty | None = Field(None, description="of superfiltering: a small model, directory, URI or hub id")
+    proxy: NonEmpty | None = Field(
+        None, description="of superfiltering: a small model, directory, URI or hub id"
+    )
     reference_model: NonEmpty | None = Field(
         None, description="of rho: a model trained on data like that to come, directory, URI or hub id"
     )

@@ -29,7 +29,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if directory.is_dir():
         _require_vocabulary(directory)
     elif directory.is_absolute() or path.startswith(".") or path.count("/") > 1:
-        raise ZpdError(f"model directory {path} does not exist; give model.path a directory, the URI of one, or a hub id")
+        raise ZpdError(
+            f"model directory {path} does not exist; give model.path a directory, the URI of one, or a hub id"
+        )
     try:
         if _is_plain(directory):
             from transformers import PreTrainedTokenizerFast

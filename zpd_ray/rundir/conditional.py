@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from zpd_ray.errors import first_line
 from zpd_ray.rundir.store import Store
 
 AT_MOST = timedelta(seconds=15)  # that one write is tried for
@@ -54,17 +55,21 @@ class ConditionalFile:
     def write(self, content: bytes, after: dict[str, str] | None) -> dict[str, str] | None:
         """Write the file if it is still ``after`` (None: if there is none): its new tag; None: it is not.
 
-        An attempt may have written it whose answer was lost: who gets None has to look. Raises obstore's
-        errors.
+        An attempt may have written it whose answer was lost: who gets None has to look. Raises
+        NoConditionsError where the store says that it knows none, and obstore's errors.
         """
         import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, GenericError, NotSupportedError, PreconditionError
 
         mode: Any = "create" if after is None else after
         try:
             return _tag(obstore.put(self._place, self._key, content, mode=mode))
         except (AlreadyExistsError, PreconditionError):
             return None
+        except (GenericError, NotSupportedError) as problem:
+            if isinstance(problem, NotSupportedError) or " 501 " in first_line(problem):
+                raise NoConditionsError("the store has no conditional writes") from problem
+            raise
 
 
 def _tag(told: Any) -> dict[str, str]:

@@ -30,10 +30,12 @@ from zpd_ray.rundir.layout import LOCK
 from zpd_ray.rundir.store import Store
 from zpd_ray.stopping import stop
 from zpd_ray.terminal import say, warn
+from zpd_ray.uris import patiently
 
 LEASE_SECONDS = 60.0  # without a sign of its holder until a lock is free
 BEAT_SECONDS = 10.0  # between two signs
 LOOK_SECONDS = 2.0  # between two looks at another's lock
+LOCK_BYTES = 1024
 CLOCKS_SECONDS = 15 * 60.0  # that clocks may differ by: S3 itself answers nobody whose clock differs by more
 
 OURS, ANOTHERS, REMOVED = "ours", "another's", "removed"
@@ -85,18 +87,14 @@ def held(store: Store) -> Iterator[None]:
 
 def is_held(store: Store) -> bool | None:
     """Whether a living process has the lock; None for a run of which that cannot be told: it has no lease."""
-    if not store.exists(LOCK):
+    info = patiently(store.fs.get_file_info)(store.path(LOCK))
+    if not info.is_file:
         return False
     content = store.read_bytes(LOCK)
     if not content:
         return None
     holder = _holder(content)
-    return holder is not None and not _is_over(holder, _modified(store), LEASE_SECONDS + BEAT_SECONDS)
-
-
-def _modified(store: Store) -> datetime:
-    found: datetime | None = store.fs.get_file_info(store.path(LOCK)).mtime
-    return found or datetime.now(UTC)
+    return holder is not None and not _is_over(holder, info.mtime, LEASE_SECONDS + BEAT_SECONDS)
 
 
 def _taken(store: Store) -> Lease | None:
@@ -105,10 +103,16 @@ def _taken(store: Store) -> Lease | None:
         lease = Lease(store.root, ConditionalFile(store, LOCK))
         lease.take()
         return lease
+    except NoConditionsError as problem:
+        reason = str(problem)
     except ZpdError:
         raise
-    except Exception as problem:  # obstore's have no class of their own in common
-        reason = first_line(problem)
+    except Exception as problem:  # obstore's, and Python's own
+        raise ZpdError(
+            f"cannot lock the run directory {store.root}: {first_line(problem)}; expected a place that may "
+            "be written to, with credentials in the environment or by a role of the machine; set output to "
+            "another place (where obstore is not installed, runs go on without a lock)"
+        ) from problem
     if is_held(store):
         raise ZpdError(f"another process is working on {store.root}; wait for it, or give another output")
     if reason not in _warned:
@@ -200,7 +204,7 @@ class Lease:
 
     def _give_back(self) -> None:
         """The file stays: it says that the directory is a run's."""
-        released = json.dumps({"released": time.time()}).encode()
+        released = _padded({"released": time.time()})
         while self.lost is None and self._file.write(released, self._tag) is None:
             if self._whose() != OURS:
                 return
@@ -241,7 +245,12 @@ class Lease:
 
     def _sign(self) -> bytes:
         told = asdict(self._me) | {"renewed": time.time()}  # so that no two signs are the same
-        return (json.dumps(told) + "\n").encode()
+        return _padded(told)
+
+
+def _padded(told: dict[str, Any]) -> bytes:
+    """JSON of the same length each time: pyarrow asks for a file's size, and then for so many bytes."""
+    return json.dumps(told).encode().ljust(LOCK_BYTES - 1) + b"\n"
 
 
 def _holder(content: bytes) -> Holder | None:

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.weights import check_targets
+from zpd_ray.uris import without_options
 
 LARGE = 100_000_000  # parameters, from which on activations outweigh the third more of time
 
@@ -78,7 +79,7 @@ def _new_adapter(config: Config, base: Any) -> nn.Module:
     names = [name for name, module in base.named_modules() if isinstance(module, linear)]
     check_targets({name.rpartition(".")[2] for name in names}, lora.targets)
     torch.manual_seed(config.seed)
-    base.name_or_path = config.model.path  # which the adapter's file tells: not this machine's copy
+    base.name_or_path = without_options(config.model.path)  # in the adapter's file: not a machine's copy
     return get_peft_model(base, _lora(config))
 
 
