@@ -30,12 +30,12 @@ LEASE, BEAT = 3.0, 0.3
 DRIVER = """
 import sys, time
 from zpd_ray.cli.interrupts import ended_by_signals
-from zpd_ray.rundir import Store, lease
+from zpd_ray.rundir import Store, holder, lease
 from zpd_ray.rundir.lock import locked
 
 lease.LEASE_SECONDS, lease.BEAT_SECONDS = float(sys.argv[2]), float(sys.argv[3])
 if sys.argv[4] == "elsewhere":
-    lease._machine = lambda: "of another machine"
+    holder.machine = lambda: "of another machine"
 store = Store(sys.argv[1])
 with ended_by_signals(), locked(store):
     print("has it", flush=True)

@@ -9,23 +9,24 @@ not depend on who measures it.
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
-
-import psutil
 
 from zpd_ray.errors import ZpdError, first_line
 from zpd_ray.rundir.conditional import ConditionalFile, NoConditionsError, Version
+from zpd_ray.rundir.holder import (
+    Holder,
+    clock,
+    is_at_work,
+    is_gone,
+    padded,
+    read_holder,
+    signed,
+    this_process,
+)
 from zpd_ray.rundir.layout import LOCK
 from zpd_ray.rundir.store import Store
 from zpd_ray.stopping import stop
@@ -35,32 +36,11 @@ from zpd_ray.uris import patiently
 LEASE_SECONDS = 60.0  # without a sign of its holder until a lock is free
 BEAT_SECONDS = 10.0  # between two signs
 LOOK_SECONDS = 2.0  # between two looks at another's lock
-LOCK_BYTES = 1024
 CLOCKS_SECONDS = 15 * 60.0  # that clocks may differ by: S3 itself answers nobody whose clock differs by more
 
 OURS, ANOTHERS, REMOVED = "ours", "another's", "removed"
 
 _warned = set[str]()
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who has a lock.
-
-    id: of this taking. machine: that the number of a process is good for, "" where that is not known.
-    started, since, renewed: seconds since 1970, of the process, of the lock and of its last sign.
-    """
-
-    id: str
-    host: str
-    pid: int
-    machine: str
-    started: float
-    since: float
-    renewed: float
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, which has had it since {_clock(self.since)}"
 
 
 @contextmanager
@@ -93,7 +73,7 @@ def is_held(store: Store) -> bool | None:
     content = store.read_bytes(LOCK)
     if not content:
         return None
-    holder = _holder(content)
+    holder = read_holder(content)
     return holder is not None and not _is_over(holder, info.mtime, LEASE_SECONDS + BEAT_SECONDS)
 
 
@@ -128,10 +108,7 @@ class Lease:
     def __init__(self, root: str, file: ConditionalFile) -> None:
         """root: the run directory, for sentences. Nothing is written yet."""
         self._root, self._file = root, file
-        now, me = time.time(), psutil.Process()
-        self._me = Holder(
-            uuid.uuid4().hex, socket.gethostname(), me.pid, _machine(), me.create_time(), now, now
-        )
+        self._me = this_process()
         self._tag: dict[str, str] | None = None
         self._renewed_at = 0.0  # by _elapsed(), before the request was sent
         self._busy, self._ended = threading.Lock(), threading.Event()
@@ -146,11 +123,11 @@ class Lease:
         seen, until = None, 0.0
         while True:
             found = self._file.read()
-            holder = None if found is None else _holder(found.content)
+            holder = None if found is None else read_holder(found.content)
             if found is None or holder is None or self._is_free(holder, found, seen, until):
                 if self._try(None if found is None else found.tag):
                     break
-            elif _is_at_work(holder) or (seen is not None and found.tag != seen):
+            elif is_at_work(holder) or (seen is not None and found.tag != seen):
                 raise ZpdError(self._refusal(holder))
             elif seen is None:
                 seen, until = found.tag, _elapsed() + LEASE_SECONDS
@@ -166,13 +143,13 @@ class Lease:
         return waited or over or holder.id == self._me.id
 
     def _say_that_it_waits(self, holder: Holder) -> None:
-        end = _clock(time.time() + LEASE_SECONDS)
+        end = clock(time.time() + LEASE_SECONDS)
         say(f"{self._root} is locked by {holder}; where that gives no sign until {end}, this command goes on")
 
     def _refusal(self, holder: Holder) -> str:
         return (
             f"another process is working on {self._root}: {holder}, and gave its last sign at "
-            f"{_clock(holder.renewed)}; wait for it, or give another output (should it have died, its lock "
+            f"{clock(holder.renewed)}; wait for it, or give another output (should it have died, its lock "
             f"runs out {LEASE_SECONDS:.0f} s after its last sign, and the same command then goes on)"
         )
 
@@ -204,7 +181,7 @@ class Lease:
 
     def _give_back(self) -> None:
         """The file stays: it says that the directory is a run's."""
-        released = _padded({"released": time.time()})
+        released = padded({"released": time.time()})
         while self.lost is None and self._file.write(released, self._tag) is None:
             if self._whose() != OURS:
                 return
@@ -230,7 +207,7 @@ class Lease:
     def _whose(self) -> str:
         """Whose the lock is, after a write that was refused: one whose answer was lost has come through."""
         found = self._file.read()
-        holder = None if found is None else _holder(found.content)
+        holder = None if found is None else read_holder(found.content)
         if found is not None and (holder is None or holder.id != self._me.id):
             return ANOTHERS
         self._tag = None if found is None else found.tag
@@ -238,64 +215,17 @@ class Lease:
 
     def _try(self, after: dict[str, str] | None) -> bool:
         began = _elapsed()
-        tag = self._file.write(self._sign(), after)
+        tag = self._file.write(signed(self._me), after)
         if tag is not None:
             self._tag, self._renewed_at = tag, began
         return tag is not None
 
-    def _sign(self) -> bytes:
-        told = asdict(self._me) | {"renewed": time.time()}  # so that no two signs are the same
-        return _padded(told)
-
-
-def _padded(told: dict[str, Any]) -> bytes:
-    """JSON of the same length each time: pyarrow asks for a file's size, and then for so many bytes."""
-    return json.dumps(told).encode().ljust(LOCK_BYTES - 1) + b"\n"
-
-
-def _holder(content: bytes) -> Holder | None:
-    """None where nobody has the lock: it was given back, or was made by a version without leases."""
-    try:
-        told: dict[str, Any] = json.loads(content)
-        return Holder(**{each.name: told[each.name] for each in fields(Holder)})
-    except (ValueError, TypeError, KeyError):
-        return None
-
 
 def _is_over(holder: Holder, modified: datetime, seconds: float) -> bool:
     """Whether a lock had no sign for so long, by clocks that may differ, or its process is known gone."""
-    return (datetime.now(UTC) - modified).total_seconds() > seconds or _is_gone(holder)
-
-
-def _is_at_work(holder: Holder) -> bool:
-    return bool(holder.machine) and holder.machine == _machine() and not _is_gone(holder)
-
-
-def _is_gone(holder: Holder) -> bool:
-    """Whether the holder was a process of this machine, and is no more."""
-    if not holder.machine or holder.machine != _machine():
-        return False
-    try:
-        process = psutil.Process(holder.pid)
-        dead = process.status() == psutil.STATUS_ZOMBIE
-        return dead or abs(process.create_time() - holder.started) > 1
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _machine() -> str:
-    """Where the number of a process says which one: a boot of a Linux machine, and a namespace in it."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
+    return (datetime.now(UTC) - modified).total_seconds() > seconds or is_gone(holder)
 
 
 def _elapsed() -> float:
     """Seconds, also those for which the machine was suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
