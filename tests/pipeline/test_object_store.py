@@ -25,11 +25,12 @@ from zpd_ray.at_work import at_work
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.commands import perform
+from zpd_ray.pipeline.train.job import SNAPSHOT
 from zpd_ray.report.live import Look
 from zpd_ray.report.live.look import KILLED, NOT_BEGUN, RUNNING, SIGNS, STOPPED
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.begin import check_inputs
-from zpd_ray.rundir.layout import LOCK, PROGRESS
+from zpd_ray.rundir.layout import LOCK, PROGRESS, RAY_TRAIN
 from zpd_ray.rundir.progress import REMOTE_SECONDS, Recorder
 from zpd_ray.rundir.records import add_event, load_events
 
@@ -227,8 +228,8 @@ def test_training_on_the_server_with_two_kills_gives_the_bytes_of_a_local_run(
     store, arguments = Store(uri), quickstart.command(uri)  # type: ignore[arg-type]
     left = kill_at(arguments, store, "stages/00/measurements/answers")
     assert not store.exists("stages/00/measured.json"), "killed too late to say anything"
-    left += kill_at(arguments, store, "stages/01/ray_train/checkpoint_manager_snapshot.json")
-    assert not store.exists("stages/01/train.json"), "killed too late to say anything"
+    left += kill_at(arguments, store, f"{RAY_TRAIN}/{SNAPSHOT}")
+    assert not store.exists("stages/00/train.json"), "killed too late to say anything"
     done = call(arguments)
     assert done.returncode == 0, done.stderr
     for pattern in EXACT:

@@ -39,10 +39,8 @@ if sys.argv[4] == "elsewhere":
 store = Store(sys.argv[1])
 with ended_by_signals(), locked(store):
     print("has it", flush=True)
-    if sys.argv[5] == "writes":
-        while True:
-            store.write_bytes("told.txt", b"of the first")
-            time.sleep(0.01)
+    for _ in sys.stdin:
+        store.write_bytes("told.txt", b"of the first")
     time.sleep(600)
 """
 
@@ -50,9 +48,9 @@ with ended_by_signals(), locked(store):
 class Driver:
     """A process that has the lock until it is told otherwise."""
 
-    def __init__(self, uri: str, where: str = "here", does: str = "waits", has_it: bool = True) -> None:
-        arguments = [sys.executable, "-c", DRIVER, uri, str(LEASE), str(BEAT), where, does]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    def __init__(self, uri: str, where: str = "here") -> None:
+        arguments = [sys.executable, "-c", DRIVER, uri, str(LEASE), str(BEAT), where]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self.process = subprocess.Popen(arguments, text=True, **pipes)  # type: ignore[call-overload]
         assert self.process.stdout.readline() == "has it\n", self.process.communicate()
 
@@ -130,14 +128,17 @@ def test_that_of_one_killed_elsewhere_is_taken_over_when_it_has_run_out(bucket: 
 def test_one_that_was_paused_while_another_took_over_writes_no_more_and_says_why(bucket: Bucket) -> None:
     uri = bucket.uri("paused")
     store = Store(uri)
-    with Driver(uri, "elsewhere", "writes") as first:
+    with Driver(uri, "elsewhere") as first:
         os.kill(first.process.pid, signal.SIGSTOP)
         with locked(store):
             store.write_bytes("told.txt", b"of the second")
+            first.process.stdin.write("write\n")
+            first.process.stdin.flush()
             os.kill(first.process.pid, signal.SIGCONT)
-            _, told = first.process.communicate(timeout=60)
+            assert first.process.wait(timeout=60) != 0
             assert store.read_bytes("told.txt") == b"of the second"
             assert is_held(store) is True
+        told = first.process.stderr.read()
     assert "another process has taken over the run in s3://bucket/paused" in told
 
 
