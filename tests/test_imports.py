@@ -39,6 +39,7 @@ MIDDLE = {
     "export",
     "plan",
     "preview",
+    "notes",
     "opening",
     "starter",
     "tracking",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,8 @@ def test_given_cpus_are_kept_and_actors_fill_the_cores(model: Path) -> None:
     assert taken(config, 8) == numbers(2, 3, 0, 5, 0)
 
 
-def with_machine(monkeypatch: pytest.MonkeyPatch, cores: int, gpus: int = 0) -> None:
-    monkeypatch.setattr(machine, "this_machine", lambda: Machine(cores, gpus, 1000 * GIB))
+def with_machine(monkeypatch: pytest.MonkeyPatch, cores: int, gpus: int = 0, bf16: bool = False) -> None:
+    monkeypatch.setattr(machine, "this_machine", lambda: Machine(cores, gpus, 1000 * GIB, bf16))
 
 
 def test_what_a_run_takes_is_told(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,12 +149,73 @@ def test_a_resumed_run_keeps_what_changes_results(
     assert differences(first, given) == ["cluster.cpus_per_train_worker: 8.0 -> 2.0"]
 
 
+@pytest.mark.parametrize(
+    ("stored", "bf16", "gpus", "taken"),
+    [
+        ({"dtype": "bfloat16"}, True, 0, "bfloat16"),
+        ({"torch_dtype": "bfloat16"}, True, 0, "bfloat16"),  # as older versions of transformers wrote it
+        ({"text_config": {"dtype": "bfloat16"}}, True, 0, "bfloat16"),
+        ({"dtype": "bfloat16"}, False, 0, "auto"),
+        ({"dtype": "bfloat16"}, True, 1, "auto"),
+        ({"dtype": "float32"}, True, 0, "auto"),
+        ({}, True, 0, "auto"),
+    ],
+)
+def test_a_cpu_that_computes_in_bfloat16_leaves_weights_in_it(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: dict[str, Any],
+    bf16: bool,
+    gpus: int,
+    taken: str,
+) -> None:
+    (model / "config.json").write_text(json.dumps(stored))
+    with_machine(monkeypatch, 8, gpus, bf16)
+    config, told = resolve(config_of(model, tmp_path / "out"), own_ray=True)
+    assert config.model.dtype == taken
+    assert told.endswith("weights in bfloat16, as they are stored (model.dtype)") == (taken == "bfloat16")
+
+
+def test_a_resumed_run_keeps_the_type_of_its_weights(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "config.json").write_text('{"dtype": "bfloat16"}')
+    for bf16 in (True, False):
+        output = tmp_path / f"out{bf16}"
+        output.mkdir()
+        with_machine(monkeypatch, 8, bf16=bf16)
+        first, _ = resolve(config_of(model, output), own_ray=True)
+        (output / "config.toml").write_text(to_toml(first))
+        with_machine(monkeypatch, 8, bf16=not bf16)
+        again, _ = resolve(config_of(model, output), own_ray=True)
+        assert again.model.dtype == first.model.dtype == ("bfloat16" if bf16 else "auto")
+
+
 def test_a_job_leaves_open_what_the_user_left_open(model: Path) -> None:
     with package(config_of(model, actors=5, gpus_per_actor=1), None) as directory:
         text = Path(directory, CONFIG).read_text()
     assert "actors = 5" in text
     assert "gpus_per_actor = 1.0" in text
     assert not [key for key in ("cpus_per", "gpus_per_train_worker") if key in text]
+
+
+@pytest.mark.parametrize(
+    ("listed", "bf16"),
+    [
+        ("flags\t\t: fpu amx_bf16 sse\n", True),
+        ("flags : avx512_bf16", True),
+        ("flags : avx512f", False),
+        ("", False),
+    ],
+)
+def test_what_a_cpu_computes_in_is_read_off_its_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str, bf16: bool
+) -> None:
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    assert not this_machine().bf16
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{listed}")
+    assert this_machine().bf16 is bf16
 
 
 def test_of_a_container_its_share_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

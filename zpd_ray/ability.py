@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 # Slope of b on z before any data: one logit per standard deviation of log NLL, loosely held. It decides only
-# where responses say nothing, as when all of them are wrong.
+# where responses say nothing, as when all of them are wrong. Of a prompt's own NLL nothing is expected: 0.
 SLOPE_MEAN, SLOPE_SD = 1.0, 3.0
 SIGMA_LOG_SD = 1.0
 # Items whose history is followed, drawn with their part of the pool: theta is then known to 0.02 logits, more
@@ -78,11 +78,14 @@ class Ability:
         return max((s for s in self.stages if s.stage <= stage), key=lambda s: s.stage)
 
 
-def ability_prior(config: AbilityConfig) -> irt.Prior:
-    """Prior of theta, gamma and sigma, of the stage's own calibration as well."""
+def ability_prior(config: AbilityConfig, of_prompts: bool = False) -> irt.Prior:
+    """Prior of theta, gamma and sigma, of the stage's own calibration as well.
+
+    of_prompts: NLLs are those of prompts alone, and may be higher or lower where items are harder.
+    """
     return irt.Prior(
         theta_sd=config.theta_sd,
-        gamma_mean=SLOPE_MEAN,
+        gamma_mean=0.0 if of_prompts else SLOPE_MEAN,
         gamma_sd=SLOPE_SD,
         sigma_median=config.sigma,
         sigma_log_sd=SIGMA_LOG_SD,
@@ -109,8 +112,8 @@ def count_history(
     return irt.Counts.of(nll_bin=bin_of(nll), options=options, trained=trained.astype(np.int64), **columns)
 
 
-def estimate(history: irt.Counts, scale: Scale, config: AbilityConfig) -> Ability:
-    """theta of every stage in ``history`` (``count_history``), jointly."""
+def estimate(history: irt.Counts, scale: Scale, config: AbilityConfig, of_prompts: bool = False) -> Ability:
+    """theta of every stage in ``history`` (``count_history``), jointly. of_prompts: as of the prior."""
     stages = sorted(int(name[1:]) for name in history.columns if name[0] == "s")
     successes, trials = (np.stack([history[f"{name}{stage}"] for stage in stages]) for name in "sk")
     z = standardise(log_nll_of_bin(history["nll_bin"]), scale)
@@ -123,7 +126,7 @@ def estimate(history: irt.Counts, scale: Scale, config: AbilityConfig) -> Abilit
         guess,
         freq=history.freq,
         origin=np.array([origin]),
-        prior=ability_prior(config),
+        prior=ability_prior(config, of_prompts),
     )
     anchors = history.freq * (history["trained"] == 0)
     prior_mean = fit.gamma[0] * (z - origin)

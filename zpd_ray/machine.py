@@ -3,7 +3,8 @@
 On a Ray of our own, keys of ``cluster`` that are left out follow from the machine; on a cluster that is
 joined they keep the defaults of ``config/``. CPUs and GPUs per actor and per train worker change results
 (threads sum in another order), so a run that is resumed takes them from its run directory, on whatever
-machine; the number of actors changes nothing and follows from the machine at hand.
+machine; the number of actors changes nothing and follows from the machine at hand. So it is with the type
+that weights score in: where the CPU computes in bfloat16, and they are stored in it, they are left in it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.config import ClusterConfig, Config, ModelConfig
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ENGINES
+from zpd_ray.engines.model_files import stored_dtype
 from zpd_ray.engines.weights import weight_bytes
 from zpd_ray.rundir.store import Store
 
@@ -26,16 +28,21 @@ from zpd_ray.rundir.store import Store
 BINDING = ("cpus_per_actor", "gpus_per_actor", "cpus_per_train_worker", "gpus_per_train_worker")
 DERIVED = ("actors", *BINDING)
 MEMORY_SHARE = 0.5  # of main memory, for the weights of all scoring actors together
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, CPUINFO = Path("/sys/fs/cgroup"), Path("/proc/cpuinfo")
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Cores, NVIDIA GPUs and bytes of main memory that this process may use."""
+    """Cores, NVIDIA GPUs and bytes of main memory that this process may use.
+
+    bf16: its CPU has instructions that multiply bfloat16.
+    """
 
     cores: int
     gpus: int
     memory: int
+    bf16: bool = False
 
 
 def resolve(config: Config, own_ray: bool) -> tuple[Config, str]:
@@ -44,15 +51,41 @@ def resolve(config: Config, own_ray: bool) -> tuple[Config, str]:
     own_ray: a Ray is started for the run; it has none yet. Raises ZpdError when the output cannot be opened.
     """
     missing = left_out(config.cluster)
-    known = _recorded(config.output, missing)
+    before = _recorded(config.output)
+    known = {} if before is None else {key: getattr(before.cluster, key) for key in BINDING if key in missing}
+    dtype = _dtype(config, before)
     missing -= known.keys()
-    told = ""
-    if own_ray and config.cluster.address == "local" and missing:
-        given = {key: getattr(config.cluster, key) for key in DERIVED if key not in missing}
+    told = []
+    if own_ray and config.cluster.address == "local":
         machine = this_machine()
-        known = derive(config, machine, given | known)
-        told = _told(config, machine, known)
-    return config.model_copy(update={"cluster": config.cluster.model_copy(update=known)}), told
+        if missing:
+            given = {key: getattr(config.cluster, key) for key in DERIVED if key not in missing}
+            known = derive(config, machine, given | known)
+            told.append(_told(config, machine, known))
+        gpus = known.get("gpus_per_actor", config.cluster.gpus_per_actor)
+        if before is None and not gpus and computes_as_stored(config.model, machine):
+            dtype = "bfloat16"
+            told.append("weights in bfloat16, as they are stored (model.dtype)")
+    return taken(config, known, dtype), "; ".join(told)
+
+
+def taken(config: Config, cluster: dict[str, float], dtype: str) -> Config:
+    """A config with keys of ``cluster``, and with ``model.dtype`` where it leaves that open."""
+    cluster_section = config.cluster.model_copy(update=cluster)
+    known = {"dtype": dtype} if config.model.dtype == "auto" else {}
+    return config.model_copy(
+        update={"cluster": cluster_section, "model": config.model.model_copy(update=known)}
+    )
+
+
+def _dtype(config: Config, before: Config | None) -> str:
+    """``model.dtype``, as an earlier attempt of the run took it where it is left open."""
+    return before.model.dtype if before and config.model.dtype == "auto" else config.model.dtype
+
+
+def computes_as_stored(model: ModelConfig, machine: Machine) -> bool:
+    """Whether the weights are stored in bfloat16, and the CPU is faster in it than in float32."""
+    return machine.bf16 and model.dtype == "auto" and stored_dtype(model.path) == "bfloat16"
 
 
 def left_out(cluster: ClusterConfig) -> set[str]:
@@ -87,13 +120,20 @@ def this_machine() -> Machine:
     if quota.isdigit() and period.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
     memory, limit = psutil.virtual_memory().total, _limit("memory.max")
-    return Machine(cores, _gpus(), min(memory, int(limit)) if limit.isdigit() else memory)
+    memory = min(memory, int(limit)) if limit.isdigit() else memory
+    return Machine(cores, _gpus(), memory, not BF16_FLAGS.isdisjoint(_cpu_flags()))
 
 
 def _limit(name: str) -> str:
     """A limit of the container's control group (version 2); empty where there is none."""
     file = CGROUP / name
     return file.read_text(encoding="ascii").strip() if file.is_file() else ""
+
+
+def _cpu_flags() -> list[str]:
+    """Of the first core; none where the system does not list them."""
+    listed = CPUINFO.read_text(encoding="ascii", errors="replace") if CPUINFO.is_file() else ""
+    return next((line.split() for line in listed.splitlines() if line.startswith("flags")), [])
 
 
 def _gpus() -> int:
@@ -115,13 +155,12 @@ def _copies(config: Config, machine: Machine) -> int:
     return min(machine.cores, max(1, int(MEMORY_SHARE * machine.memory / weights)))
 
 
-def _recorded(output: str, missing: set[str]) -> dict[str, float]:
-    """What an earlier attempt of the run took, for the missing keys that change results."""
+def _recorded(output: str) -> Config | None:
+    """The config of an earlier attempt of the run; None: there was none."""
     store = Store(output)
-    if not missing.intersection(BINDING) or not store.exists("config.toml"):
-        return {}
-    before = validate(tomllib.loads(store.read_bytes("config.toml").decode())).cluster
-    return {key: getattr(before, key) for key in BINDING if key in missing}
+    if not store.exists("config.toml"):
+        return None
+    return validate(tomllib.loads(store.read_bytes("config.toml").decode()))
 
 
 def _told(config: Config, machine: Machine, taken: dict[str, float]) -> str:

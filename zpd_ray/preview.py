@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import compress, islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +18,10 @@ from zpd_ray import graders
 from zpd_ray.config import Config, SourceConfig
 from zpd_ray.engines import ENGINES, model_files, tokens
 from zpd_ray.errors import ZpdError
+from zpd_ray.notes import answers_alone, notes, undecided
 from zpd_ray.readers.columns import check_columns, recognised_as
 from zpd_ray.readers.formats import read
-from zpd_ray.readers.items import to_items
+from zpd_ray.readers.items import MISSING_ANSWER, to_items
 from zpd_ray.readers.lengths import with_lengths
 from zpd_ray.readers.rows import RawRow
 from zpd_ray.readers.sources import SourceFile, expand
@@ -30,7 +30,6 @@ ROWS, FILES = 500, 20  # that are looked at
 GLANCED = 3  # files, before every new run
 SHOWN = 3  # prompts that are shown
 CHARACTERS = 600  # of a prompt or a reference, in lines for people
-SHORT = 5  # words: a reference that is no more holds no solution
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,13 @@ class Prompt:
     """A prompt as the model reads it, its reference, and the answer to grade against.
 
     Where earlier answers are trained on, what comes before the first of them, and all of them in a row.
+    reference: None where the item is a prompt alone; counted: what of it its NLL is over then, else None.
     """
 
     prompt: str
-    reference: str
+    reference: str | None
     answer: str | None
+    counted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,10 @@ def _told_of(name: str, look: SourceLook) -> Iterator[str]:
         yield f"  note: {note}"
     for number, shown in enumerate(look.prompts, 1):
         yield f"  prompt {number}, as the model reads it: {_text(shown.prompt)}"
-        yield f"    reference: {_text(shown.reference)}"
+        if shown.reference is not None:
+            yield f"    reference: {_text(shown.reference)}"
+        if shown.counted is not None:
+            yield f"    no reference; the NLL is that of: {_text(shown.counted)}"
         if shown.answer is not None:
             yield f"    answer to be graded against: {_text(shown.answer)}"
 
@@ -180,11 +184,14 @@ def _told_of(name: str, look: SourceLook) -> Iterator[str]:
 def announce(config: Config) -> Iterator[str]:
     """What a new run says of its pool before it starts, line by line.
 
-    Raises ZpdError where the rows hold no solution, and the config does not say what the reference is.
+    Raises ZpdError where the rows hold no solution, and the config does not say what the reference is; or
+    where they hold prompts alone, and the grader compares with a gold answer.
     """
     seen = preview(config, config.pool, GLANCED)
+    if config.pool.prompts_alone:
+        _check_answers(config, seen)
     completes = graders.load(config.measure.grader).needs_completion
-    if completes and _undecided(config) and _answers_alone(seen.items):
+    if completes and undecided(config) and answers_alone(seen.items):
         raise ZpdError(
             f"the rows of {config.pool.path} hold a prompt and a gold answer, and no solution: map the "
             'column that has one (columns = { response = "solution" }), or say with pool.reference = '
@@ -196,54 +203,14 @@ def announce(config: Config) -> Iterator[str]:
         yield f"  note: {note}"
 
 
-def _undecided(config: Config) -> bool:
-    """Whether references are trained on, and the config does not say what they are."""
-    return config.pool.reference is None and config.train.method != "none"
-
-
-def _answers_alone(items: pa.Table) -> bool:
-    rows = items.select(["response", "answer"]).to_pylist()
-    alone = (row["answer"] is not None and row["answer"].strip() == row["response"].strip() for row in rows)
-    return bool(rows) and all(alone) and max(len(row["response"].split()) for row in rows) <= SHORT
-
-
-def notes(config: Config, items: pa.Table) -> Iterator[str]:
-    """What would go wrong without a word, in sentences."""
-    rows = items.select(["messages", "choices"]).to_pylist()
-    if _undecided(config) and _answers_alone(items):
-        yield (
-            "the reference is the gold answer alone, so the model would be trained to answer without a "
-            'solution: map the column that has one, as in columns = { response = "solution" }, or say what '
-            'is meant with pool.reference = "answer" or "none"'
+def _check_answers(config: Config, seen: Preview) -> None:
+    if set(seen.bad["reason"].to_pylist()) == {MISSING_ANSWER} and seen.bad.num_rows == seen.rows:
+        raise ZpdError(
+            f"measure.grader = {config.measure.grader!r} compares with a gold answer, and none of the first "
+            f"{seen.rows} rows of {config.pool.path} has one: map the column that has it, as in columns = "
+            '{ answer = "..." }, or take a grader that judges completions alone, function(completion) or '
+            "function(completion, item) (docs/howto/own-grader.md)"
         )
-    unseen = sum(_hidden(row) for row in rows)
-    if unseen:
-        yield (
-            f"of the first {len(rows)} items {unseen} have choices that their prompt does not show, and the "
-            "model will not see: put them into the prompt"
-        )
-    if not ENGINES.load(config.engine.name).reads_text:
-        return
-    tokenizer = model_files.load_tokenizer(config.model.path)
-    turns = [turn["role"] for row in rows for turn in row["messages"]]
-    if tokenizer.chat_template is None and set(turns) - {"user"}:
-        yield "the model has no chat template: roles are dropped, and turns joined by a blank line"
-    if tokens.end_id(tokenizer) is None:
-        yield (
-            "the model has no end-of-text token: its responses end at measure.max_new_tokens, and references "
-            "teach it no end"
-        )
-    vocabulary = model_files.vocabulary_of(config.model.path)
-    if len(tokenizer) > vocabulary:
-        yield (
-            f"the tokenizer has {len(tokenizer)} tokens with those that were added, the model {vocabulary}: "
-            "a text that holds one of the others cannot be measured"
-        )
-
-
-def _hidden(row: dict[str, Any]) -> bool:
-    prompt = "\n".join(turn["content"] for turn in row["messages"])
-    return any(text not in prompt for text in row["choices"] or ())
 
 
 def _quarantined(bad: pa.Table) -> Iterator[Quarantined]:
@@ -257,7 +224,8 @@ def _lengths(config: Config, items: pa.Table) -> dict[str, dict[str, int]]:
     if not ENGINES.load(config.engine.name).reads_text or items.num_rows == 0:
         return {}
     told = {}
-    for what in ("prompt", "response"):
+    alone = items["response"].null_count == items.num_rows
+    for what in ("prompt",) if alone else ("prompt", "response"):
         three = np.percentile(items[f"{what}_tokens"].to_numpy(), [0, 50, 100]).tolist()
         told[what] = dict(zip(("min", "median", "max"), map(int, three), strict=True))
     return told
@@ -271,8 +239,13 @@ def _shown(config: Config, items: pa.Table) -> Iterator[Prompt]:
     learnt = ids.response_ids
     if ids.trained is not None:
         learnt = [list(compress(*row)) for row in zip(learnt, ids.trained, strict=True)]
-    for prompt, response, answer in zip(ids.prompt_ids, learnt, items["answer"].to_pylist(), strict=True):
-        yield Prompt(str(tokenizer.decode(prompt)), str(tokenizer.decode(response)), answer)
+    rows = zip(ids.prompt_ids, ids.response_ids, learnt, items.to_pylist(), strict=True)
+    for prompt, rest, counts, item in rows:
+        said = str(tokenizer.decode(counts))
+        if item["response"] is None:
+            yield Prompt(str(tokenizer.decode(prompt + rest)), None, item["answer"], said)
+        else:
+            yield Prompt(str(tokenizer.decode(prompt)), said, item["answer"])
 
 
 def _text(text: str) -> str:

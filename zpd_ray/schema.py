@@ -24,7 +24,8 @@ ITEM = pa.schema(
     [
         ("item_id", pa.string()),  # the user's own, or the content hash
         ("messages", pa.list_(MESSAGE)),  # the prompt
-        ("response", pa.string()),  # the reference, a text; "" where it is nothing but tool calls
+        # the reference, a text; "" where it is nothing but tool calls; null: the item is a prompt alone
+        ("response", pa.string()),
         ("response_more", pa.string()),  # what else its turn holds, as ``more`` of a message; nullable
         ("tools", pa.string()),  # definitions of the tools that may be called, as a JSON list, nullable
         ("answer", pa.string()),  # gold answer for the grader, nullable
@@ -35,7 +36,8 @@ ITEM = pa.schema(
         ("source_row", pa.int64()),  # its place there, counted from 0
         # tokens that are read and not trained on: the prompt, with what the chat template adds
         ("prompt_tokens", pa.int32()),
-        # tokens that are trained on: the response and what ends it; train.turns = "all": of earlier ones too
+        # tokens that are trained on: the response and what ends it; train.turns = "all": of earlier ones too;
+        # 0 of a prompt alone
         ("response_tokens", pa.int32()),
     ]
 )
@@ -53,8 +55,9 @@ QUARANTINE = pa.schema(
 MEASUREMENT = pa.schema(
     [
         ("item_id", pa.string()),  # of the item in this row of the part
-        ("nll", pa.float32()),  # mean over the response tokens, nats per token; null on error
-        ("n_tokens", pa.int32()),  # response tokens scored
+        # mean over the response tokens (of a prompt alone: engines.asked), nats per token; null on error
+        ("nll", pa.float32()),
+        ("n_tokens", pa.int32()),  # tokens that it is the mean over
         ("n_greedy", pa.int32()),  # of these, how many were the first choice; null: not counted
         ("successes", pa.int32()),  # s: responses graded right; a share counts as 1 with that probability
         ("rollouts", pa.int32()),  # k: responses graded
@@ -97,7 +100,8 @@ SELECTION = pa.schema(
 PAIR = pa.schema(
     [
         ("prompt", pa.list_(MESSAGE)),  # the messages of the item
-        ("completion", pa.list_(MESSAGE)),  # the reference response, as the assistant's one turn
+        # the reference response, as the assistant's one turn; empty where there is none to train on
+        ("completion", pa.list_(MESSAGE)),
     ]
 )
 _PAIRED = ("item_id", "messages", "response", "response_more")

@@ -10,7 +10,7 @@ from pathlib import Path
 from zpd_ray.config import SourceConfig
 from zpd_ray.errors import ZpdError
 from zpd_ray.preview import first_rows
-from zpd_ray.readers.columns import guess_columns, recognised_as
+from zpd_ray.readers.columns import guess_columns, only_a_prompt, recognised_as, view_of
 from zpd_ray.readers.sources import expand
 
 TEMPLATE = """\
@@ -58,6 +58,7 @@ def starter(data: str, model: str, config: str) -> tuple[str, str]:
         raise ZpdError(
             f"cannot tell prompt and response among the columns {', '.join(map(repr, rows[0]))} of {data}; "
             'write columns = { prompt = "...", response = "..." } below [pool]'
+            f"{only_a_prompt(view_of(rows[0], source))}"
         )
     return _filled(data, model, config, columns), shape
 

@@ -30,6 +30,10 @@ def hangs(completion: str, answer: str) -> bool:
     return True
 
 
+def any_words(completion: str) -> bool:
+    return bool(completion.split())
+
+
 class Silent(CompletionGrader):
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         return None

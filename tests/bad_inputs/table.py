@@ -14,7 +14,7 @@ from typing import NamedTuple
 from typer.testing import CliRunner
 
 from tests import tiny
-from tests.bad_inputs import config, runs, sources
+from tests.bad_inputs import config, prompts, runs, sources
 from tests.bad_inputs.cases import CASES, Case, Desk
 from zpd_ray.cli import app
 
@@ -22,6 +22,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/bad_inputs.md"
 GROUPS = (
     *(config.CONFIG, config.LINE),
     *(sources.PLACE, sources.FILE, sources.ROW),
+    prompts.PROMPTS,
     *(runs.MODEL, runs.OUTPUT, runs.BUDGET, runs.WORK),
 )
 TRACEBACK = "a traceback:"

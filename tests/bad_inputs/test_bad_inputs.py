@@ -17,7 +17,7 @@ from zpd_ray.rundir.layout import LOCK, PROGRESS
 
 CPU_SECONDS = 2.0  # of a command that reads neither model nor pool: what it takes on an idle machine
 # Groups whose commands read a model, many rows, or start a Ray.
-READS = {"The model", "What a row is", "What a file is", "While it works", "The budget"}
+READS = {"The model", "What a row is", "What a file is", "Prompts alone", "While it works", "The budget"}
 
 
 @pytest.fixture(scope="module")

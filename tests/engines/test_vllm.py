@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.engines.lora import TARGETS, make_adapter
 from tests.engines.real_vllm import needs_vllm
+from tests.engines.test_asked import PROMPTS, alone, plain_loop
 from tests.engines.test_turns_nll import chat_model, conversations
 from tests.pipeline.processes import call
 from zpd_ray.config import Config
@@ -184,6 +185,19 @@ def test_nll_over_every_answer_of_a_conversation_is_that_of_transformers(
     last = start(path).score(items)
     assert (ours.n_tokens >= last.n_tokens).all()
     assert ours.n_tokens.sum() > last.n_tokens.sum()
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_nll_of_a_prompt_alone_is_that_of_transformers_and_of_a_plain_loop(
+    chat: bool, tmp_path: Path, start: Start, reference: Callable[..., TransformersEngine]
+) -> None:
+    path, items = tiny.build_model(tmp_path / "model", chat=chat), alone(PROMPTS)
+    ours, theirs = start(path).score(items), reference(path).score(items)
+    nlls, counts = plain_loop(path, items)
+    assert ours.error == theirs.error == [None] * items.num_rows
+    np.testing.assert_allclose(ours.nll, theirs.nll, atol=1e-4)
+    np.testing.assert_allclose(ours.nll, nlls, atol=1e-4)
+    assert ours.n_tokens.tolist() == theirs.n_tokens.tolist() == counts
 
 
 def test_greedy_completions_are_those_of_transformers_and_rows_may_come_in_any_order(

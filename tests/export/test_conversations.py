@@ -32,6 +32,7 @@ class Rows:
     items: list[dict[str, Any]]
     all_turns: bool = False
     have_more: bool = True
+    prompts_alone: bool = False
     carried: tuple[str, ...] = ()
     place: Path = Path("/export")
     files: int = 2
@@ -119,3 +120,28 @@ def test_formats_without_a_place_for_tools_say_so(to: str, tmp_path: Path) -> No
         ZpdError, match="item 'tools' has tools, or turns that hold something else; export to"
     ):
         load(to).write(Rows([TEXT, WITH_TOOLS]), tmp_path)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_prompts_alone_go_to_trainers_of_prompts_and_to_no_others(alone: bool, tmp_path: Path) -> None:
+    """Without the word a row without a gold answer is a mistake, and verl's reward would fail on it."""
+    rows = Rows([], prompts_alone=alone, files=1, have_more=False)
+    both = pa.schema([*schema.ITEM, *schema.SELECTION])
+    item = {"item_id": "alone", "messages": PLAIN, "score": 0.5}
+    rows.tables = [to_selected(pa.Table.from_pylist([item], schema=both), completes=False)]
+    for format in ("trl", "axolotl", "llama-factory"):
+        with pytest.raises(
+            ZpdError, match=rf"{format} needs rows with a response to train on .*'alone' has none"
+        ):
+            load(format).write(rows, tmp_path)
+    if not alone:
+        with pytest.raises(ZpdError, match="verl needs rows with a gold answer"):
+            load("verl").write(rows, tmp_path)
+        return
+    for format, column in (("verl", "reward_model"), ("trl-grpo", "answer")):
+        (tmp_path / format).mkdir()
+        load(format).write(rows, tmp_path / format)
+        (file,) = (tmp_path / format).glob("*.parquet")
+        (row,) = pq.read_table(file).to_pylist()
+        assert row["prompt"] == whole(PLAIN)
+        assert row[column] == ({"style": "rule", "ground_truth": None} if format == "verl" else None)

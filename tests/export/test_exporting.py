@@ -88,7 +88,7 @@ def changed(run: Run, directory: Path, column: str, value: pa.Array) -> Run:
 @pytest.mark.parametrize("to", ["trl", "llama-factory", "axolotl"])
 def test_nothing_to_train_on(taken: Run, tmp_path: Path, to: str) -> None:
     run = changed(taken, tmp_path / "run", "completion", pa.array([[]], pa.list_(pa.null())))
-    with pytest.raises(ZpdError, match=f"{to} needs rows with a reference response"):
+    with pytest.raises(ZpdError, match=f"{to} needs rows with a response to train on"):
         export_selection(run, to, str(tmp_path / "new"), 0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -27,6 +27,8 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def above(completion, answer): return 1.5\n"
         "def whole(completion, item): return item['group'] == completion\n"
         "def nothing(completion, answer): pass\n"
+        "def short(completion):\n    assert len(completion) != 3\n    return len(completion) < 2\n"
+        "def any_number(*texts): return len(texts) == 2\n"
         "class Group:\n    same = staticmethod(same)\n"
         "constant = 5\n"
     )
@@ -66,6 +68,19 @@ def test_a_function_may_give_a_share_and_take_the_item(functions: str) -> None:
     assert not grader.needs_answer
     assert grade_item(grader, "sums", {"group": "sums", "answer": None}) == (True, True)
     assert grade_item(load(f"{functions}:same"), "4", {"answer": "4", "choices": None}) == (True, True)
+
+
+def test_a_function_may_judge_completions_alone(functions: str) -> None:
+    grader = load(f"{functions}:short")
+    assert not grader.needs_answer
+    assert grader.needs_completion
+    item = {"answer": None, "choices": None}
+    assert [grade_item(grader, text, item) for text in ("", "ab")] == [(True, True), (False, True)]
+    with pytest.raises(ZpdError, match=r"raised AssertionError: .*, on the completion 'abc'; it must return"):
+        grader.grade("abc", "", None)
+    either = load(f"{functions}:any_number")
+    assert either.needs_answer
+    assert either.grade("a", "b", None) == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,8 @@ def config_of(directory: Path, **sections: object) -> Config:
 
 
 def items(n: int = N, tokens: int = 3) -> pa.Table:
-    rows = {"item_id": [f"item-{i}" for i in range(n)], "response_tokens": [tokens] * n}
+    rows: dict[str, list[Any]] = {"item_id": [f"item-{i}" for i in range(n)], "response": ["words"] * n}
+    rows["response_tokens"] = [tokens] * n
     return pa.table([rows.get(f.name, [None] * n) for f in schema.ITEM], schema=schema.ITEM)
 
 

@@ -100,16 +100,16 @@ def plant_leftovers(run: Path) -> None:
         (run / directory / ".part-000000.parquet.0123").write_bytes(b"PAR1 half a file")
 
 
-def killed_run(quickstart: Quickstart, run: Path, moments: Sequence[Moment]) -> Iterator[Moment]:
+def killed_run(runs: Quickstart | Simulated, run: Path, moments: Sequence[Moment]) -> Iterator[Moment]:
     """Kill the run at each moment and start it again at once; yields where it was killed."""
     left: set[psutil.Process] = set()
     for moment in moments:
-        attempt = Attempt(quickstart, run)
+        attempt = Attempt(runs, run)
         if attempt.wait_for(moment):
             left |= attempt.kill()
             yield moment
         plant_leftovers(run)
-    Attempt(quickstart, run).finish()
+    Attempt(runs, run).finish()
     _, alive = psutil.wait_procs(left, timeout=60)
     assert not alive, "a killed run leaves processes behind"
 

@@ -202,13 +202,14 @@ class Fit:
             return judged.b, judged.b_sd
         return difficulty_posterior(theta, of.prior_mean(nll), of.sigma, successes, rollouts, guess)
 
-    @property
-    def told_flags(self) -> list[str]:
+    def told_flags(self, prompts_alone: bool = False) -> list[str]:
         """Flags that a reader must know of: those of ability, and of this stage's calibration.
 
         What one stage by itself does not show of sigma, the stages together may: only these are told of it.
+        prompts_alone: NLLs are those of prompts, which need not be higher where items are harder.
         """
-        own = [flag for flag in self.flags if flag != "sigma_not_identified"]
+        untold = {"sigma_not_identified"} | ({"slope_not_positive"} if prompts_alone else set())
+        own = [flag for flag in self.flags if flag not in untold]
         return list(dict.fromkeys([*self.ability.flags, *own]))
 
     def to_json(self) -> dict[str, Any]:

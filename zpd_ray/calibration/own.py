@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.special import xlog1py, xlogy
 
 from zpd_ray import grouping, irt
-from zpd_ray.ability import ability_prior
 from zpd_ray.calibration.fit import Calibration
 from zpd_ray.config import AbilityConfig
 from zpd_ray.difficulty import (
@@ -53,16 +52,16 @@ class Standard:
         return Calibration(stage=self.stage, kind=kind, **(known | normal | values))
 
 
-def explanatory(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> Own:
+def explanatory(answers: irt.Counts, z: Floats, standard: Standard, prior: irt.Prior) -> Own:
     """theta, gamma and sigma by marginal MAP, b integrated out (irt.fit_explanatory); then the shape."""
-    return _shaped(_normal(_fit(answers, z, standard, config), standard), answers, z)
+    return _shaped(_normal(_fit(answers, z, standard, prior), standard), answers, z)
 
 
 def by_group(
     pooled: irt.Counts,
     answers: irt.Counts,
     standard: Standard,
-    config: AbilityConfig,
+    prior: irt.Prior,
     n_groups: int,
     before: Profile | None,
 ) -> tuple[Own, Groups]:
@@ -70,10 +69,9 @@ def by_group(
 
     before: of the stage before, whose sizes of groups are kept.
     """
-    fit = _fit(pooled, _z_of(pooled, standard), standard, config)
+    fit = _fit(pooled, _z_of(pooled, standard), standard, prior)
     own, z = _normal(fit, standard), _z_of(answers, standard)
-    guess, prior = guess_floor(answers["options"]), ability_prior(config)
-    sizes = None if before is None else before.sizes
+    guess, sizes = guess_floor(answers["options"]), None if before is None else before.sizes
     found = grouping.estimate(fit, answers, z, guess, n_groups, prior, sizes)
     if found.tau == 0.0:
         return _shaped(own, pooled, _z_of(pooled, standard)), found
@@ -87,7 +85,7 @@ def _z_of(answers: irt.Counts, standard: Standard) -> Floats:
     return standardise(log_nll_of_bin(answers["nll_bin"]), standard.scale)
 
 
-def _fit(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConfig) -> irt.ExplanatoryFit:
+def _fit(answers: irt.Counts, z: Floats, standard: Standard, prior: irt.Prior) -> irt.ExplanatoryFit:
     return irt.fit_explanatory(
         answers["successes"][None, :],
         answers["trials"][None, :],
@@ -95,7 +93,7 @@ def _fit(answers: irt.Counts, z: Floats, standard: Standard, config: AbilityConf
         guess_floor(answers["options"]),
         freq=answers.freq,
         origin=np.array([standard.origin]),
-        prior=ability_prior(config),
+        prior=prior,
     )
 
 

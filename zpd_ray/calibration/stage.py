@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zpd_ray import grouping, irt
-from zpd_ray.ability import estimate
+from zpd_ray.ability import ability_prior, estimate
 from zpd_ray.calibration.fit import Fit, Statistics
 from zpd_ray.calibration.own import Standard, by_group, explanatory, feedback
 from zpd_ray.config import AbilityConfig
@@ -24,11 +24,13 @@ def fit_stage(
     stage: int,
     previous: Fit | None,
     groups: list[str] | None = None,
+    of_prompts: bool = False,
 ) -> Fit:
     """Fit a stage from its counts; ``previous`` gives the standardisation of log NLL.
 
-    groups: names of the groups that answers are counted by, all other items coming last. Raises ZpdError when
-    there are no items that were never trained on.
+    groups: names of the groups that answers are counted by, all other items coming last. of_prompts: NLLs
+    are those of prompts alone, of which nothing is expected. Raises ZpdError when there are no items that
+    were never trained on.
     """
     answers, history = grouping.without_groups(statistics.answers), statistics.history
     if answers.n_items == 0 or history is None or not _answered(history):
@@ -37,17 +39,17 @@ def fit_stage(
             "on; lower select.budget or stages"
         )
     scale = _scale(answers, previous)
-    ability = estimate(history, scale, config)
+    ability, prior = estimate(history, scale, config, of_prompts), ability_prior(config, of_prompts)
     z = standardise(log_nll_of_bin(answers["nll_bin"]), scale)
     origin = float(answers.freq @ z / answers.freq.sum())
     standard, told = Standard(stage, scale, origin), None
     if config.calibration == "feedback":
         own = feedback(answers, z, standard, config)
     elif groups is None:
-        own = explanatory(answers, z, standard, config)
+        own = explanatory(answers, z, standard, prior)
     else:
         before = None if previous is None else previous.groups
-        own, found = by_group(answers, statistics.answers, standard, config, len(groups) + 1, before)
+        own, found = by_group(answers, statistics.answers, standard, prior, len(groups) + 1, before)
         told = found.profile(ability.theta, groups)
     return Fit(
         stage=stage,

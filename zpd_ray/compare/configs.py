@@ -15,7 +15,7 @@ from zpd_ray.compare.file import ALL, REFERENCE, Comparison, Contender
 from zpd_ray.config import Config
 from zpd_ray.config_file import SELECT_MEASURES, placed, read_values, set_value, validate
 from zpd_ray.errors import ZpdError
-from zpd_ray.machine import DERIVED, left_out, resolve
+from zpd_ray.machine import DERIVED, left_out, resolve, taken
 
 STAGE0 = "stage0"  # directory of the runs that measure stage 0
 # Keys of ``measure`` that stage 0 does not depend on.
@@ -24,12 +24,13 @@ LATER = ("scope", "probes", "theta_se", "candidates", "patience", "max_failed_sh
 
 @dataclass(frozen=True)
 class Configs:
-    """comparison: as in its file. values: of the runs' file, with what is set for all. cluster: what follows
-    from the machine."""
+    """comparison: as in its file. values: of the runs' file, with what is set for all. cluster, dtype: what
+    follows from the machine."""
 
     comparison: Comparison
     values: dict[str, Any]
     cluster: dict[str, Any]
+    dtype: str
 
     def of(self, cell: Cell, contender: Contender, training: Training | None = None) -> Config:
         """Of a cell's run. training: in place of its budget and epochs."""
@@ -76,7 +77,7 @@ class Configs:
     def _with_cluster(self, values: dict[str, Any]) -> Config:
         config = placed(validate(values), self.comparison.run)
         known = {key: self.cluster[key] for key in left_out(config.cluster) & self.cluster.keys()}
-        return config.model_copy(update={"cluster": config.cluster.model_copy(update=known)})
+        return taken(config, known, self.dtype)
 
 
 def _name(own: Config, plain: Config) -> str:
@@ -103,7 +104,8 @@ def read_configs(comparison: Comparison) -> Configs:
     _check(config, comparison)
     here = config.model_copy(update={"output": f"{comparison.output}/{STAGE0}/seed-{comparison.seeds[0]}"})
     resolved, _ = resolve(here, own_ray=True)
-    return Configs(comparison, values, {key: getattr(resolved.cluster, key) for key in DERIVED})
+    cluster = {key: getattr(resolved.cluster, key) for key in DERIVED}
+    return Configs(comparison, values, cluster, resolved.model.dtype)
 
 
 def _check(config: Config, comparison: Comparison) -> None:

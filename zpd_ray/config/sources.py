@@ -25,6 +25,12 @@ class SourceConfig(Section):
     columns: dict[
         Literal["item_id", "prompt", "messages", "response", "answer", "choices", "group", "tools"], str
     ] = Field(default_factory=dict, description="item field = column of the source; overrides the shape")
+    reference: Literal["answer", "none", "prompt"] | None = Field(
+        None,
+        description="where rows hold no solution beside the gold answer: 'answer' trains on the answers "
+        "alone, 'none' never trains on them; and their NLL says how hard an item is; 'prompt' reads prompts "
+        "alone, whose own NLL takes that place, for a grader that judges completions",
+    )
     max_bad_share: Share = Field(0.05, description="stop when more than this share of the rows is bad")
     allow_damaged: bool = Field(False, description="take what comes before the damage of a damaged file")
 
@@ -33,6 +39,20 @@ class SourceConfig(Section):
         if not self.paths or not all(self.paths):  # "" would be the directory of the config
             raise ValueError(f"path = {self.path!r} names no place; give a file, glob, directory or URI")
         return self
+
+    @model_validator(mode="after")
+    def _reads_no_response(self) -> SourceConfig:
+        if self.prompts_alone and "response" in self.columns:
+            raise ValueError(
+                f"reference = 'prompt' reads no responses, and columns maps response = "
+                f"{self.columns['response']!r}; leave one of them out"
+            )
+        return self
+
+    @property
+    def prompts_alone(self) -> bool:
+        """Whether rows are read as a prompt and nothing else, but for a gold answer where there is one."""
+        return self.reference == "prompt"
 
     @property
     def paths(self) -> list[str]:
@@ -44,11 +64,6 @@ class PoolConfig(SourceConfig):
     """The pool that samples are selected from."""
 
     items_per_part: Count = Field(2000, description="items in one unit of work: a parquet file of the pool")
-    reference: Literal["answer", "none"] | None = Field(
-        None,
-        description="where rows hold no solution beside the gold answer: 'answer' trains on the answers "
-        "alone, 'none' never trains on them; their NLL says in both cases how hard an item is",
-    )
 
 
 class ModelConfig(Section):
@@ -60,6 +75,7 @@ class ModelConfig(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="of the weights while they score; auto: as stored, by transformers on a CPU float32",
+        description="of the weights while they score; auto: as stored, on a CPU float32 unless they are "
+        "stored in bfloat16 and it computes in that (AMX, AVX512-BF16)",
     )
     separator: str = Field("\n", description="between prompt and response when there is no chat template")

@@ -31,7 +31,8 @@ class TrainConfig(Section):
     target: Literal["reference", "own"] = Field(
         "reference",
         description="what is trained on: the references; or (own) a right response of the model's own, where "
-        "it has given one, else the reference (with pool.reference = 'none' such an item is not selected)",
+        "it has given one, else the reference (with pool.reference = 'none' or 'prompt' such an item is "
+        "not selected)",
     )
     turns: Literal["last", "all"] = Field(
         "last",
@@ -56,7 +57,10 @@ class TrainConfig(Section):
     warmup: Share = Field(0.03, description="share of the schedule that warms up")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     max_grad_norm: Positive = Field(1.0, description="a longer gradient is scaled down to this norm")
-    bf16: bool = Field(True, description="autocast to bfloat16 where the GPU supports it")
+    bf16: bool = Field(
+        True,
+        description="autocast to bfloat16 where the GPU supports it; on a CPU where model.dtype is bfloat16",
+    )
     gradient_checkpointing: bool | None = Field(
         None,
         description="compute activations twice rather than keep them: less memory, more time; left out: "

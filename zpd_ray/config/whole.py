@@ -35,11 +35,43 @@ class Config(Section):
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Config:
         built_in = self.train.method != "none" and self.train.function is None
-        if self.pool.reference == "none" and built_in and self.train.target != "own":
+        if built_in and not self.completes:
             raise ValueError(
-                f"pool.reference = 'none' leaves train.method = {self.train.method!r} nothing to train on; "
-                "expected train.target = 'own', train.method = 'none', or a train.function that needs no "
-                "references"
+                f"pool.reference = {self.pool.reference!r} leaves train.method = {self.train.method!r} "
+                "nothing to train on; expected train.target = 'own', train.method = 'none', or a "
+                "train.function that needs no references"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_alone_have_no_responses(self) -> Config:
+        if not self.pool.prompts_alone:
+            return self
+        if self.train.turns == "all":
+            raise ValueError(
+                "train.turns = 'all' measures and trains on the answers that rows hold, and pool.reference = "
+                "'prompt' reads none; leave one of them out"
+            )
+        if self.select.budget.tokens is not None:
+            raise ValueError(
+                "select.budget.tokens counts tokens of responses, and prompts alone (pool.reference = "
+                "'prompt') have none; give select.budget.items or select.budget.fraction"
+            )
+        if self.ability.calibration == "feedback":
+            raise ValueError(
+                "ability.calibration = 'feedback' takes an item of higher NLL for a harder one, which holds "
+                "of a reference and need not of a prompt (pool.reference = 'prompt'); take 'explanatory', "
+                "which estimates what the NLL says"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_is_not_trained_on(self) -> Config:
+        if self.evaluation is not None and self.evaluation.reference in ("answer", "none"):
+            raise ValueError(
+                f"evaluation.reference = {self.evaluation.reference!r} says whether answers are trained on, "
+                "and nothing of the evaluation set is; leave it out, or take 'prompt' where its rows hold "
+                "prompts alone"
             )
         return self
 
@@ -56,12 +88,27 @@ class Config(Section):
     @property
     def completes(self) -> bool:
         """Whether what is selected has something to train on: a reference, or a response of the model's."""
-        return self.pool.reference != "none" or self.train.target == "own"
+        return self._has_references or self.train.target == "own"
 
     @property
     def only_own(self) -> bool:
         """Whether nothing but right responses of the model's own is trained on."""
-        return self.pool.reference == "none" and self.train.target == "own"
+        return not self._has_references and self.train.target == "own"
+
+    @property
+    def prompts_alone(self) -> bool:
+        """Whether the items of the pool have no responses, and their NLLs are those of their prompts."""
+        return self.pool.prompts_alone
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether items of the pool, or of the evaluation set, are prompts alone."""
+        return self.prompts_alone or (self.evaluation is not None and self.evaluation.prompts_alone)
+
+    @property
+    def _has_references(self) -> bool:
+        """Whether the responses of the pool may be trained on."""
+        return self.pool.reference not in ("none", "prompt")
 
     @model_validator(mode="after")
     def _rounds_measure_the_model_that_trained(self) -> Config:

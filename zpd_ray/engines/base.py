@@ -95,7 +95,8 @@ class Engine(Protocol):
         """NLL and greedy matches of each reference response.
 
         An item without messages is scored without a prompt: what predicts its first token is the
-        begin-of-text token, or the end-of-text token where the tokenizer has no other.
+        begin-of-text token, or the end-of-text token where the tokenizer has no other. Where all responses
+        are null, the NLLs are those of the prompts, over what the user says in them (``engines.asked``).
         """
 
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:

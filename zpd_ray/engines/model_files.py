@@ -116,6 +116,17 @@ def text_config(path: str) -> Any:
         ) from error
 
 
+def stored_dtype(path: str) -> str | None:
+    """The type that config.json says the weights are stored in; None where it does not, or is not here."""
+    told = _json(Path(at_hand(path)) / "config.json")
+    own = told.get("text_config")
+    for each in (own if isinstance(own, dict) else {}, told):
+        found = each.get("dtype", each.get("torch_dtype"))
+        if isinstance(found, str):
+            return found
+    return None
+
+
 def vocabulary_of(path: str) -> int:
     """Number of tokens that a model has a row of logits for."""
     if stated := _stated(path, "vocab_size"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Streams of random numbers that belong to the item alone, whatever the run's seed and stage.
 DIFFICULTY, NOISE = 101, 102
+RIGHT = "right"  # what stands for a right response where nothing says what one is
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -69,13 +70,14 @@ class SimulatedEngine:
         Without a prompt NLL = exp(0.25 e): it knows the item's noise and not its difficulty.
 
         Every response token is the first choice exactly where ``generate`` with one rollout is right; else
-        the share that is, is uniform. n_tokens is the column response_tokens.
+        the share that is, is uniform. n_tokens is the column response_tokens, 1 of prompts alone.
         """
         keys = item_keys(items["item_id"])
         b, e = self._difficulty(items, keys, self.stage), normals(keys, NOISE)
         prompted = pc.fill_null(pc.list_value_length(items["messages"]), 0).to_numpy() > 0
         nll = np.exp(np.where(prompted, -0.5 + 0.5 * (b - self.theta), 0.0) + 0.25 * e).astype(np.float32)
         n_tokens = pc.fill_null(items["response_tokens"], 0).to_numpy().astype(np.int32)
+        n_tokens = np.where(pc.is_null(items["response"]).to_numpy(), np.maximum(n_tokens, 1), n_tokens)
         right = self._right(keys, b - self._ahead(items), self.stage, rollout=0)
         share = uniforms(streams(keys, self.seed, self.stage, 0), draw=1)
         n_greedy = np.where(right, n_tokens, (share * n_tokens).astype(np.int32)).astype(np.int32)
@@ -85,11 +87,12 @@ class SimulatedEngine:
         return Scores(nll, n_tokens, n_greedy, error)
 
     def generate(self, items: pa.Table, rollouts: int, stage: int) -> Completions:
-        """The gold answer (the reference where there is none) when right, a wrong one otherwise."""
+        """The gold answer (the reference where there is none, ``RIGHT`` where there is neither) when right, a
+        wrong one otherwise."""
         keys = item_keys(items["item_id"])
         b = self._difficulty(items, keys, stage) - self._ahead(items)
         right = np.stack([self._right(keys, b, stage, r) for r in range(rollouts)], axis=1)
-        gold = pc.coalesce(items["answer"], items["response"]).to_pylist()
+        gold = pc.coalesce(items["answer"], items["response"], pa.scalar(RIGHT)).to_pylist()
         choices = items["choices"].to_pylist()
         texts = [
             [answer if r else wrong_answer(answer, options) for r in row]

@@ -16,10 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from zpd_ray.engines import templates
-from zpd_ray.engines.templates import ASK, MARK, Chat, RefusedError, Span
+from zpd_ray.engines import asked, templates
+from zpd_ray.engines.asked import inside
+from zpd_ray.engines.templates import ASK, MARK, Chat, RefusedError
 from zpd_ray.errors import ZpdError
 
 if TYPE_CHECKING:
@@ -47,28 +46,33 @@ class Encoded:
 
 
 def encode_items(tokenizer: PreTrainedTokenizerBase, items: pa.Table, config: Config) -> Encoded:
-    """``encode`` of items (``schema.ITEM``), as a run wants them."""
+    """``encode`` of items (``schema.ITEM``), as a run wants them; ``encode_asked`` of prompts alone.
+
+    A pool's items have responses, or none has (``pool.reference = "prompt"``).
+    """
     messages, response, more, tools = (
         items[name] for name in ("messages", "response", "response_more", "tools")
     )
+    if response.null_count == len(response) > 0:
+        return encode_asked(tokenizer, messages, config.model.separator, tools)
     how = (config.model.separator, more, tools, config.train.turns)
     return encode(tokenizer, messages, response, *how)
 
 
 def check_turns(config: Config, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
-    """Raises ZpdError where all answers are to be trained on, and the tokenizer cannot say where they are."""
-    if config.train.turns == "last":
-        return
-    if not tokenizer.chat_template:
+    """Raises ZpdError where all answers are to be trained on, or a prompt's own tokens to be counted, and the
+    tokenizer cannot say where they are."""
+    if config.train.turns == "all" and not tokenizer.chat_template:
         raise ZpdError(
             f"train.turns = 'all' finds answers by the chat template, and the tokenizer in {path} has none; "
             "put the model's chat_template.jinja beside it, or take train.turns = 'last'"
         )
-    if not tokenizer.is_fast:
+    keys = {"train.turns = 'all'": config.train.turns == "all", "reference = 'prompt'": config.reads_prompts}
+    key = next((key for key, given in keys.items() if given), None)
+    if key is not None and not tokenizer.is_fast:
         raise ZpdError(
-            f"train.turns = 'all' needs to know which characters a token has, and the tokenizer "
-            f"{type(tokenizer).__name__} in {path} does not tell; put a tokenizer.json beside the model, or "
-            "take train.turns = 'last'"
+            f"{key} needs to know which characters a token has, and the tokenizer {type(tokenizer).__name__} "
+            f"in {path} does not tell; put a tokenizer.json beside the model, or leave the key out"
         )
 
 
@@ -113,6 +117,36 @@ def encode(
             response_ids[i] = [*ids, end]
     encoded = Encoded(prompt_ids, response_ids, error)
     return _with_answers(tokenizer, chats, texts, encoded) if turns == "all" else encoded
+
+
+def encode_asked(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Iterable[Sequence[dict[str, Any]]],
+    separator: str,
+    tools: Iterable[str | None] = (),
+) -> Encoded:
+    """Ids of prompts alone, as generation is prompted with; ``response_ids``: from the first that counts.
+
+    trained: which of these the NLL of the prompt is over (``engines.asked``); nothing is trained on.
+    """
+    chats = templates.chats_of(_rows(messages), (), _rows(tools))
+    texts, error = _prompts(tokenizer, chats, separator)
+    with_marks, _ = _prompts(tokenizer, list(map(asked.marked, chats)), separator)
+    whole, lead = _prompt_ids(tokenizer, texts, error), len(leading_ids(tokenizer))
+    counts: list[list[bool]] = [[] for _ in chats]
+    for i in [i for i, why in enumerate(error) if why is None]:
+        try:
+            spans = asked.user_spans(chats[i], texts[i], with_marks[i])
+            counts[i] = asked.counted(tokenizer, texts[i], spans, lead)
+        except RefusedError as why:
+            error[i], whole[i] = str(why), []
+    first = [each.index(True) if each else 0 for each in counts]
+    return Encoded(
+        [ids[:at] for ids, at in zip(whole, first, strict=True)],
+        [ids[at:] for ids, at in zip(whole, first, strict=True)],
+        error,
+        [each[at:] for each, at in zip(counts, first, strict=True)],
+    )
 
 
 def encode_prompts(
@@ -257,25 +291,11 @@ def _with_answers(
         except RefusedError as why:
             error[i], prompts[i], responses[i], trained[i] = str(why), [], [], []
             continue
-        learnt = [False, *_inside(tokenizer, texts[i], spans, ends)[1:]]  # nothing predicts the first token
+        learnt = [False, *inside(tokenizer, texts[i], spans, ends)[1:]]  # nothing predicts the first token
         first = learnt.index(True) if True in learnt else len(learnt)
         trained[i] = learnt[first:] + trained[i]
         prompts[i], responses[i] = prompts[i][:first], prompts[i][first:] + responses[i]
     return Encoded(prompts, responses, error, trained)
-
-
-def _inside(tokenizer: PreTrainedTokenizerBase, text: str, spans: list[Span], stops: list[int]) -> list[bool]:
-    """Of each token of a text whether it lies in one of the spans whole; one of ``stops``: whether it begins
-    there, since some tokenizers (Phi 3's) let it swallow the white space after it."""
-    found = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-    starts, ends = np.array(found.offsets, dtype=np.int64).reshape(-1, 2).T
-    # Tokens of spaces alone are told as empty by some (``trim_offsets``): they begin where the last one ends.
-    before = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]]) if len(ends) else ends
-    starts = np.where(starts < ends, starts, before)
-    inside, closes = np.zeros(len(starts), dtype=bool), np.isin(found.ids, stops)
-    for start, end in spans:
-        inside |= (starts >= start) & (starts < end) & ((ends <= end) | closes)
-    return list(inside.tolist())
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:

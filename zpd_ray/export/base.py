@@ -19,7 +19,8 @@ class Rows(Protocol):
     ``pass_rate`` (float64: mean credit of the stage's responses, 0 to 1; null where there are none).
     carried: columns of theirs that the user wants beside the format's own; files: number of tables; place:
     where the files will lie in the end; all_turns: whether the run trains on earlier answers, too; have_more:
-    whether some item of the pool defines tools, or has a turn that holds more than role and content.
+    whether some item of the pool defines tools, or has a turn that holds more than role and content;
+    prompts_alone: whether the pool has no references (pool.reference is "prompt"), and need not have answers.
     """
 
     @property
@@ -37,6 +38,10 @@ class Rows(Protocol):
     @property
     def have_more(self) -> bool:
         """What a format has to keep room for."""
+
+    @property
+    def prompts_alone(self) -> bool:
+        """What a format may miss then."""
 
     @property
     def files(self) -> int:

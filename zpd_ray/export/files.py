@@ -77,7 +77,8 @@ def check_filled(table: pa.Table, column: str, format: str) -> None:
     """Raises ZpdError when a row has no ``completion`` (an empty list) or no ``answer`` (null)."""
     if column == "completion":
         empty = pc.equal(pc.list_value_length(table[column]), 0)
-        what, instead = "reference response to train on (pool.reference = 'none')", "trl-grpo or verl"
+        what = "response to train on (with pool.reference = 'none' or 'prompt' rows have no references)"
+        instead = "trl-grpo or verl"
     else:
         empty = pc.is_null(table[column])
         what, instead = "gold answer, which its reward is computed from", "trl, llama-factory or axolotl"

@@ -49,6 +49,11 @@ class SelectedRows:
         return bool(self.run.store.read_json(f"{POOL}.json")["with_more"])
 
     @property
+    def prompts_alone(self) -> bool:
+        """Whether items have no references, and need not have gold answers."""
+        return self.run.config.prompts_alone
+
+    @property
     def files(self) -> int:
         """Number of files of the selections."""
         return sum(len(self.run.store.names(self._selected(stage))) for stage in self.stages)

@@ -2,7 +2,8 @@
 
 https://verl.readthedocs.io/en/latest/preparation/prepare_data.html: parquet files with ``data_source`` (which
 picks the reward function), ``prompt`` (messages), ``ability`` (the category of the task), ``reward_model``
-(style, ground_truth) and ``extra_info`` (split, index).
+(style, ground_truth) and ``extra_info`` (split, index). Of prompts alone ground_truth may be null, for a
+reward function that judges responses without it; elsewhere a row without a gold answer is refused.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class Verl:
     )
 
     def write(self, rows: Rows, directory: Path) -> None:
-        """A file per file of the selection. Raises ZpdError for a row with tools, or no gold answer."""
+        """A file per file of the selection. Raises ZpdError for a row with tools, or no gold answer (see the
+        module)."""
         first = 0
 
         def convert(table: pa.Table) -> pa.Table:
             nonlocal first
-            check_filled(table, "answer", "verl")
+            if not rows.prompts_alone:
+                check_filled(table, "answer", "verl")
             index = pa.array(np.arange(first, first + table.num_rows))
             first += table.num_rows
             return _converted(table, index, rows.carried)

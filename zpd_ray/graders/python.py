@@ -19,7 +19,7 @@ class PythonGrader(CompletionGrader):
 
     It may return a share from 0 to 1. Where its second argument is called ``item`` it is given the whole
     item, a dict with the columns of ``schema.ITEM`` (``extra``, ``tools`` and ``response_more`` as objects),
-    and no gold answer is needed.
+    and no gold answer is needed; nor is one where it has no second argument, and judges completions alone.
     Whatever goes wrong in it is an error that names it, never a wrong response. A run calls it in a process
     of its own (``graders.apart``).
     """
@@ -27,8 +27,9 @@ class PythonGrader(CompletionGrader):
     def __init__(self, name: str, function: Callable[..., object]) -> None:
         """name: of the function, for messages."""
         self.name, self._function = name, function
-        self.takes_item = _second(function) == "item"
-        self.needs_answer = not self.takes_item
+        second = _second(function)
+        self.takes_item, self._alone = second == "item", second is None
+        self.needs_answer = not self.takes_item and not self._alone
 
     def accepts(self, answer: str | None, choices: list[str] | None) -> str | None:
         """Every answer: what the function makes of it is its own business."""
@@ -44,12 +45,13 @@ class PythonGrader(CompletionGrader):
 
     def _verdict(self, completion: str, against: Any) -> Verdict:
         try:
-            right = self._function(completion, against)
+            right = self._function(completion) if self._alone else self._function(completion, against)
         except (Exception, SystemExit) as error:
+            what = "item" if self.takes_item else "answer"
+            beside = "" if self._alone else f" and the {what} {str(against)[:200]!r}"
             raise ZpdError(
                 f"the grader {self.name} raised {type(error).__name__}: {error}, on the completion "
-                f"{completion[:200]!r} and the {'item' if self.takes_item else 'answer'} "
-                f"{str(against)[:200]!r}; it must return {EXPECTED}"
+                f"{completion[:200]!r}{beside}; it must return {EXPECTED}"
             ) from error
         if isinstance(right, (bool, np.bool_)):
             return Verdict(bool(right), parsed=True)
@@ -61,10 +63,12 @@ class PythonGrader(CompletionGrader):
         )
 
 
-def _second(function: Callable[..., object]) -> str:
-    """The name of a function's second argument; "" where it cannot be told."""
+def _second(function: Callable[..., object]) -> str | None:
+    """The name of a function's second argument; "" where it cannot be told, None where it takes one alone."""
     try:
-        names = list(inspect.signature(function).parameters)
+        taken = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # of some functions that are not written in Python
         return ""
-    return names[1] if len(names) > 1 else ""
+    if len(taken) > 1:
+        return taken[1].name
+    return "" if taken and taken[0].kind is inspect.Parameter.VAR_POSITIONAL else None

@@ -27,6 +27,7 @@ MEASURES = Registry(
         "reference": "zpd_ray.measures.reference:Reference",
     },
 )
+OF_PROMPTS = "take zpd, random, difficulty_window, target_difficulty, or a select.method of your own"
 UNPARSED_TOLD = 0.2  # share of responses without an answer from which a reader is told
 COUNTED = {"tokens": "n_tokens", "responses": "rollouts", "right": "successes", "unparsed": "unparsed"}
 
@@ -35,7 +36,7 @@ def load(name: str, config: Config) -> Measure:
     """The measure of a name, or of the class that ``package.module:Class`` names, for a run.
 
     Raises ZpdError for an unknown name (with the nearest), something that is no measure, or one that does not
-    go with ``train.turns``.
+    go with ``train.turns`` or ``pool.reference``.
     """
     found = MEASURES.load(name)
     if not (isinstance(found, type) and issubclass(found, Measure) and hasattr(found, "columns")):
@@ -45,6 +46,11 @@ def load(name: str, config: Config) -> Measure:
             f"the measure {name!r}, which the method in use needs, knows the last turn alone, and "
             "train.turns = 'all' measures every answer of a conversation; take train.turns = 'last', or "
             "another select.method"
+        )
+    if config.prompts_alone and found.needs_reference:
+        raise ZpdError(
+            f"the measure {name!r}, which the method in use needs, reads references, and with pool.reference "
+            f"= 'prompt' there are none; {OF_PROMPTS}"
         )
     return found(config)
 

@@ -16,6 +16,7 @@ class Alone(Measure):
     """
 
     last_turn_only = True
+    needs_reference = True
     columns = pa.schema(
         [
             ("nll_alone", pa.float32()),  # of the response without its prompt, nats per token

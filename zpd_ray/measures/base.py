@@ -18,10 +18,12 @@ class Measure:
     columns: arrow schema of what it writes, a row per item of the part and in the same order. A column
     ``error`` (string, null where the row was measured) is counted: a run stops when too many rows have one.
     last_turn_only: it means nothing beside NLLs of all turns, and is refused with train.turns = "all".
+    needs_reference: it means nothing of a prompt alone, and is refused with pool.reference = "prompt".
     """
 
     columns: ClassVar[pa.Schema]
     last_turn_only = False
+    needs_reference = False
     passes = 1  # how often the engine computes each item, for the progress bar
     beats = 0  # signs of life
 

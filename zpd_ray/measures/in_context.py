@@ -29,6 +29,7 @@ class InContext(Answers):
     """
 
     last_turn_only = True  # answers of demonstrations are no turns of the item's
+    needs_reference = True
     columns = pa.schema(
         [
             # mean over the questions of: share right after the demonstrations, times the share of attention

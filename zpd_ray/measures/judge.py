@@ -21,6 +21,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w])")
 class Judge(Measure):
     """Asks for one number an item, greedily. A rating that cannot be read is none: the item has no score."""
 
+    needs_reference = True
     columns = pa.schema(
         [
             ("rating", pa.float32()),  # null where the judge gave no number between its lowest and highest

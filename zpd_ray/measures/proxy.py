@@ -13,6 +13,7 @@ class Proxy(Measure):
 
     passes = 2
     last_turn_only = True
+    needs_reference = True
     columns = pa.schema(
         [
             ("nll_proxy", pa.float32()),  # of the response after its prompt, by the proxy, nats per token

@@ -11,6 +11,7 @@ from zpd_ray.measures.base import Measure, named_model, nll_of
 class Reference(Measure):
     """Asks the model that ``select.reference_model`` names, in its own tokens."""
 
+    needs_reference = True
     columns = pa.schema(
         [
             ("nll_reference", pa.float32()),  # by the reference model, nats per token

@@ -61,7 +61,7 @@ def fit(session: Session, stage: int) -> Details:
     say(f"stage {stage}: theta = {ability.theta:.2f} +- {ability.se:.2f} logits{gain}")
     if fit.groups is not None:
         say(f"stage {stage}: {fit.groups}")
-    for flag in fit.told_flags:
+    for flag in fit.told_flags(session.run.config.prompts_alone):
         if flag.startswith("sigma_"):
             say(f"  note: {FLAGS.get(flag, flag)}")
         else:  # theta is not to be trusted

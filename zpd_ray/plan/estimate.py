@@ -159,7 +159,7 @@ def _stage(
         measured,
         round(share * pool.tokens * rates.read),
         round(measured * rates.generated),
-        round(budget / pool.items * pool.response_tokens * train.epochs) if trains else 0,
+        round(budget * _trained_tokens(config, pool, rates) * train.epochs) if trains else 0,
         selecting,
         training,
         _evaluating(config, evaluation, rates, stage + 1),
@@ -168,6 +168,13 @@ def _stage(
         selecting.seconds * cluster.actors * cluster.cpus_per_actor / HOUR,
         training.seconds * train.workers * cluster.cpus_per_train_worker / HOUR,
     )
+
+
+def _trained_tokens(config: Config, pool: Source, rates: Rates) -> float:
+    """Of an item: its reference's or, where the model's own alone are trained on, those of one response."""
+    if config.only_own:
+        return rates.generated / config.measure.rollouts
+    return pool.response_tokens / pool.items
 
 
 def _judging(config: Config, scope: str, stage: int, pool: Source, share: float, rates: Rates) -> Seconds:

@@ -36,16 +36,21 @@ KNOWN = {
 }
 
 
-def recognise(value: dict) -> str | None:
-    """The shape of a row by the columns that are there and not null, or None."""
+def recognise(value: dict, alone: bool = False) -> str | None:
+    """The shape of a row by the columns that are there and not null, or None.
+
+    alone: of a row that is read as a prompt and nothing else, as ``view_of`` shows it.
+    """
     here = {name for name, content in value.items() if content is not None}
     if "messages" in here:
         return "messages"
     if "conversations" in here:
         return "sharegpt"
-    if "instruction" in here and "output" in here:
+    if "instruction" in here and (alone or "output" in here):
         return "alpaca"
     prompt, response = pair_of(here)
+    if alone:
+        return prompt and "prompt"
     if prompt is None or response is None:
         return None
     return "question_answer" if (prompt, response) == ("question", "answer") else "prompt_response"
@@ -66,8 +71,10 @@ def recognised_as(value: dict, source: SourceConfig) -> str | None:
 
 def shape_of(view: dict, source: SourceConfig) -> str | None:
     """The same of a row as ``view_of`` shows it."""
-    mapped_prompt = "prompt" in source.columns or "messages" in source.columns
-    return recognise(view) if source.shape == "auto" or mapped_prompt else source.shape
+    alone = source.prompts_alone
+    if source.shape == "auto" or "prompt" in source.columns or "messages" in source.columns:
+        return recognise(view, alone)
+    return "prompt" if alone and source.shape in ("prompt_response", "question_answer") else source.shape
 
 
 def takes_tools(view: dict, shape: str, source: SourceConfig) -> bool:
@@ -146,17 +153,33 @@ def check_columns(first_row: Iterable[str], source: SourceConfig) -> None:
     if {"prompt", "messages"} <= source.columns.keys():
         raise ZpdError("both 'prompt' and 'messages' are mapped; a prompt is one or the other, map one")
     view = view_of(dict.fromkeys([*columns, *source.columns.values()], ""), source)
-    if (source.shape if source.shape != "auto" else recognise(view)) is None:
+    alone = source.prompts_alone
+    if (source.shape if source.shape != "auto" else recognise(view, alone)) is not None:
+        return
+    if alone:
         raise ZpdError(
-            f"the columns {there} make none of the known shapes (prompt and response, question and answer, "
-            'messages, Alpaca, ShareGPT); map them, e.g. columns = { prompt = "...", response = "..." }'
+            f"none of the columns {there} is known to hold a prompt; map it, e.g. columns = "
+            '{ prompt = "..." }'
         )
+    raise ZpdError(
+        f"the columns {there} make none of the known shapes (prompt and response, question and answer, "
+        'messages, Alpaca, ShareGPT); map them, e.g. columns = { prompt = "...", response = "..." }'
+        f"{only_a_prompt(view)}"
+    )
+
+
+def only_a_prompt(view: dict) -> str:
+    """What else can be done about a row without a response; "" where it has no prompt either."""
+    if recognise(view, alone=True) is None:
+        return ""
+    return '; where rows hold prompts and nothing else, say so with reference = "prompt"'
 
 
 def view_of(row: dict, source: SourceConfig) -> dict:
     """The row with the mapped prompt and response under their own names, in place of unmapped ones."""
-    value = row
-    value = in_lower_case(value, source.columns.values())
+    value = in_lower_case(row, source.columns.values())
+    if source.prompts_alone:  # a gold answer is no part of the shape
+        value = {name: content for name, content in value.items() if name not in (*RESPONSES, SOLUTION)}
     if not source.columns:
         return value
     taken = {column for column in source.columns.values() if column in (*CONTEXTS, *SYSTEMS)}

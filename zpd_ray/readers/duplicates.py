@@ -73,6 +73,6 @@ def _quarantine(items: pa.Table) -> pa.Table:
         "detail": pa.array(
             [f"{item_id!r} is the id of another item with other content" for item_id in ids], pa.string()
         ),
-        "content": pa.array([excerpt(text) for text in items["response"].to_pylist()], pa.string()),
+        "content": pa.array([excerpt(text or "") for text in items["response"].to_pylist()], pa.string()),
     }
     return pa.table(rows, schema=schema.QUARANTINE)

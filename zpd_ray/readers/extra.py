@@ -47,11 +47,11 @@ def taken(row: dict, view: dict, shape: str, source: SourceConfig) -> frozenset[
     """Names of columns that fields of the item take."""
     mapped = source.columns
     read = _READ.get(shape) or frozenset(name for name in pair_of(view) if name)
-    if shape in ("alpaca", "question_answer", "prompt_response"):
+    if shape in ("alpaca", "question_answer", "prompt_response", "prompt"):
         read |= {name for name in (*CONTEXTS, *SYSTEMS) if isinstance(view.get(name), str)}
     if "prompt" in mapped or "messages" in mapped:
         read -= _PROMPTS
-    if "response" in mapped:
+    if "response" in mapped or source.prompts_alone:
         read -= _RESPONSES
     own = {field for field in FIELDS if field not in mapped}
     if takes_tools(view, shape, source):

@@ -99,11 +99,12 @@ def _add_keys(item: dict[str, Any]) -> None:
         for turn in messages
     )
     options = "null" if choices is None else f"[{','.join(map(_quote, choices))}]"
-    told = f"{_quote(response)}{_also(item['response_more'])},{options}{_also(item['tools'])}"
+    said = "null" if response is None else _quote(response)
+    told = f"{said}{_also(item['response_more'])},{options}{_also(item['tools'])}"
     digest = sha256(f"[[{turns}],{told}".encode())
     item["content_hash"] = int.from_bytes(digest.digest()[:8], "little")
-    said = (turn["content"] for turn in messages if turn["role"] != "system")
-    item["prompt_key"] = prompt_key(said, choices)
+    asked = (turn["content"] for turn in messages if turn["role"] != "system")
+    item["prompt_key"] = prompt_key(asked, choices)
     digest.update(("," + ("null" if item["answer"] is None else _quote(item["answer"])) + "]").encode())
     item["item_id"] = item["item_id"] or digest.hexdigest()[:32]
     f"{item['item_id']}{item['group']}".encode()

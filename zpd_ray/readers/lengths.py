@@ -47,12 +47,23 @@ def token_lengths(
     ids = tokens.encode_items(tokenizer, items, config)
     whole = [len(p) + len(r) for p, r in zip(ids.prompt_ids, ids.response_ids, strict=True)]
     response = [sum(row) for row in ids.trained] if ids.trained else [len(row) for row in ids.response_ids]
+    room = [0] * len(whole)
+    for i, alone in enumerate(pc.is_null(items["response"]).to_pylist()):
+        if alone:  # nothing of it is trained on, and the model has yet to say a token
+            response[i], room[i] = 0, 1
     prompt = [total - learnt for total, learnt in zip(whole, response, strict=True)]
-    problem: list[tuple[str, str] | None] = []
-    for error, total in zip(ids.error, whole, strict=True):
-        too_long = (TOO_LONG, f"{total} tokens, the model takes {limit}") if total > limit else None
-        problem.append((NOT_TOKENISED, error) if error else too_long)
+    problem = [_problem(*row, limit) for row in zip(ids.error, whole, room, strict=True)]
     return prompt, response, problem
+
+
+def _problem(error: str | None, total: int, room: int, limit: int) -> tuple[str, str] | None:
+    """Why the model cannot take an item of ``total`` tokens, beside which there must be ``room``."""
+    if error:
+        return NOT_TOKENISED, error
+    if total + room <= limit:
+        return None
+    beside = " and has to have room for a response" * bool(room)
+    return TOO_LONG, f"{total} tokens, the model takes {limit}{beside}"
 
 
 def longest_prompt(config: Config, items: pa.Table) -> int:

@@ -65,7 +65,7 @@ def layout_of(names: list[str], source: SourceConfig) -> Layout | None:
     row = dict(zip(names, names, strict=True))
     doubled = any(name.casefold() != name and name.casefold() in row for name in names)
     inner = not set(source.columns.values()) <= row.keys()  # a mapped column inside another one
-    if doubled or inner or "tools" in source.columns:
+    if doubled or inner or "tools" in source.columns or source.prompts_alone:
         return None
     value, view = in_lower_case(row, source.columns.values()), view_of(row, source)
     shape = recognise(view)

@@ -4,6 +4,7 @@ Shapes, first match wins: ``messages`` (OpenAI), ``conversations`` (ShareGPT), `
 (Alpaca, with an optional ``input``), else a prompt column and a response column, texts or lists of messages
 (TRL). An item's ``item_id``, ``answer``, ``choices`` and ``group`` come from columns of these names unless
 mapped. Names count whatever their case; a mapped column may lie inside another one: ``reward.ground_truth``.
+With ``reference = "prompt"`` the same columns hold the prompt, and a response that is there is not read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from zpd_ray.config import SourceConfig
@@ -31,6 +33,7 @@ from zpd_ray.readers.columns import (
     inside,
     is_there,
     listed,
+    only_a_prompt,
     pair_of,
     shape_of,
     takes_tools,
@@ -38,12 +41,21 @@ from zpd_ray.readers.columns import (
 )
 from zpd_ray.readers.extra import left_over
 from zpd_ray.readers.rows import kind_of
-from zpd_ray.readers.turns import OF_RESPONSE, OPENAI, SHAREGPT, Message, as_json, messages_of, tools_of
+from zpd_ray.readers.turns import (
+    OF_RESPONSE,
+    OPENAI,
+    SHAREGPT,
+    Form,
+    Message,
+    as_json,
+    messages_of,
+    tools_of,
+)
 
 
 class _Parts(NamedTuple):
     messages: list[Message]
-    response: str
+    response: str | None  # None: the row is read as a prompt alone
     answer: str | None = None  # where the shape itself says what the gold answer is
     more: dict[str, Any] | None = None  # what the last turn holds beside the response
 
@@ -52,9 +64,10 @@ def normalise(value: dict, source: SourceConfig) -> dict[str, Any] | Bad:
     """The item in a row, or why there is none.
 
     An item is a dict with ``item_id`` (str or None), ``messages`` (the prompt: role and content of each, and
-    ``more``, a JSON object, where a turn holds more), ``response`` (str), ``response_more`` (likewise, or
-    None), ``tools`` (a JSON list, or None), ``answer`` (str or None), ``choices`` (list of str or None),
-    ``group`` (str or None), ``extra`` (what else the row holds as a JSON object, or None).
+    ``more``, a JSON object, where a turn holds more), ``response`` (str; None with ``reference = "prompt"``),
+    ``response_more`` (likewise, or None), ``tools`` (a JSON list, or None), ``answer`` (str or None),
+    ``choices`` (list of str or None), ``group`` (str or None), ``extra`` (what else the row holds as a JSON
+    object, or None).
     """
     try:
         return _item(value, source)
@@ -75,10 +88,8 @@ def _item(row: dict, source: SourceConfig) -> dict[str, Any]:
     view = view_of(value, source)
     shape = shape_of(view, source)
     if shape is None:
-        raise BadRowError(
-            UNKNOWN_SHAPE, f"no prompt and response among the columns with a value; got {listed(view)}"
-        )
-    parts = _SHAPES[shape](view)
+        raise _unknown(value, view, source)
+    parts = _alone(_ALONE[shape](view)) if source.prompts_alone else _SHAPES[shape](view)
     answer = parts.answer
     if "answer" in source.columns or answer is None:
         answer = _scalar(value, "answer", source)
@@ -96,6 +107,16 @@ def _item(row: dict, source: SourceConfig) -> dict[str, Any]:
         "group": _scalar(value, "group", source),
         "extra": left_over(row, view, shape, source),
     }
+
+
+def _unknown(value: dict, view: dict, source: SourceConfig) -> BadRowError:
+    if source.prompts_alone:
+        told = f"no prompt among the columns with a value; got {listed(value)}"
+    else:
+        told = (
+            f"no prompt and response among the columns with a value; got {listed(view)}{only_a_prompt(view)}"
+        )
+    return BadRowError(UNKNOWN_SHAPE, told)
 
 
 def _pair(view: dict) -> _Parts:
@@ -129,12 +150,18 @@ def _added(names: tuple[str, ...], view: dict) -> str:
 def _prompt(content: object, column: str) -> list[Message]:
     """A text is one turn of the user's; TRL and verl have lists of messages, too."""
     if isinstance(content, list):
-        turns = messages_of(content, column, OPENAI)
-        if turns[-1]["role"] not in ("user", "tool"):
-            raise BadRowError(BAD_MESSAGES, f"the last turn of {column} is the {turns[-1]['role']}'s")
-        _text(turns[-1]["content"], f"the last turn of {column}", EMPTY_PROMPT)
-        return turns
+        return _asking(messages_of(content, column, OPENAI), column)
     return _user(_text(content, column, EMPTY_PROMPT))
+
+
+def _asking(turns: list[Message], column: str) -> list[Message]:
+    """Turns that end with one that is to be answered."""
+    if turns[-1]["role"] not in ("user", "tool"):
+        raise BadRowError(
+            BAD_MESSAGES, f"the last turn of {column} is the {turns[-1]['role']}'s, expected the user's"
+        )
+    _text(turns[-1]["content"], f"the last turn of {column}", EMPTY_PROMPT)
+    return turns
 
 
 def _question_answer(view: dict) -> _Parts:
@@ -149,11 +176,15 @@ def _question_answer(view: dict) -> _Parts:
 def _alpaca(view: dict) -> _Parts:
     if "instruction" not in view:
         return _pair(view)
-    prompt = _text(view["instruction"], "instruction", EMPTY_PROMPT)
+    return _Parts(_instruction(view), _response(view.get("output"), "output"))
+
+
+def _instruction(view: dict) -> list[Message]:
+    prompt = _text(view.get("instruction"), "instruction", EMPTY_PROMPT)
     context = view.get("input")
     if context is not None and _string(context, "input").strip():
         prompt = f"{prompt}\n\n{context}"
-    return _Parts(_with_context(_user(prompt), view), _response(view.get("output"), "output"))
+    return _with_context(_user(prompt), view)
 
 
 def _openai(view: dict) -> _Parts:
@@ -177,6 +208,32 @@ _SHAPES: dict[str, Callable[[dict], _Parts]] = {
     "alpaca": _alpaca,
     "prompt_response": _pair,
     "question_answer": _question_answer,
+}
+
+
+def _alone(turns: list[Message]) -> _Parts:
+    """A prompt and nothing else; its NLL is over what the user says (``engines.asked``)."""
+    if not any(turn["role"] == "user" and turn["content"].strip() for turn in turns):
+        raise BadRowError(EMPTY_PROMPT, "no user turn with content")
+    return _Parts(turns, None)
+
+
+def _prompt_alone(view: dict) -> list[Message]:
+    prompt, _ = pair_of(view)
+    if prompt is None:
+        raise BadRowError(MISSING_COLUMN, f"expected a prompt; got {listed(view)}")
+    return _with_context(_prompt(view[prompt], prompt), view)
+
+
+def _turns_alone(column: str, form: Form, view: dict) -> list[Message]:
+    return _asking(messages_of(view.get(column), column, form), column)
+
+
+_ALONE: dict[str, Callable[[dict], list[Message]]] = {
+    "messages": partial(_turns_alone, "messages", OPENAI),
+    "sharegpt": partial(_turns_alone, "conversations", SHAREGPT),
+    "alpaca": _instruction,
+    "prompt": _prompt_alone,
 }
 
 

@@ -56,9 +56,15 @@ class Suspects:
 def suspects(run: Run, top: int, group: str | None = None, parts: list[str] | None = None) -> Suspects:
     """The ``top`` items of the highest score, ties by part and row; parts are read one at a time.
 
-    parts: of the pool, to look at; None: all. Raises ZpdError when nothing is fitted yet, or there is no such
-    group.
+    parts: of the pool, to look at; None: all. Raises ZpdError when nothing is fitted yet, there is no such
+    group, or the pool has no references.
     """
+    if run.config.prompts_alone:
+        raise ZpdError(
+            f"the items of {run.store.root} are prompts alone (pool.reference = 'prompt'), and have no "
+            "references that could be wrong; `zpd-ray show` lists what was selected, `zpd-ray why` explains "
+            "an item"
+        )
     fits, kept, items, scored = _fits(run), list[Kept](), 0, 0
     parts = run.store.names(POOL) if parts is None else parts
     common = usual(run, fits, parts)

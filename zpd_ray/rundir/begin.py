@@ -6,12 +6,10 @@ import platform
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from zpd_ray import graders, measures, selection
+from zpd_ray import graders, measures
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
-from zpd_ray.engines import ENGINES
 from zpd_ray.engines.model_files import load_tokenizer, max_length, vocabulary_of
 from zpd_ray.engines.remote import is_remote
 from zpd_ray.engines.tokens import check_turns
@@ -21,12 +19,11 @@ from zpd_ray.readers import hub
 from zpd_ray.readers.fingerprints import changes_of
 from zpd_ray.readers.sources import SourceFile, expand
 from zpd_ray.rundir.changes import refused
+from zpd_ray.rundir.code import check_code
 from zpd_ray.rundir.layout import CONFIG, EVALUATION, LOCK, MANIFEST, POOL
 from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
-from zpd_ray.selection.near import check_library
-from zpd_ray.user_code import load_function
 
 LAYOUT = 6  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
@@ -81,7 +78,7 @@ def record(run: Run) -> None:
 def check_inputs(run: Run) -> None:
     """Raises ZpdError for names, functions, sources or a model that are not there, or do not go together."""
     config = run.config
-    engine = _check_code(run)
+    engine = check_code(run)
     for source in filter(None, (config.pool, config.evaluation)):
         for file in expand(source.path, source.format):
             if file.path.startswith(f"{run.store.root}/"):
@@ -91,44 +88,6 @@ def check_inputs(run: Run) -> None:
                 )
     if engine.reads_text:
         _check_model(run)
-
-
-def _check_code(run: Run) -> Any:
-    """Everything that the config names can be loaded, and goes together; the engine's class."""
-    config = run.config
-    graders.load(config.measure.grader)
-    for name in run.measures:  # which asks the methods in use
-        measures.load(name, config).model(run.model(0))
-    if config.train.function is not None:
-        load_function("the training loop", config.train.function, "function()")
-    _check_comparing(run)
-    if config.train.target == "own" and not graders.load(config.measure.grader).needs_completion:
-        raise ZpdError(
-            f"train.target = 'own' trains on responses of the model's own, and measure.grader = "
-            f"{config.measure.grader!r} asks for none; take a grader that reads responses (numeric, exact, "
-            "choice, or yours), or train.target = 'reference'"
-        )
-    if config.select.diverse.near_duplicates is not None:
-        check_library()
-    engine = ENGINES.load(config.engine.name)
-    engine.check(config)
-    if run.trains and not engine.has_weights:
-        raise ZpdError(
-            f"the {config.engine.name} engine has no weights to train; got train.method = "
-            f"{config.train.method!r}, expected 'none'"
-        )
-    return engine
-
-
-def _check_comparing(run: Run) -> None:
-    """Raises ZpdError for a method that compares stages where stages do not measure the same items."""
-    comparing = [name for name in run.methods if getattr(selection.load(name), "compares", False)]
-    if comparing and run.config.measure.scope != "pool":
-        raise ZpdError(
-            f"{comparing[0]} compares what two stages have measured of an item, and measure.scope = "
-            f"{run.config.measure.scope!r} measures few items twice; take measure.scope = 'pool', or another "
-            "method"
-        )
 
 
 def _check_model(run: Run) -> None:
@@ -198,7 +157,7 @@ def _check_same(run: Run) -> None:
             f"the run directory {run.store.root} belongs to another config: {'; '.join(other)}; take these "
             "back to resume it, or give another output"
         )
-    if differences(before, run.config) and _check_code(run).reads_text:
+    if differences(before, run.config) and check_code(run).reads_text:
         _check_model(run)
 
 

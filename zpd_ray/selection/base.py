@@ -57,7 +57,9 @@ class Method(Protocol):
     One with an attribute ``static`` that is true is shown, at every stage, what stage 0 measured and fitted;
     one with ``zone`` that is true looks for the zone: what it takes from outside is the nearest there was;
     one with ``compares`` that is true is shown the NLLs of an earlier stage, too (``select.delta_since``);
-    one with ``blind`` that is true looks at nothing, so that what was measured is no cost of it.
+    one with ``blind`` that is true looks at nothing, so that what was measured is no cost of it;
+    one with ``needs_reference`` that is true goes by the NLL of a reference, and is refused with
+    ``pool.reference = "prompt"``, where NLLs are those of prompts (methods whose measures need one are, too).
     """
 
     @property

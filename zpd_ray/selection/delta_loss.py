@@ -29,6 +29,7 @@ class DeltaLoss:
 
     needs = ()
     compares = True
+    needs_reference = True  # a prompt is never trained on: how its own NLL moves is no learning
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """The fall in nats per token, negative where the NLL rose; 0 at stage 0; NaN where one is missing."""

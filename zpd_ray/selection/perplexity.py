@@ -3,7 +3,8 @@
 Perplexity is exp of the mean NLL of the response tokens. Marion et al. 2023 (arXiv 2309.04564) keep the top,
 middle or bottom of a pretraining corpus by it, Ankner et al. 2024 (arXiv 2405.20541) high, medium or low.
 They measure all of a text with a reference model; here it is the response after its prompt, with the model of
-the stage. An item without an NLL is not selected (``answers`` counts it as failed).
+the stage. An item without an NLL is not selected (``answers`` counts it as failed). Prompts alone have no
+response to be surprised by, and how common their own words are is another question: they are refused.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class PplHigh:
     """The most surprising first: hard items, and wrong references."""
 
     needs = ()
+    needs_reference = True
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """exp(NLL), at least 1."""
@@ -32,6 +34,7 @@ class PplLow:
     """The least surprising first."""
 
     needs = ()
+    needs_reference = True
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """-exp(NLL)."""
@@ -47,6 +50,7 @@ class PplMiddle:
     """
 
     needs = ()
+    needs_reference = True
 
     def score(self, items: Candidates, select: SelectConfig) -> NDArray[np.float64]:
         """-|log NLL - log median|: 0 at the median, -inf where the NLL is 0.

@@ -55,8 +55,10 @@ def without_weights(config: Config, model: ModelRef) -> nn.Module:
 
 
 def in_bf16(config: Config, device: torch.device) -> bool:
-    """Whether a step computes in bfloat16."""
-    return config.train.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    """Whether a step computes in bfloat16: on GPUs that can, on CPUs where the weights score in it, too."""
+    if device.type == "cuda":
+        return config.train.bf16 and torch.cuda.is_bf16_supported()
+    return config.train.bf16 and config.model.dtype == "bfloat16"
 
 
 def _set_up(config: Config, base: Any) -> None:

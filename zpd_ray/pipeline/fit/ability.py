@@ -73,7 +73,10 @@ def fit_parts(session: Session, stage: int, names: list[str], what: str = "all")
             break
     else:
         raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see {ray_logs()}")
-    fit: Fit = ray.get(actor.fit.remote(run.config.ability, stage, previous, groups))
+    config = run.config
+    fit: Fit = ray.get(
+        actor.fit.remote(config.ability, stage, previous, groups, of_prompts=config.prompts_alone)
+    )
     return fit
 
 
@@ -90,11 +93,14 @@ def _check_extreme(fit: Fit, run: Run) -> None:
     if 0 < fit.n_right < fit.n_responses or run.config.ability.allow_extreme:
         return
     verdict, side = ("wrong", "below") if fit.n_right == 0 else ("right", "above")
+    instead = (
+        "draw among items that are all alike" if run.config.prompts_alone else "select what is nearest by NLL"
+    )
     raise ZpdError(
         f"stage {fit.stage}: all {fit.n_responses} responses are {verdict}, so ability lies {side} every "
         "item and nothing shows where its zone is; expected some of both. Look at the responses in "
         f"{run.store.root}/{StageFiles(fit.stage).measurements()} and give another grader or pool, in a new "
-        "output, or set ability.allow_extreme = true to select what is nearest by NLL"
+        f"output, or set ability.allow_extreme = true to {instead}"
     )
 
 

@@ -34,7 +34,12 @@ class AbilityActor:
         return len(self._seen)
 
     def fit(
-        self, config: AbilityConfig, stage: int, previous: Fit | None, groups: list[str] | None = None
+        self,
+        config: AbilityConfig,
+        stage: int,
+        previous: Fit | None,
+        groups: list[str] | None = None,
+        of_prompts: bool = False,
     ) -> Fit:
-        """The fit of the stage from all observed parts."""
-        return fit_stage(Statistics.merge(self._parts), config, stage, previous, groups)
+        """``fit_stage`` from all observed parts."""
+        return fit_stage(Statistics.merge(self._parts), config, stage, previous, groups, of_prompts)

@@ -305,7 +305,7 @@ def _warnings(
     if selection.unanswered:
         found.append(
             f"{selection.unanswered} items have no right response of the model's own to train on, and could "
-            "not be selected (pool.reference = 'none', train.target = 'own')"
+            f"not be selected (pool.reference = {run.config.pool.reference!r}, train.target = 'own')"
         )
     low, high = zone_of(run.config.select.target_p)
     if looks_for_zone(method) and selection.outside_zone:

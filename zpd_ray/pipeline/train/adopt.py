@@ -36,9 +36,9 @@ def check_result(run: Run, result: Path) -> None:
         raise ZpdError("this run takes no --result: train.method = 'none'; expected 'lora' or 'full'")
     if not run.config.completes:
         raise ZpdError(
-            "this run takes no --result: with pool.reference = 'none' its selection has no references to "
-            "measure it by; expected pool.reference = 'answer', train.target = 'own', or a train.function "
-            "that reports it"
+            f"this run takes no --result: with pool.reference = {run.config.pool.reference!r} its selection "
+            "has no references to measure it by; expected pool.reference = 'answer', train.target = 'own', "
+            "or a train.function that reports it"
         )
     if not result.is_dir():
         raise ZpdError(f"--result {result} is no directory; expected the one in which your trainer saved")

@@ -32,6 +32,7 @@ from zpd_ray.training.allocator import VARIABLES
 
 GIB = 2**30
 DEATHS = (OutOfMemoryError, WorkerCrashedError)
+SOMETHING = "?"  # that is said where an item has no reference
 NO_MEMORY = ("out of memory", "allocate memory", "enough memory")  # of a GPU, and of torch on the CPU
 
 
@@ -117,7 +118,10 @@ def longest_items(config: Config, store: Store, n: int) -> pa.Table:
         return items
     room = max_length(config.model, load_tokenizer(config.model.path)) - items["prompt_tokens"].to_numpy()
     longest = pa.array(np.minimum(config.measure.max_new_tokens, room), pa.int32())
-    return items.set_column(items.schema.get_field_index("response_tokens"), "response_tokens", longest)
+    said = pc.coalesce(items["response"], pa.scalar(SOMETHING))
+    for name, column in (("response_tokens", longest), ("response", said)):
+        items = items.set_column(items.schema.get_field_index(name), name, column)
+    return items
 
 
 def _longest_of(store: Store, n: int, columns: list[str], names: list[str]) -> dict[str, Any]:

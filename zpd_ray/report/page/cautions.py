@@ -19,7 +19,7 @@ def warnings(run: Run, tallies: list[Tally]) -> list[str]:
     found = [*_of_the_run(run)]
     for tally in tallies:
         stage = tally.fit.stage
-        told = [*_of_measuring(run, stage), *_of_the_fit(tally.fit), *_of_selecting(run, stage)]
+        told = [*_of_measuring(run, stage), *_of_the_fit(run, tally.fit), *_of_selecting(run, stage)]
         told += _of_evaluating(run, stage)
         found += [f"Stage {stage}: {sentence}." for sentence in dict.fromkeys(told)]
     return found
@@ -55,10 +55,10 @@ def _of_measuring(run: Run, stage: int) -> Iterator[str]:
         )
 
 
-def _of_the_fit(fit: Fit) -> Iterator[str]:
+def _of_the_fit(run: Run, fit: Fit) -> Iterator[str]:
     for part in fit.probed.drifted if fit.probed else ():
         yield f"{part.told}"
-    for flag in fit.told_flags:
+    for flag in fit.told_flags(run.config.prompts_alone):
         yield FLAGS.get(flag, flag)
     if fit.n_right in (0, fit.n_responses):
         yield f"all responses are {'wrong' if fit.n_right == 0 else 'right'}: nothing shows where the zone is"

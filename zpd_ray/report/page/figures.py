@@ -131,11 +131,24 @@ def _of_models(
     yield Figure(
         MODELS,
         "Loss",
-        "Mean NLL of the references, nats per token: on the evaluation set, and while the stage that led to "
-        "the model was training, on other items at each stage.",
+        _loss_of(run),
         partial(charts.lines, loss, models, title="NLL, nats per token"),
         tables.loss_table(loss),
     )
+
+
+def _loss_of(run: Run) -> str:
+    """What the losses are of, in words."""
+    if not run.config.reads_prompts:
+        told = "Mean NLL of the references, nats per token: on the evaluation set, and"
+    else:
+        evaluation = run.config.evaluation
+        alone = evaluation is not None and evaluation.prompts_alone
+        told = (
+            f"Mean NLL, nats per token: of the evaluation set's {'prompts' if alone else 'references'}, and"
+        )
+        told += " of the responses that were trained on"
+    return f"{told} while the stage that led to the model was training, on other items at each stage."
 
 
 def _thetas(

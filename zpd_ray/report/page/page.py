@@ -109,7 +109,9 @@ def _sections(found: list[Figure], drawing: Drawing) -> list[dict[str, Any]]:
 
 
 def _suspects(run: Run, parts: list[str]) -> list[list[str]]:
-    """Rows of the table: item, score, evidence, prompt, reference."""
+    """Rows of the table: item, score, evidence, prompt, reference; none where items have no references."""
+    if run.config.prompts_alone:
+        return []
     return [
         [
             cut(each.item["item_id"], SUSPECT_BYTES),

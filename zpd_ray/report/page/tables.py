@@ -111,7 +111,7 @@ def loss_rows(metrics: dict[int, Metrics], trained: dict[int, float]) -> Rows:
 
 def loss_table(rows: Rows) -> Table:
     told = [[row["model"], row["series"], f"{row['value']:.3f}"] for row in rows]
-    return Table("Loss: mean NLL of the references", ["model", "of", "nats per token"], told)
+    return Table("Loss: mean NLL", ["model", "of", "nats per token"], told)
 
 
 def group_rows(found: dict[int, dict[int, GroupTheta]], names: list[str]) -> Rows:
