@@ -23,6 +23,7 @@ PIECES = {
     ("howto/rl", "from prime_rl"): "needs prime-rl: tests/curriculum/test_adapters.py, by its interface",
     ("howto/own-trainer", "import zpd_ray"): "runs inside of a training job: tests/pipeline/train",
     ("howto/own-trainer", "with stage.checkpoint"): "a piece of such a loop: tests/pipeline/train",
+    ("howto/own-trainer", "if step % 20"): "a piece of such a loop: tests/chaos/test_preemption.py",
 }
 # Needs Ray, hence seconds to minutes: nightly.
 WITH_RAY = {"run", "plan", "ingest", "measure", "fit", "select", "train", "evaluate"}

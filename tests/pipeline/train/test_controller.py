@@ -110,6 +110,14 @@ def test_failures_are_counted_stage_by_stage() -> None:
     assert answers[-1].failure == ""
 
 
+def test_nodes_that_were_taken_away_with_notice_are_no_failures() -> None:
+    taken = [("next_stage", 0, -1), ("report_preemption",), ("report_preemption",)] * 5
+    dying = [("next_stage", 0, -1)] * (1 + WORKER_FAILURES)
+    answers = play(("publish", task(0)), *taken, *dying, ("status", 0), ("next_stage", 0, -1), ("status", 0))
+    assert answers[-3].failure == ""
+    assert answers[-1].failure.startswith(f"its workers died {1 + WORKER_FAILURES} times")
+
+
 def test_a_file_of_a_checkpoint_belongs_to_one_worker_of_a_stage() -> None:
     answers = play(
         ("publish", task(0)),

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray.train
 
 import zpd_ray
 from tests.pipeline.conftest import table_of
 from tests.pipeline.processes import EXAMPLES, SELECTED, Quickstart, run_here
 from tests.pipeline.train.test_train import Make, fit, make, model_dir  # noqa: F401 (fixtures)
 from zpd_ray import engines
-from zpd_ray.config import Config
+from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.config_file import load_config
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.train.checkpoints import Lines
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.job import _why_it_ended
 from zpd_ray.pipeline.train.stages import _check_result, each_stage
@@ -97,7 +100,7 @@ def task(config: Config, stage: int = 0) -> StageTask:
 
 def test_a_stage_that_is_not_reported_is_refused_when_the_next_is_asked_for(make: Make) -> None:  # noqa: F811
     config, _ = make()
-    given = each_stage(lambda after: task(config), 0, 1, print)
+    given = each_stage(lambda after: task(config), 0, 1)
     next(given)
     with pytest.raises(ZpdError, match="left stage 0 without a word"):
         next(given)
@@ -107,7 +110,7 @@ def test_a_stage_that_was_closed_before_the_loop_began_is_passed_over(make: Make
     config, store = make()
     store.write_json("stages/00/train.json", {})
     tasks = {-1: task(config, 0), 0: task(config, 1), 1: None}
-    given = each_stage(tasks.__getitem__, 0, 1, print)
+    given = each_stage(tasks.__getitem__, 0, 1)
     stage = next(given)
     assert (stage.number, stage.rows) == (1, 3)
     stage._reported = True
@@ -128,10 +131,38 @@ def test_files_of_a_checkpoint_that_would_replace_one_another_are_refused(
         asked.append(names)
         return {"weights.safetensors": 0}
 
-    stage = next(each_stage(lambda after: task(config), 0, 1, print, claim))
+    stage = next(each_stage(lambda after: task(config), 0, 1, Lines(claim=claim)))
     with pytest.raises(ZpdError, match=r"got weights.safetensors from worker 0, and from worker 0: only one"):
         stage.save_checkpoint(tmp_path)
     assert asked == [["deep/b", "weights.safetensors"]]
+
+
+@pytest.mark.parametrize(
+    ("address", "rank", "said", "expected", "told"),
+    [
+        ("auto", 0, None, False, 0),
+        ("auto", 0, "a notice", True, 1),
+        ("auto", 1, "a notice", True, 0),  # worker 0 tells the controller, once
+        ("local", 0, "a notice", False, 0),
+    ],
+)
+def test_a_stage_is_told_that_a_node_will_go(
+    make: Make,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    rank: int,
+    said: str | None,
+    expected: bool,
+    told: int,
+) -> None:
+    config, _ = make()
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: said)
+    given = replace(task(config.model_copy(update={"cluster": ClusterConfig(address=address)})), rows=[3, 3])
+    heard: list[int] = []
+    lines = Lines(report_preemption=lambda: heard.append(rank))
+    stage = next(each_stage(lambda after: given, rank, 2, lines))
+    assert stage.preempted() is expected
+    assert len(heard) == told
 
 
 def test_a_job_that_ends_with_a_stage_unfinished_says_why() -> None:

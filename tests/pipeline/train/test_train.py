@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +25,7 @@ from zpd_ray import engines, schema
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
+from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.train.job import DIRECTORY
 from zpd_ray.pipeline.train.shards import ordered_shards, share_of
@@ -222,19 +226,24 @@ def processes(title: str) -> list[psutil.Process]:
     return found
 
 
+def checkpoints_in(store: Store) -> set[Path]:
+    """Those that are there by now, stored to their end or not."""
+    return {file.parent for file in Path(store.path(DIRECTORY)).glob("*/trainer*.safetensors")}
+
+
 class Killer(threading.Thread):
     """Kills a process of each title when so many checkpoints of a stage have appeared, and watches on."""
 
     def __init__(self, store: Store, at: dict[str, int]) -> None:
         super().__init__(daemon=True)
-        self.place, self.at = Path(store.path(DIRECTORY)), at
+        self.store, self.at = store, at
         self.seen: set[Path] = set()
         self.killed: dict[str, int] = {}
         self.over = threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.02):
-            self.seen |= {file.parent for file in self.place.glob("*/trainer*.safetensors")}
+            self.seen |= checkpoints_in(self.store)
             for title in self.at.keys() - self.killed.keys():
                 if len(self.seen) >= self.at[title] and (found := processes(title)):
                     self.killed[title] = found[-1].pid
@@ -242,16 +251,21 @@ class Killer(threading.Thread):
 
 
 def fit_under_fire(made: tuple[Config, Store], at: dict[str, int], checkpoints: int) -> Store:
+    # It went on from checkpoints: not all were made again.
+    assert checkpoints_under_fire(made, at) <= checkpoints + 2 * len(at)
+    return made[1]
+
+
+def checkpoints_under_fire(made: tuple[Config, Store], at: dict[str, int]) -> int:
+    """How many appeared, those included that were not stored to their end."""
     killer = Killer(made[1], at)
     killer.start()
-    store = fit(made)
+    fit(made)
     killer.over.set()
     killer.join()
     assert killer.killed.keys() == at.keys(), "the stage ended before all could be killed"
     assert not any(map(psutil.pid_exists, killer.killed.values()))
-    # It went on from checkpoints: not all were made again.
-    assert len(killer.seen) <= checkpoints + 2 * len(at)
-    return store
+    return len(killer.seen)
 
 
 @pytest.mark.nightly  # test_train_job.py: what is left of a job whose controller was killed
@@ -308,3 +322,77 @@ def test_a_killed_worker_of_a_model_that_is_shared_out_leaves_no_trace(make: Mak
     assert ours.keys() == theirs.keys()
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in ours}
     assert max(apart.values()) < 1e-4, apart  # AdamW moves weights of hardly a gradient, too
+
+
+# --- checkpoints that are on their way, and a store that fails ---
+
+CONDITIONS = "tests.pipeline.train.hard_conditions"
+CODE = """
+import sys
+from zpd_ray.config import Config
+from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.train.train import prepare, train
+from zpd_ray.rundir import Run, Store
+
+config = Config.model_validate_json(sys.argv[1])
+with Session(Run(config, Store(config.output))) as session:
+    train(session, prepare(session, 0))
+"""
+PLAIN = {"batch_size": 8, "epochs": 8, "checkpoint_steps": 3}  # 24 steps, 7 checkpoints
+
+
+@pytest.fixture(scope="module")
+def plain(local_ray: None, make: Make) -> Store:
+    """A worker that is left alone, on a store that takes everything at once."""
+    return fit(make(**PLAIN))
+
+
+@pytest.mark.nightly  # test_checkpoints.py: what is waited for
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_killed_while_a_checkpoint_is_on_its_way_goes_on_from_the_one_before(
+    make: Make, workers: int
+) -> None:
+    """Each is on its way for a second after its files have appeared; so the third is handed in twice."""
+    section = PLAIN | {"workers": workers}
+    made = make(function=f"{CONDITIONS}:slow_store", **section)
+    seen = checkpoints_under_fire(made, {"RayTrainWorker": 3})
+    # Where one of two was killed that had nothing to store, the other may just have come to an end.
+    assert seen == 8 if workers == 1 else seen in (7, 8)
+    assert adapter_bytes(made[1]) == adapter_bytes(fit(make(**section)))
+
+
+@pytest.mark.nightly
+def test_a_run_that_is_killed_while_a_checkpoint_is_on_its_way_goes_on_from_the_one_before(
+    make: Make, plain: Store
+) -> None:
+    config, store = make(function=f"{CONDITIONS}:slow_store", **PLAIN)
+    process = subprocess.Popen([sys.executable, "-c", CODE, config.model_dump_json()])
+    seen: set[Path] = set()
+    while len(seen) < 3:
+        assert process.poll() is None
+        seen |= checkpoints_in(store)
+        time.sleep(0.02)
+    for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
+    # The second, the third that was on its way, and the third to the seventh.
+    assert checkpoints_under_fire((config, store), {}) == 7
+    assert adapter_bytes(store) == adapter_bytes(plain)
+    assert not store.exists(DIRECTORY)
+
+
+@pytest.mark.nightly
+def test_a_checkpoint_that_the_store_does_not_take_is_made_again(make: Make, plain: Store) -> None:
+    store = fit(make(function=f"{CONDITIONS}:flaky_store", **PLAIN))
+    assert Path(store.path("handed-in.txt")).read_text() == "x" * 8  # the second one twice
+    for name in ("adapter/adapter_model.safetensors", "train.json", "steps.parquet"):
+        assert store.read_bytes(f"{STAGE}/{name}") == plain.read_bytes(f"{STAGE}/{name}"), name
+
+
+@pytest.mark.nightly
+def test_a_store_that_takes_no_checkpoint_ends_the_stage_with_its_reason(make: Make) -> None:
+    made = make(function=f"{CONDITIONS}:lost_store", **PLAIN)
+    with pytest.raises(ZpdError, match="workers died 4 times; one said: a checkpoint of stage 0 could"):
+        fit(made)
+    assert not made[1].exists(f"{STAGE}/train.json")

@@ -58,6 +58,7 @@ class Controller:
         self._open = True
         self._rows, self._starts, self._finished = 0, 0, -1
         self._failure, self._last_error = "", ""
+        self._preempted: set[int] = set()  # which starts ended with a node that was taken away
         self._waited: float | None = None
         self._starting: float | None = None
         self._published = 0.0
@@ -72,7 +73,7 @@ class Controller:
             self._turn, self._task = task.turn, task
             self._rows, self._starts, self._waited, self._starting = 0, 0, None, None
             self._published = time.monotonic()
-            self._owners = {}
+            self._owners, self._preempted = {}, set()
 
     async def close(self) -> None:
         """There is no further stage."""
@@ -109,10 +110,9 @@ class Controller:
             self._waited, self._starting = (
                 (now - asked, None) if after >= 0 else (None, now - self._published)
             )
-            if self._starts > 1 + WORKER_FAILURES:
-                self._failure = (
-                    f"its workers died {self._starts - 1} times; {self._last_error or f'see {ray_logs()}'}"
-                )
+            deaths = self._starts - 1 - len(self._preempted)
+            if deaths > WORKER_FAILURES:
+                self._failure = f"its workers died {deaths} times; {self._last_error or f'see {ray_logs()}'}"
         return None if self._failure or not self._open else self._task
 
     async def claim(self, rank: int, names: list[str]) -> dict[str, int]:
@@ -127,6 +127,10 @@ class Controller:
     async def fail(self, reason: str) -> None:
         """What no further attempt would mend."""
         self._failure = reason
+
+    async def report_preemption(self) -> None:
+        """The workers that started last were told that a node of theirs will go: their end is no failure."""
+        self._preempted.add(self._starts)
 
     async def report_error(self, error: str) -> None:
         """What a worker died of, as far as it could say."""

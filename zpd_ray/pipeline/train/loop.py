@@ -25,6 +25,7 @@ from zpd_ray.engines import ModelRef, canary
 from zpd_ray.engines.model_files import load_tokenizer
 from zpd_ray.engines.tokens import Encoded, encode_items
 from zpd_ray.pipeline.train.controller import StageTask
+from zpd_ray.pipeline.train.notices import Notices
 from zpd_ray.pipeline.train.stages import Stage, stages
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.selected import read_selected
@@ -55,6 +56,7 @@ class Trainer:
     stage: Stage
     progress: StageProgress
     canary: pa.Table  # items with their NLL before the first step
+    notices: Notices
 
 
 def train_loop() -> None:
@@ -76,7 +78,7 @@ def _train(trainer: Trainer) -> None:
     stage, progress = trainer.stage, trainer.progress
     for batch in _batches(trainer):
         train_step(trainer.learner, progress, _micro_batches(trainer, batch), stage.tell_rows)
-        if progress.step % stage.train.checkpoint_steps == 0 and progress.step < progress.steps:
+        if progress.step < progress.steps and _is_due(trainer):
             _checkpoint(trainer)
     _report(trainer)
 
@@ -106,7 +108,8 @@ def _begin(learner: Learner, tokenizer: Any, stage: Stage, fresh: bool) -> Train
     fresh: it was loaded for this stage; else it has just trained the one before.
     """
     steps = math.ceil(max(stage.task.rows) / (stage.train.batch_size // stage.workers))
-    trainer = Trainer(learner, tokenizer, stage, StageProgress(stage.number, steps), canary_items(stage.task))
+    progress, notices = StageProgress(stage.number, steps), Notices(stage, learner.workers.most)
+    trainer = Trainer(learner, tokenizer, stage, progress, canary_items(stage.task), notices)
     trainer.canary = trainer.canary.append_column("nll_before", pa.array(_canary_nlls(trainer)))
     if not fresh:
         return trainer
@@ -154,14 +157,23 @@ def _canary_nlls(trainer: Trainer) -> list[float]:
     return item_nlls(trainer.learner, ids.prompt_ids, ids.response_ids, ids.trained)
 
 
+def _is_due(trainer: Trainer) -> bool:
+    """Whether all workers save a checkpoint after this step."""
+    noticed = trainer.notices.arrived()  # they ask together, after whatever step
+    return noticed or trainer.progress.step % trainer.stage.train.checkpoint_steps == 0
+
+
 def _checkpoint(trainer: Trainer) -> None:
     """All workers report; those that have a part of the state bring it along."""
     if _part(trainer) is None:
         trainer.stage.save_checkpoint(None)
         return
+    trainer.stage.wait_for_checkpoints()  # before another one takes room on the disk
     with tempfile.TemporaryDirectory() as directory:
-        _save_state(trainer, directory, trainer.progress.history)
-        trainer.stage.save_checkpoint(Path(directory))
+        state = Path(directory) / "state"
+        state.mkdir()
+        _save_state(trainer, str(state), trainer.progress.history)
+        trainer.stage.save_checkpoint(state, move=True)
 
 
 def _part(trainer: Trainer) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ import pyarrow as pa
 import ray
 import ray.train
 from ray.exceptions import RayError
-from ray.train import Checkpoint
 from ray.train.torch import get_device
 from torch import Tensor
 
@@ -38,12 +37,12 @@ from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.model_files import load_tokenizer
 from zpd_ray.engines.tokens import Encoded, encode_items
 from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.train.checkpoints import UNHEARD, Checkpoints, Lines
 from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
 from zpd_ray.training.collate import IGNORED, collate, labels_of
 from zpd_ray.user_code import load_function
 
 TELL_SECONDS = 1.0  # between two reports within a batch
-METADATA = ".metadata.json"  # Ray Train's, which each worker writes alike
 
 
 def stages() -> Iterator[Stage]:
@@ -54,21 +53,18 @@ def stages() -> Iterator[Stage]:
     """
     controller, context = _own_controller(), _own_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    next_task, claim = partial(_next_task, controller, rank), partial(_claim, controller, rank)
-    yield from each_stage(next_task, rank, workers, controller.report_rows.remote, claim)
+    yield from each_stage(partial(_next_task, controller, rank), rank, workers, _lines(controller, rank))
 
 
 def each_stage(
     next_task: Callable[[int], StageTask | None],
     rank: int,
     workers: int,
-    report_rows: Callable[[int], Any],
-    claim: Callable[[list[str]], dict[str, int]] = lambda names: {},
+    lines: Lines = UNHEARD,
 ) -> Iterator[Stage]:
     """The stages that ``next_task`` gives for the turn of the one before (-1: none), until it gives None.
 
-    report_rows: is told how many rows worker 0 has taken. claim: is told what files this worker hands in for
-    a checkpoint, and answers which of them another one does. Raises ZpdError when a stage was not reported.
+    Raises ZpdError when a stage was not reported.
     """
     after = -1
     while (task := next_task(after)) is not None:
@@ -76,7 +72,7 @@ def each_stage(
         if after < 0 and task.store.exists(f"{task.directory}/train.json"):
             after = task.turn
             continue
-        stage = Stage(task, rank, workers, report_rows, claim)
+        stage = Stage(task, rank, workers, lines)
         yield stage
         stage._check_reported()
         after = task.turn
@@ -85,6 +81,15 @@ def each_stage(
 def _next_task(controller: Any, rank: int, after: int) -> StageTask | None:
     task: StageTask | None = ray.get(controller.next_stage.remote(rank, after))
     return task
+
+
+def _lines(controller: Any, rank: int) -> Lines:
+    return Lines(
+        controller.report_rows.remote,
+        lambda error: ray.get(controller.report_error.remote(error)),
+        controller.report_preemption.remote,
+        partial(_claim, controller, rank),
+    )
 
 
 def _claim(controller: Any, rank: int, names: list[str]) -> dict[str, int]:
@@ -126,19 +131,20 @@ class Stage:
         task: StageTask,
         rank: int,
         workers: int,
-        report_rows: Callable[[int], Any],
-        claim: Callable[[list[str]], dict[str, int]],
+        lines: Lines,
     ) -> None:
         """For ``stages()``."""
         self.rank, self.workers = rank, workers
         self.task, self.number, self.items = task, task.model.stage, task.items
         self.rows = task.rows[rank]
         self.train: TrainConfig = task.config.train
-        self._report_rows, self._claim, self._reported = report_rows, claim, False
+        self._lines, self._reported = lines, False
         self._taken, self._told = 0, time.monotonic()
         self._copies = tempfile.TemporaryDirectory(prefix="zpd-ray-")  # where the run directory is remote
         model = task.store.fetched(task.model, self._copies.name)
         self.base, self.adapter = model.base, model.adapter
+        mark = {"run": task.store.root, "stage": self.number}  # the job may have trained other runs' stages
+        self._checkpoints = Checkpoints(mark, rank, Path(self._copies.name), lines)
 
     def iter_batches(self, batch_size: int) -> Iterator[pa.Table]:
         """This worker's rows in training order, epoch after epoch: tables of at most ``batch_size`` rows.
@@ -161,7 +167,7 @@ class Stage:
 
     def _tell(self, rows: int) -> None:
         if self.rank == 0:
-            self._report_rows(rows)
+            self._lines.report_rows(rows)
             self._told = time.monotonic()
 
     def iter_tokens(self) -> Iterator[dict[str, list[int]]]:
@@ -190,56 +196,55 @@ class Stage:
         for rows in self.iter_batches(batch_size):
             yield encode_items(tokenizer, rows, self.task.config)
 
-    @contextmanager
-    def checkpoint(self) -> Iterator[Path | None]:
+    def checkpoint(self) -> AbstractContextManager[Path | None]:
         """The files of the last checkpoint made inside this stage, of all workers; None where there is none.
 
         A checkpoint of an earlier stage is not given: that stage's result is in ``adapter`` or ``base``.
         """
-        found = ray.train.get_checkpoint()
-        if found is None or found.get_metadata() != self._mark:
-            yield None
-            return
-        with found.as_directory() as directory:
-            yield Path(directory)
+        return self._checkpoints.last()
 
-    @property
-    def _mark(self) -> dict[str, Any]:
-        """Whose checkpoint it is: the job may have trained stages of other runs."""
-        return {"run": self.task.store.root, "stage": self.number}
-
-    def save_checkpoint(self, directory: str | Path | None) -> None:
+    def save_checkpoint(self, directory: str | Path | None, move: bool = False) -> None:
         """Keep the files in ``directory`` for an attempt that goes on from here; called by all workers.
 
-        Any of them may give a directory, rank 0 alone or each its share, and None has nothing to keep; the
-        files may go afterwards. All of them lie side by side in ``checkpoint()``. Raises ZpdError when
-        another worker of the stage has handed in a file of the same name.
+        They are stored while training goes on; only when the checkpoint before is not stored yet does this
+        wait for it. The directory may be changed or deleted at once: what is stored is a copy, or with
+        ``move`` the directory itself, which is then gone. Any worker may give one, rank 0 alone or each its
+        share, and None has nothing to keep. All files lie side by side in ``checkpoint()``. Raises ZpdError
+        when another worker of the stage has handed in a file of the same name.
         """
-        checkpoint = Checkpoint.from_directory(directory) if directory is not None else None
-        if directory is not None and checkpoint is not None:
-            self._check_own(directory)
-            checkpoint.set_metadata(self._mark)
-        ray.train.report({"stage": self.number}, checkpoint=checkpoint)
+        self._checkpoints.save(None if directory is None else Path(directory), move)
 
-    def _check_own(self, directory: str | Path) -> None:
-        files = [file for file in Path(directory).rglob("*") if file.is_file()]
-        names = sorted(str(file.relative_to(directory)) for file in files)
-        others = self._claim([name for name in names if name != METADATA])
-        if others:
-            name = min(others)
-            raise ZpdError(
-                f"stage.save_checkpoint got {name} from worker {self.rank}, and from worker {others[name]}: "
-                "only one of them would be kept; expected names that differ, such as "
-                "f'part-{stage.rank}.safetensors', or None from all but one worker"
-            )
+    def wait_for_checkpoints(self) -> None:
+        """Until what ``save_checkpoint`` has taken is stored, of all workers. ``report`` does so, too."""
+        self._checkpoints.wait()
+
+    @property
+    def may_be_preempted(self) -> bool:
+        """Whether anybody could say so: not on a Ray of our own on this machine."""
+        return self.task.config.cluster.address != "local"
+
+    def preempted(self) -> bool:
+        """Whether a worker's node is about to be taken away; asked by all workers at the same step.
+
+        It stays true until the node goes, and the stage begins anew elsewhere from its last checkpoint: time
+        to save one. All workers wait for one another and for an actor, a few milliseconds, so that one does
+        not ask after every step that takes no longer. Always false on a Ray of our own on this machine.
+        """
+        if not self.may_be_preempted or ray.train.get_preemption_info() is None:
+            return False
+        if self.rank == 0:
+            self._lines.report_preemption()
+        return True
 
     def report(self, path: str | Path | None, metrics: dict[str, Any]) -> None:
         """Close the stage; called by every worker, of which rank 0's arguments count.
 
         path: local directory with the adapter (``train.method = "lora"``) or the whole model ("full"), as
         ``save_pretrained`` leaves it. It goes to the run directory, and the next stage is measured with it.
-        metrics: into the stage's train.json. Raises ZpdError when the directory holds no such thing.
+        metrics: into the stage's train.json. Waits for checkpoints that are not stored yet. Raises ZpdError
+        when the directory holds no such thing.
         """
+        self.wait_for_checkpoints()
         self._reported = True
         if self.rank != 0:
             return
