@@ -37,7 +37,10 @@ def declared() -> tuple[set[str], dict[str, set[str]]]:
 
 def test_every_import_is_declared_and_every_dependency_is_imported() -> None:
     dependencies, extras = declared()
-    used, own = imported(ROOT / "zpd_ray"), ("vllm", "diverse", "tensorboard", "mlflow", "wandb")
+    used, own = (
+        imported(ROOT / "zpd_ray"),
+        ("vllm", "diverse", "tensorboard", "mlflow", "wandb", "object-store"),
+    )
     known = dependencies.union(*(extras[extra] for extra in own))
     known = {IMPORTED_AS.get(name, name) for name in known}
     assert {name: path for name, path in used.items() if name not in known} == {}

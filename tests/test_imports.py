@@ -54,6 +54,7 @@ BOTTOM = {
     "plain",
     "ray_folder",
     "registry",
+    "stopping",
     "terminal",
     "uris",
     "user_code",

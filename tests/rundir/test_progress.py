@@ -14,8 +14,8 @@ from zpd_ray.at_work import at_work
 from zpd_ray.errors import ZpdError
 from zpd_ray.rundir import Store
 from zpd_ray.rundir import progress as module
-from zpd_ray.rundir.begin import is_held, locked
 from zpd_ray.rundir.layout import LOCK, PROGRESS
+from zpd_ray.rundir.lock import is_held, locked
 from zpd_ray.rundir.progress import Recorder, ending, load_progress
 
 

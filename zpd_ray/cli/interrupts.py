@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from zpd_ray import ray_folder
+from zpd_ray.stopping import stopped_by
 
 ENDS = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
+STOPPED = 2  # exit code, as of every command that ends with a sentence
 _ending = threading.Lock()  # held from a signal on, until the process has ended
 
 
@@ -37,7 +39,8 @@ def ended_by_signals() -> Iterator[None]:
     fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), daemon=True).start()
     try:
-        yield
+        with stopped_by(_stop):
+            yield
     finally:
         with _ending:  # Ray's own handler of SIGTERM leaves by an exception: not before we have cleared up
             signal.set_wakeup_fd(fd)
@@ -49,12 +52,17 @@ def ended_by_signals() -> Iterator[None]:
 def _watch(reading: int) -> None:
     while byte := os.read(reading, 1):
         if byte[0] in ENDS:
-            _end(signal.Signals(byte[0]))
+            number = signal.Signals(byte[0])
+            word = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+            _end(f"{word}; run the same command again to resume", 128 + number)
 
 
-def _end(number: signal.Signals) -> None:
+def _stop(sentence: str) -> None:
+    _end(sentence, STOPPED)
+
+
+def _end(sentence: str, code: int) -> None:
     _ending.acquire()
-    word = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
     from zpd_ray.terminal import clear
 
     try:
@@ -62,10 +70,10 @@ def _end(number: signal.Signals) -> None:
         sys.stdout.flush()
         told = _only_ours()
         _kill_children()
-        os.write(told, f"zpd-ray: {word}; run the same command again to resume\n".encode())
+        os.write(told, f"zpd-ray: {sentence}\n".encode())
         ray_folder.remove_after_the_end()
     finally:  # a terminal or a pipe that is gone does not keep it
-        os._exit(128 + number)
+        os._exit(code)
 
 
 def _only_ours() -> int:

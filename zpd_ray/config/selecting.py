@@ -68,7 +68,7 @@ Answer with the number alone on the first line.
 class JudgeConfig(Section):
     """Of the method judge: which language model rates items, and how it is asked."""
 
-    model: NonEmpty | None = Field(None, description="directory or hub id, for the run's engine to load")
+    model: NonEmpty | None = Field(None, description="directory, URI or hub id, for the run's engine to load")
     url: NonEmpty | None = Field(
         None,
         description="or an OpenAI-compatible server, as http://127.0.0.1:8000/v1 (OPENAI_API_KEY in the "
@@ -119,9 +119,11 @@ class SelectConfig(Section):
     )
     diverse: DiverseConfig = DiverseConfig()
     allow_trained: bool = Field(False, description="let an item be selected again at a later stage")
-    proxy: NonEmpty | None = Field(None, description="of superfiltering: a small model, directory or hub id")
+    proxy: NonEmpty | None = Field(
+        None, description="of superfiltering: a small model, directory, URI or hub id"
+    )
     reference_model: NonEmpty | None = Field(
-        None, description="of rho: a model trained on data like that to come, directory or hub id"
+        None, description="of rho: a model trained on data like that to come, directory, URI or hub id"
     )
     in_context: InContextConfig = InContextConfig()
     judge: JudgeConfig = JudgeConfig()

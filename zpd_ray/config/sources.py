@@ -69,7 +69,7 @@ class PoolConfig(SourceConfig):
 class ModelConfig(Section):
     """The base model."""
 
-    path: NonEmpty = Field(description="local directory or hub id")
+    path: NonEmpty = Field(description="directory, path or URI, or hub id")
     max_length: Count | None = Field(
         None, description="tokens of prompt + response; left out: as many as the model takes"
     )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zpd_ray.engines.remote import at_hand
 from zpd_ray.errors import ZpdError, first_line
 
 if TYPE_CHECKING:
@@ -19,15 +20,18 @@ UNLIMITED = 2**31 - 1
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a local model directory or a hub id; never runs code that comes with the model.
+    """Tokenizer of a model directory, URI or hub id; never runs code that comes with the model.
 
     Raises ZpdError when there is none, saying what is there.
     """
+    path = at_hand(path)
     directory = Path(path)
     if directory.is_dir():
         _require_vocabulary(directory)
     elif directory.is_absolute() or path.startswith(".") or path.count("/") > 1:
-        raise ZpdError(f"model directory {path} does not exist; give model.path a directory or a hub id")
+        raise ZpdError(
+            f"model directory {path} does not exist; give model.path a directory, the URI of one, or a hub id"
+        )
     try:
         if _is_plain(directory):
             from transformers import PreTrainedTokenizerFast
@@ -86,6 +90,7 @@ def generation_stops(path: str) -> set[int]:
     """
     from transformers import GenerationConfig
 
+    path = at_hand(path)
     here = Path(path).is_dir()
     if here and not (Path(path) / "generation_config.json").exists():
         return set()
@@ -103,7 +108,7 @@ def text_config(path: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+        return AutoConfig.from_pretrained(at_hand(path), trust_remote_code=False).get_text_config()
     except Exception as error:  # the hub, json and config classes each raise their own
         raise ZpdError(
             f"cannot read the model's config of {path!r} ({first_line(error)}); expected config.json beside "
@@ -113,7 +118,7 @@ def text_config(path: str) -> Any:
 
 def stored_dtype(path: str) -> str | None:
     """The type that config.json says the weights are stored in; None where it does not, or is not here."""
-    told = _json(Path(path) / "config.json")
+    told = _json(Path(at_hand(path)) / "config.json")
     own = told.get("text_config")
     for each in (own if isinstance(own, dict) else {}, told):
         found = each.get("dtype", each.get("torch_dtype"))
@@ -136,7 +141,7 @@ def _stated(path: str, name: str) -> int | None:
     """
     import transformers
 
-    told = _json(Path(path) / "config.json")
+    told = _json(Path(at_hand(path)) / "config.json")
     value, kind = told.get(name), str(told.get("model_type", "")).replace("-", "_")
     known = kind.isidentifier() and Path(transformers.__path__[0], "models", kind).is_dir()
     return value if known and "text_config" not in told and isinstance(value, int) and value > 0 else None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from zpd_ray.errors import ZpdError
+import pyarrow.fs as pafs
+
+from zpd_ray.errors import ZpdError, first_line
+from zpd_ray.uris import open_filesystem, patiently, without_options
 
 INDEX = "model.safetensors.index.json"
 LENGTH_BYTES = 8  # of the header's length, at the start of a file
@@ -16,39 +20,73 @@ WEIGHTS = ("weight", "qweight", "weight_packed")  # the latter of GPTQ, AWQ and 
 EMBEDDINGS = ("embed", "wte", "wpe", "word_embeddings")
 
 
-def check_weights(directory: Path) -> None:
-    """Raises ZpdError when a directory holds no safetensors, or a file of them is missing or cut off."""
-    files = sorted(directory.glob("*.safetensors"))
+def check_weights(directory: str) -> None:
+    """Raises ZpdError when a directory holds no safetensors, or a file of them is missing or cut off.
+
+    directory: path or URI.
+    """
+    fs, found = listed(directory)
+    files = _weights(found)
     if not files:
-        names = sorted(path.name for path in directory.iterdir())
+        names = sorted(info.base_name for info in found)
         raise ZpdError(
-            f"no weights in {directory}, which holds {', '.join(names)}; expected *.safetensors: save the "
-            "model with save_pretrained (other formats are not read, since they can run code)"
+            f"no weights in {without_options(directory)}, which holds {', '.join(names)}; expected "
+            "*.safetensors: save the model with save_pretrained (other formats are not read, since they can "
+            "run code)"
         )
-    missing = sorted(_indexed(directory) - {file.name for file in files})
+    missing = sorted(_indexed(fs, found) - {info.base_name for info in files})
     if missing:
         told = f"{', '.join(missing[:3])}{' and more' * (len(missing) > 3)}"
-        raise ZpdError(f"{directory} lacks {told}, which its {INDEX} names; fetch the model again")
+        raise ZpdError(
+            f"{without_options(directory)} lacks {told}, which its {INDEX} names; fetch the model again"
+        )
     for file in files:
-        header(file)
+        _header(fs, file)
 
 
-def header(file: Path) -> dict[str, Any]:
-    """By tensor its dtype, shape and place. Raises ZpdError when the file is no whole safetensors file."""
-    size = file.stat().st_size
+def weight_bytes(directory: str) -> int:
+    """Bytes of the safetensors files in a directory, path or URI; 0 for a hub id."""
+    if "://" not in directory and not Path(directory).is_dir():
+        return 0
+    return sum(info.size for info in _weights(listed(directory)[1]))
+
+
+def listed(directory: str) -> tuple[pafs.FileSystem, list[pafs.FileInfo]]:
+    """What lies in a model's directory, path or URI. Raises ZpdError when it cannot be read."""
     try:
-        with file.open("rb") as stream:
+        if "://" in directory:
+            fs, base = open_filesystem(directory)
+        else:
+            fs, base = pafs.LocalFileSystem(), os.path.abspath(directory)
+        return fs, patiently(fs.get_file_info)(pafs.FileSelector(base))
+    except (OSError, ValueError) as problem:
+        raise ZpdError(
+            f"cannot read the model at {without_options(directory)}: {first_line(problem)}; expected a "
+            "directory, or the URI of one that pyarrow.fs opens (s3, gs, hdfs, abfs), with credentials in "
+            "the environment of every node"
+        ) from None
+
+
+def _weights(found: list[pafs.FileInfo]) -> list[pafs.FileInfo]:
+    return sorted((info for info in found if info.base_name.endswith(".safetensors")), key=lambda i: i.path)
+
+
+def _header(fs: pafs.FileSystem, file: pafs.FileInfo) -> dict[str, Any]:
+    """By tensor its dtype, shape and place. Raises ZpdError when the file is no whole safetensors file."""
+    try:
+        with fs.open_input_file(file.path) as stream:
             length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
-            if length > size:
+            if length > file.size:
                 raise ValueError("its header is longer than the file")
             tensors = dict(json.loads(stream.read(length)))
     except ValueError as problem:
-        raise ZpdError(f"{file} is no safetensors file ({problem}); fetch the model again") from None
+        raise ZpdError(f"{file.path} is no safetensors file ({problem}); fetch the model again") from None
     tensors.pop("__metadata__", None)
     expected = LENGTH_BYTES + length + max((t["data_offsets"][1] for t in tensors.values()), default=0)
-    if size != expected:
+    if file.size != expected:
         raise ZpdError(
-            f"{file} is cut off or damaged: got {size:,} bytes, expected {expected:,}; fetch the model again"
+            f"{file.path} is cut off or damaged: got {file.size:,} bytes, expected {expected:,}; fetch the "
+            "model again"
         )
     return tensors
 
@@ -68,22 +106,24 @@ def check_targets(leaves: Collection[str], targets: Iterable[str]) -> None:
         )
 
 
-def matrices(directory: Path) -> set[str]:
+def matrices(directory: str) -> set[str]:
     """Last parts of the names of a model's weight matrices, quantised ones too, without its embeddings."""
+    fs, files = listed(directory)
     found = {HEAD}  # which may share the embedding's weights
-    for file in directory.glob("*.safetensors"):
-        for name, tensor in header(file).items():
+    for file in _weights(files):
+        for name, tensor in _header(fs, file).items():
             *_, leaf, kind = ["", *name.split(".")]
             if kind in WEIGHTS and len(tensor["shape"]) == 2 and not leaf.startswith(EMBEDDINGS):
                 found.add(leaf)
     return found
 
 
-def _indexed(directory: Path) -> set[str]:
-    index = directory / INDEX
-    if not index.is_file():
+def _indexed(fs: pafs.FileSystem, found: list[pafs.FileInfo]) -> set[str]:
+    index = next((info for info in found if info.base_name == INDEX), None)
+    if index is None:
         return set()
     try:
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        with fs.open_input_stream(index.path) as stream:
+            return set(json.loads(stream.read())["weight_map"].values())
     except (ValueError, KeyError) as problem:
-        raise ZpdError(f"cannot read {index}: {problem!r}; fetch the model again") from None
+        raise ZpdError(f"cannot read {index.path}: {problem!r}; fetch the model again") from None

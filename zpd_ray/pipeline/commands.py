@@ -22,8 +22,8 @@ from zpd_ray.report.live import Look
 from zpd_ray.report.live.drawing import below
 from zpd_ray.report.step import draw, ingested, taken
 from zpd_ray.rundir import Run, Store
-from zpd_ray.rundir.begin import locked
 from zpd_ray.rundir.layout import BASE, CONFIG, EVALUATE, METRICS, TRAIN
+from zpd_ray.rundir.lock import locked
 from zpd_ray.rundir.progress import Recorder
 from zpd_ray.terminal import doing, note, say, show
 from zpd_ray.tracking.telling import tracked

@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.readers import hub
+from zpd_ray.uris import open_filesystem
 
 # Extension (a compression suffix removed) -> format. "json" holds lines or one array.
 EXTENSIONS = {
@@ -143,7 +144,7 @@ def _locate(path: str) -> _Place:
 
 def _from_uri(uri: str) -> tuple[fs.FileSystem, str]:
     try:
-        return hub.filesystem(uri) if uri.startswith(hub.SCHEME) else fs.FileSystem.from_uri(uri)
+        return hub.filesystem(uri) if uri.startswith(hub.SCHEME) else open_filesystem(uri)
     except (OSError, ValueError, ImportError) as error:
         web = uri.partition("://")[0] in ("http", "https")
         raise ZpdError(

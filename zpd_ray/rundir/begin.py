@@ -1,21 +1,17 @@
-"""Opening a run directory: new, or an earlier run's, for one process at a time."""
+"""Opening a run directory: new, or an earlier run's."""
 
 from __future__ import annotations
 
-import fcntl
 import platform
-import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO
 
 from zpd_ray import graders, measures
 from zpd_ray.config import Config
 from zpd_ray.config_file import differences, to_toml, validate
 from zpd_ray.engines.model_files import load_tokenizer, max_length, vocabulary_of
+from zpd_ray.engines.remote import is_remote
 from zpd_ray.engines.tokens import check_turns
 from zpd_ray.engines.weights import check_targets, check_weights, matrices
 from zpd_ray.errors import ZpdError
@@ -29,7 +25,6 @@ from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
 
-LOCK_SECONDS = 1.0  # that a lock is tried for: who only looks holds it for a moment
 LAYOUT = 6  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
@@ -97,7 +92,7 @@ def check_inputs(run: Run) -> None:
 
 def _check_model(run: Run) -> None:
     """Raises ZpdError when the model cannot be loaded, read with its tokenizer, or trained as asked."""
-    config, directory = run.config, Path(run.config.model.path)
+    config, path = run.config, run.config.model.path
     tokenizer = load_tokenizer(config.model.path)
     check_turns(config, tokenizer, config.model.path)
     limit, vocabulary = max_length(config.model, tokenizer), vocabulary_of(config.model.path)
@@ -112,10 +107,10 @@ def _check_model(run: Run) -> None:
             f"measure.max_new_tokens = {how.max_new_tokens} leaves no room for a prompt: the model takes "
             f"{limit} tokens of prompt and response; lower it"
         )
-    if directory.is_dir():
-        check_weights(directory)
+    if is_remote(path) or Path(path).is_dir():
+        check_weights(path)
         if config.train.method == "lora" and config.train.function is None:
-            check_targets(matrices(directory), config.train.lora.targets)
+            check_targets(matrices(path), config.train.lora.targets)
     _check_other_models(run)
 
 
@@ -128,8 +123,8 @@ def _check_other_models(run: Run) -> None:
             continue
         try:
             check_turns(run.config, load_tokenizer(base), base)
-            if Path(base).is_dir():
-                check_weights(Path(base))
+            if is_remote(base) or Path(base).is_dir():
+                check_weights(base)
         except ZpdError as problem:
             raise ZpdError(f"the measure {name} asks a model that cannot be loaded: {problem}") from None
 
@@ -199,60 +194,3 @@ def _still_there(path: str, format: str) -> list[SourceFile]:
 def _manifest(config: Config) -> dict[str, object]:
     versions = {package: version(package) for package in PACKAGES}
     return {"layout": LAYOUT, "seed": config.seed, "python": platform.python_version(), "versions": versions}
-
-
-@contextmanager
-def locked(store: Store) -> Iterator[None]:
-    """The run directory, begun if it is new, for one process at a time where the file system can say so.
-
-    A killed process leaves no lock behind. Raises ZpdError when another process has the run, or the directory
-    cannot be made.
-    """
-    if not store.is_local:
-        store.write_bytes(LOCK, b"")
-        yield
-        return
-    with _open_lock(store) as handle:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _take(handle, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise ZpdError(
-                    f"another process is working on {store.root}; wait for it, or give another output"
-                )
-            time.sleep(0.05)
-        yield
-
-
-def is_held(store: Store) -> bool | None:
-    """Whether a living process has the run; None where that cannot be seen, as on an object store.
-
-    It has the lock itself for a moment, together with others who look.
-    """
-    if not store.is_local:
-        return None
-    try:
-        with Path(store.path(LOCK)).open() as handle:
-            return not _take(handle, fcntl.LOCK_SH)
-    except FileNotFoundError:
-        return False
-    except OSError:  # who may not read it, and a file system without locks
-        return None
-
-
-def _take(handle: TextIO, kind: int) -> bool:
-    """Whether the lock of this kind was to be had at once; it goes with the handle."""
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _open_lock(store: Store) -> TextIO:
-    try:
-        Path(store.path()).mkdir(parents=True, exist_ok=True)  # the root may be a file:// URI
-        return Path(store.path(LOCK)).open("a")
-    except OSError as problem:
-        raise ZpdError(
-            f"cannot write to the run directory {store.root}: {problem}; set output to another place"
-        ) from None

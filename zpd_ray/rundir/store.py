@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -21,8 +22,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from zpd_ray.engines.base import ModelRef
+from zpd_ray.engines.remote import with_weights
 from zpd_ray.errors import ZpdError
-from zpd_ray.uris import check_secrets, without_options
+from zpd_ray.uris import check_secrets, open_filesystem, patiently, without_options
 
 _APPENDING = Lock()  # measuring and training may both have something to tell
 
@@ -34,13 +36,14 @@ class Store:
         """``root``: the run directory, path or URI. Nothing is created yet."""
         self.uri = root if "://" in root else str(Path(root).expanduser().resolve())
         self.root = without_options(self.uri).rstrip("/")  # names of files may be joined to it
+        self.check_held: Callable[[], None] | None = None  # before a write: that the lock is still ours
         self._open()
 
     def _open(self) -> None:
         if "://" in self.uri:
             check_secrets("output", self.uri)
             try:
-                self.fs, self.base = pafs.FileSystem.from_uri(self.uri)
+                self.fs, self.base = open_filesystem(self.uri)
             except (OSError, ValueError) as problem:
                 raise ZpdError(
                     f"cannot open output = {self.uri!r}: {problem}; expected a path, or a URI that "
@@ -61,16 +64,19 @@ class Store:
         """Path of a file on ``self.fs``."""
         return f"{self.base}/{name}" if name else self.base
 
+    @patiently
     def exists(self, name: str) -> bool:
         """Whether the file or directory is there."""
         return bool(self.fs.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
 
+    @patiently
     def names(self, directory: str) -> list[str]:
         """Sorted names of the finished files in a directory; empty when there is no such directory."""
         selector = pafs.FileSelector(self.path(directory), allow_not_found=True)
         found = (f.base_name for f in self.fs.get_file_info(selector) if f.is_file)
         return sorted(name for name in found if not name.startswith("."))
 
+    @patiently
     def entries(self, directory: str) -> list[str]:
         """Sorted names of everything in a directory, unfinished and hidden files included."""
         if self.fs.get_file_info(self.path(directory)).type != pafs.FileType.Directory:
@@ -80,13 +86,12 @@ class Store:
 
     def write_bytes(self, name: str, content: bytes | pa.Buffer) -> None:
         """Replace a file by ``content`` in one step: a reader sees all of it or none."""
+        self._may_write()
         parent, _, leaf = self.path(name).rpartition("/")
         # Object stores make a file visible on close only; a local file needs the rename.
         target = f"{parent}/.{leaf}.{uuid.uuid4().hex}" if self.is_local else self.path(name)
         try:
-            self.fs.create_dir(parent, recursive=True)
-            with self.fs.open_output_stream(target) as stream:
-                stream.write(content)
+            self._put(target, content)
             if self.is_local:
                 self.fs.move(target, self.path(name))
         except OSError as problem:
@@ -95,12 +100,23 @@ class Store:
             if self.is_local and os.path.exists(target):
                 os.unlink(target)
 
+    def _may_write(self) -> None:
+        if self.check_held is not None:
+            self.check_held()
+
+    @patiently
+    def _put(self, target: str, content: bytes | pa.Buffer) -> None:
+        self.fs.create_dir(target.rpartition("/")[0], recursive=True)
+        with self.fs.open_output_stream(target) as stream:
+            stream.write(content)
+
     def _unwritable(self, name: str, problem: OSError) -> ZpdError:
         return ZpdError(
             f"cannot write {self.path(name)}: {problem}; expected a run directory with free space and "
             "permission to write; free some space or set output to another place, and run again"
         )
 
+    @patiently
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
         with self.fs.open_input_stream(self.path(name)) as stream:
@@ -120,10 +136,12 @@ class Store:
         pq.write_table(table, sink, compression="zstd")
         self.write_bytes(name, sink.getvalue())
 
+    @patiently
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """The table in a parquet file."""
         return pq.read_table(self.path(name), filesystem=self.fs, columns=columns, partitioning=None)
 
+    @patiently
     def count_rows(self, name: str) -> int:
         """Rows of a parquet file, of which only the footer is read."""
         return int(pq.read_metadata(self.path(name), filesystem=self.fs).num_rows)
@@ -140,20 +158,23 @@ class Store:
 
     def remove(self, directory: str) -> None:
         """Delete a directory with its content, if it is there."""
-        if self.exists(directory):
-            self.fs.delete_dir(self.path(directory))
+        self._may_write()
+        with suppress(FileNotFoundError):  # or an attempt has deleted it whose answer was lost
+            patiently(self.fs.delete_dir)(self.path(directory))
 
     def upload(self, local: str, name: str, only: Iterable[str] | None = None, beside: bool = False) -> None:
         """Copy a local directory to ``name`` of the run directory, replacing what is there.
 
         only: names of the files in it to copy; None: all that is below it. beside: files of other names stay.
         """
+        self._may_write()
         if not beside:
             self.remove(name)
         try:
             self.fs.create_dir(self.path(name), recursive=True)
+            copy, here = patiently(pafs.copy_files), pafs.LocalFileSystem()
             for part in [""] if only is None else [f"/{file}" for file in only]:
-                pafs.copy_files(local + part, self.path(name) + part, pafs.LocalFileSystem(), self.fs)
+                copy(local + part, self.path(name) + part, here, self.fs)
         except OSError as problem:
             raise self._unwritable(name, problem) from problem
 
@@ -172,12 +193,12 @@ class Store:
                 shutil.copytree(source, target, copy_function=_link)
             else:
                 self.fs.create_dir(target, recursive=True)
-                pafs.copy_files(source, target, other.fs, self.fs)
+                patiently(pafs.copy_files)(source, target, other.fs, self.fs)
         except OSError as problem:
             raise self._unwritable(directory, problem) from problem
 
     def fetched(self, model: ModelRef, into: str) -> ModelRef:
-        """The model with local paths in place of directories of the run: for the process that loads it.
+        """The model with local paths in place of URIs and directories of the run: for who loads it.
 
         into: a directory for copies, where the run directory is not local.
         """
@@ -186,14 +207,16 @@ class Store:
             inside = path is not None and path.startswith(f"{self.root}/")
             return self.local_copy(path[len(self.root) + 1 :], into) if path and inside else path
 
-        return replace(model, base=local(model.base) or model.base, adapter=local(model.adapter))
+        base = local(model.base) or model.base
+        return replace(model, base=with_weights(base), adapter=local(model.adapter))
 
+    @patiently
     def local_copy(self, name: str, into: str) -> str:
         """A local path with the content of directory ``name``: itself when the run directory is local."""
         if self.is_local:
             return self.path(name)
         target = f"{into}/{name}"
-        Path(target).mkdir(parents=True)
+        Path(target).mkdir(parents=True, exist_ok=True)
         pafs.copy_files(self.path(name), target, self.fs, pafs.LocalFileSystem())
         return target
 

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from zpd_ray.engines.adapters import shapes_of
 from zpd_ray.engines.model_files import load_tokenizer
+from zpd_ray.engines.remote import at_hand
 from zpd_ray.engines.tokens import leading_ids, stop_ids
 from zpd_ray.errors import ZpdError, first_line
 
@@ -120,7 +121,7 @@ def _missing(result: Path) -> str:
 
 
 def _without_weights(model: str) -> nn.Module:
-    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(at_hand(model), trust_remote_code=False)
     with torch.device("meta"):
         built: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return built

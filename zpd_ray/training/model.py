@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.weights import check_targets
+from zpd_ray.uris import without_options
 
 LARGE = 100_000_000  # parameters, from which on activations outweigh the third more of time
 
@@ -74,12 +75,13 @@ def _recomputes(config: Config, base: nn.Module) -> bool:
     return sum(weight.numel() for weight in base.parameters()) >= LARGE
 
 
-def _new_adapter(config: Config, base: nn.Module) -> nn.Module:
+def _new_adapter(config: Config, base: Any) -> nn.Module:
     lora = config.train.lora
     linear = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
     names = [name for name, module in base.named_modules() if isinstance(module, linear)]
     check_targets({name.rpartition(".")[2] for name in names}, lora.targets)
     torch.manual_seed(config.seed)
+    base.name_or_path = without_options(config.model.path)  # in the adapter's file: not a machine's copy
     return get_peft_model(base, _lora(config))
 
 

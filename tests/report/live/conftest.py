@@ -21,7 +21,7 @@ import sys
 from zpd_ray.at_work import at_work
 from zpd_ray.errors import ZpdError
 from zpd_ray.rundir import Store, progress
-from zpd_ray.rundir.begin import locked
+from zpd_ray.rundir.lock import locked
 
 progress.LOCAL_SECONDS = 0.1
 store = Store(sys.argv[1])

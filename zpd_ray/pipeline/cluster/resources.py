@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.engines.weights import weight_bytes
 from zpd_ray.errors import ZpdError
 
 # One logical CPU for the tasks that read, bin and filter parts while actors or train workers hold theirs.
@@ -74,7 +73,7 @@ def _weight_bytes(config: Config) -> tuple[float, float]:
     moments); workers that share a model out hold that together, beside the weights that worker 0 loads.
     Nothing is counted for actors and workers on GPUs.
     """
-    weights = sum(file.stat().st_size for file in Path(config.model.path).glob("*.safetensors"))
+    weights = weight_bytes(config.model.path)
     cluster, train = config.cluster, config.train
     copies = {"lora": 1, "full": 4, "none": 0}[train.method]
     scoring = 0 if cluster.gpus_per_actor else cluster.actors * weights

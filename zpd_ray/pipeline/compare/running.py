@@ -24,8 +24,9 @@ from zpd_ray.pipeline.cluster.workers import Workers
 from zpd_ray.pipeline.run import run as take_stages
 from zpd_ray.pipeline.run import take
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.begin import check_run, is_held, locked
+from zpd_ray.rundir.begin import check_run
 from zpd_ray.rundir.layout import FIT, MEASURE
+from zpd_ray.rundir.lock import is_held, locked
 from zpd_ray.rundir.progress import Recorder
 from zpd_ray.terminal import doing, say, warn
 

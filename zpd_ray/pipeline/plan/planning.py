@@ -30,8 +30,9 @@ from zpd_ray.plan.estimate import Plan, plan
 from zpd_ray.plan.rates import Phases, Rates
 from zpd_ray.plan.room import Node, Room, room
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.begin import check_ours, locked
+from zpd_ray.rundir.begin import check_ours
 from zpd_ray.rundir.layout import LOCK
+from zpd_ray.rundir.lock import locked
 from zpd_ray.selection.budget import check_anchors_left, resolve_budget
 from zpd_ray.selection.probes import most_probes
 from zpd_ray.terminal import doing, say

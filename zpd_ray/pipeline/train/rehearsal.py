@@ -18,6 +18,7 @@ from ray.exceptions import OutOfMemoryError, RayError, WorkerCrashedError
 from zpd_ray.config import Config
 from zpd_ray.engines import ModelRef
 from zpd_ray.engines.model_files import load_tokenizer, max_length
+from zpd_ray.engines.remote import with_weights
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.cluster.failures import user_error
@@ -191,7 +192,7 @@ def _learner(config: Config, device: Any, worker: int, meeting: str) -> Any:
     from zpd_ray.training.sharding import sharded_loss
     from zpd_ray.training.step import Workers, new_learner, sharded_learner
 
-    model, count = ModelRef(config.model.path), config.train.workers
+    model, count = ModelRef(with_weights(config.model.path)), config.train.workers
     if not meeting:
         return new_learner(config, load_trainable(config, model).to(device), Workers())
     backend = "nccl" if device.type == "cuda" else "gloo"

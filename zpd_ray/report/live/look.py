@@ -10,8 +10,9 @@ from zpd_ray.at_work import Doing
 from zpd_ray.report.cost import Cost
 from zpd_ray.report.live.history import History, StageSoFar, history
 from zpd_ray.report.live.time_left import InHand, TimeLeft, about, time_left, work_left
-from zpd_ray.rundir.begin import is_held, recorded_run
+from zpd_ray.rundir.begin import recorded_run
 from zpd_ray.rundir.layout import CONFIG, EVENTS, TRAIN
+from zpd_ray.rundir.lock import is_held
 from zpd_ray.rundir.progress import DONE, TO_MEND, Progress, load_progress, seconds_between
 from zpd_ray.rundir.store import Store
 
