@@ -28,6 +28,7 @@ from zpd_ray.pipeline.train.controller import (
 from zpd_ray.pipeline.train.stages import serve
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import RAY_TRAIN as DIRECTORY
+from zpd_ray.rundir.layout import in_words
 from zpd_ray.rundir.store import Store
 from zpd_ray.terminal import Advance, warn
 from zpd_ray.training.allocator import VARIABLES
@@ -71,7 +72,7 @@ class TrainJob:
             self._look_after(task.directory)
             if status.absent and not told:
                 told = status.absent
-                warn(f"training {task.directory}: {told}")
+                warn(f"training {in_words(task.directory)}: {told}")
             advance(max(0, status.rows - shown))
             shown = max(shown, status.rows)
             time.sleep(BEAT_SECONDS)
