@@ -76,6 +76,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="of the weights while they score; auto: as stored, on a CPU float32 unless they are "
-        "stored in bfloat16 and it computes in that (AMX, AVX512-BF16; not on a cluster that is joined)",
+        "stored in bfloat16 and it computes in that (AMX, AVX512-BF16; not on a cluster that is joined), and "
+        "then so for the models that select names",
     )
     separator: str = Field("\n", description="between prompt and response when there is no chat template")
