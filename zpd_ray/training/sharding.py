@@ -184,10 +184,10 @@ def _options(config: Config, device: torch.device) -> dict[str, Any]:
 
     A LoRA base keeps the type of its checkpoint and autocast computes, as without sharding. Weights that are
     all trained are float32, and would be gathered so: here they are gathered in the type that computes, and
-    gradients are summed in float32. On a CPU autocast computes.
+    gradients are summed in float32.
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    low = config.train.method == "full" and device.type == "cuda" and in_bf16(config, device)
+    low = config.train.method == "full" and in_bf16(config, device)
     precision = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if low else MixedPrecisionPolicy()
     offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if config.train.offload else OffloadPolicy()
     return {"mesh": mesh, "mp_policy": precision, "offload_policy": offload}
