@@ -33,7 +33,8 @@ class PlainInContext:
     """A model of transformers that tells its attention, and what it makes of prompts written out by hand."""
 
     def __init__(self, path: Path, chat: bool = False) -> None:
-        self.model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+        how = {"dtype": "float32", "attn_implementation": "eager"}
+        self.model = AutoModelForCausalLM.from_pretrained(path, **how).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.chat = chat
         bos = self.tokenizer.bos_token_id

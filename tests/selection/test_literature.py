@@ -48,7 +48,7 @@ class Plain:
     """A model of transformers and its tokenizer: the summed NLL of a response, and its tokens."""
 
     def __init__(self, path: Path) -> None:
-        self.model = AutoModelForCausalLM.from_pretrained(path).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
         self.tokenizer = AutoTokenizer.from_pretrained(path)
 
     def nll(self, prompt: str | None, response: str) -> tuple[float, int]:
