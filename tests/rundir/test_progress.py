@@ -110,9 +110,12 @@ def test_who_only_looks_keeps_no_run_from_beginning(tmp_path: Path) -> None:
         fcntl.flock(looking, fcntl.LOCK_SH)
         end = Thread(target=lambda: (time.sleep(0.3), fcntl.flock(looking, fcntl.LOCK_UN)))
         end.start()
+        began = time.monotonic()
         with locked(store):
-            pass
+            assert time.monotonic() - began > 0.2  # it waited for who looked
+            assert is_held(store) is True
         end.join()
+    assert is_held(store) is False
 
 
 def test_the_record_is_one_json_object(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def task(stage: int) -> StageTask:
         {"output": "x", "pool": {"path": "x"}, "model": {"path": "x"}, "select": {"budget": {"items": 1}}}
     )
     model, directory = ModelRef("x", None, stage), f"stages/{stage:02d}"
-    return StageTask(stage, config, Store("x"), model, directory, 1, [1], [None])
+    return StageTask(config, Store("x"), model, directory, 1, [1], [None], turn=stage)
 
 
 def play(*calls: tuple[str, Any]) -> list[Any]:

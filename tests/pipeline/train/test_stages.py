@@ -95,7 +95,7 @@ def test_a_loop_that_errs_is_told_at_once(local_ray: None, make: Make, loop: str
 
 def task(config: Config, stage: int = 0) -> StageTask:
     model = ModelRef(config.model.path, None, stage)
-    return StageTask(stage, config, Store(config.output), model, f"stages/{stage:02d}", 3, [3], [None])
+    return StageTask(config, Store(config.output), model, f"stages/{stage:02d}", 3, [3], [None], turn=stage)
 
 
 def test_a_stage_that_is_not_reported_is_refused_when_the_next_is_asked_for(make: Make) -> None:  # noqa: F811

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from zpd_ray.config import Config
 from zpd_ray.engines import ENGINES
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.pipeline.cluster.resources import room_for_both
@@ -118,7 +117,6 @@ def training_setup(run: Run) -> Setup:
     Our own loop loads the model anew when a stage is another run's; one of the user's need not, so it serves
     one run alone.
     """
-    config: Config = run.config
-    train = config.train.model_dump(include={"function", "workers"})
-    own = {"root": run.store.root} if config.train.function else {}
-    return {"train": train, "cluster": config.cluster.model_dump()} | own
+    train, cluster = run.config.train, run.config.cluster
+    own = {"root": run.store.root} if train.function else {}
+    return {"train": train.model_dump(include={"function", "workers"}), "cluster": cluster.model_dump()} | own

@@ -135,7 +135,7 @@ def _measured(run: Run, stage: int, path: str) -> pa.Table:
     lora = config.train.method == "lora"
     result = ModelRef(config.model.path, path, stage + 1) if lora else ModelRef(path, None, stage + 1)
     cluster, items = config.cluster, load_selection(run.store, StageFiles(stage).selection()).selected
-    task = StageTask(0, config, run.store, run.model(stage), StageFiles(stage).directory, items, [], [])
+    task = StageTask(config, run.store, run.model(stage), StageFiles(stage).directory, items, [], [])
     remote = ray.remote(measured_canary).options(
         num_cpus=cluster.cpus_per_train_worker,
         num_gpus=cluster.gpus_per_train_worker,

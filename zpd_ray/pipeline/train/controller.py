@@ -27,7 +27,6 @@ CONTROLLER_VARIABLE = "ZPD_RAY_CONTROLLER"  # in the environment of train worker
 class StageTask:
     """The training of one stage, as every worker is told of it."""
 
-    turn: int  # among the stages that the job trains, from 0: in a comparison those of many runs
     config: Config
     store: Store
     model: ModelRef  # that the stage begins with
@@ -35,6 +34,7 @@ class StageTask:
     items: int
     rows: list[int]  # of each worker's shard, over all epochs
     shards: list[Any]  # one ray.data.DataIterator per worker
+    turn: int = 0  # among the stages that a job trains, those of many runs in a comparison; the job counts
 
 
 @dataclass(frozen=True)

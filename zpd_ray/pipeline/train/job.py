@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -54,15 +55,12 @@ class TrainJob:
         self._attempts, self._idle, self._served, self._closed, self.failed = 0, True, False, False, False
         self._start()
 
-    def next_turn(self) -> int:
-        """The ``turn`` of the stage that is trained next."""
-        return next(self._turns)
-
     def train(self, task: StageTask, advance: Advance) -> StageStatus:
         """Hand a stage to the workers and wait until it is finished; its last status.
 
         Raises ZpdError when it fails: a run that is started again goes on from the last checkpoint.
         """
+        task = replace(task, turn=next(self._turns))
         shown, told, self._idle = 0, "", False
         while not (status := ray.get(self._controller.status.remote(task.turn))).finished:
             if not status.known:

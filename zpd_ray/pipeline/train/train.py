@@ -16,12 +16,12 @@ from zpd_ray.terminal import progress, say
 def prepare(session: Session, stage: int) -> StageTask:
     """Train workers, if there are none, and what the stage selected in the order in which they take it."""
     run, directory = session.run, StageFiles(stage).directory
-    turn = session.train_job().next_turn()  # first: workers start while the selection is sorted
+    session.train_job()  # first: workers start while the selection is sorted
     items, epochs, workers = _dealt(run, stage), run.config.train.epochs, run.config.train.workers
     rows = [epochs * share_of(items, worker, workers) for worker in range(workers)]
     shards = ordered_shards(run.store, StageFiles(stage).selected, run.config.seed, stage, epochs, rows)
     iterators = [shard.iterator() for shard in shards]
-    return StageTask(turn, run.config, run.store, run.model(stage), directory, items, rows, iterators)
+    return StageTask(run.config, run.store, run.model(stage), directory, items, rows, iterators)
 
 
 def train(session: Session, task: StageTask) -> dict[str, Any]:
