@@ -25,8 +25,6 @@ from hypothesis import strategies as st
 from zpd_ray import irt
 
 SECONDS, BYTES = 5.0, 1_000_000_000
-# Fits with a parameter for each respondent (fit_persons: item) take longer with hundreds (docs/irt.md).
-MANY, SECONDS_MANY = 12, 100.0
 SLACK = 3.0  # processor time grows where others use the caches and the memory
 
 SMALL = {"items": st.sampled_from([1, 2, 30]), "respondents": st.integers(1, 12)}
@@ -265,8 +263,6 @@ def _resident(field: str) -> int:
 
 def bounded(name: str, world: World) -> None:
     """Assert that an answer comes in time and memory and says what it lacks, or that a sentence refuses."""
-    parameters = {"fit_explanatory": world.s.shape[0], "fit_persons": world.s.shape[1]}.get(name, 0)
-    limit = SLACK * (SECONDS if parameters <= MANY else SECONDS_MANY)
     peak = Peak()
     started = time.process_time()
     try:
@@ -278,7 +274,7 @@ def bounded(name: str, world: World) -> None:
             raise
     finally:
         seconds, most = time.process_time() - started, peak.stop()
-    assert seconds < limit, f"{name} took {seconds:.1f} s"
+    assert seconds < SLACK * SECONDS, f"{name} took {seconds:.1f} s"
     assert most < BYTES, f"{name} took {most / 1e6:.0f} MB"
 
 

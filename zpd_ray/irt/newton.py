@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from zpd_ray.irt.work import TooMuchWorkError
+
 Array = NDArray[np.float64]
 # objective(x, with_hessian) -> value, gradient, Hessian (None unless asked for)
 Objective = Callable[[Array, bool], tuple[float, Array, Array | None]]
@@ -114,7 +116,43 @@ def maximise(
     `curvature`, when given, is a close approximation of the Hessian at the maximum (from a sample of the
     data): it replaces the Hessian while it contracts the steps fast, by a steady factor. The exact Hessian
     is computed once, where the next step promises to be short, and gives the last step.
+
+    Where the objective raises TooMuchWorkError, the best place so far, not converged; if there is none, the
+    error.
     """
+    kept = _Kept(objective)
+    try:
+        return _climb(kept, start, curvature, tolerance, max_iterations, outside)
+    except TooMuchWorkError:
+        if kept.best is None:
+            raise
+        return kept.best
+
+
+class _Kept:
+    """An objective that remembers the best place of which it has told the Hessian."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.best: Maximum | None = None
+        self.calls = 0
+
+    def __call__(self, x: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
+        value, gradient, hessian = self.objective(x, with_hessian)
+        self.calls += 1
+        if hessian is not None and (self.best is None or value >= self.best.value):
+            self.best = Maximum(x.copy(), value, gradient, hessian, False, self.calls)
+        return value, gradient, hessian
+
+
+def _climb(
+    objective: Objective,
+    start: Array,
+    curvature: Array | None,
+    tolerance: float,
+    max_iterations: int,
+    outside: Callable[[Array], bool],
+) -> Maximum:
     x = np.array(start, dtype=np.float64)
     value, gradient, hessian = objective(x, curvature is None)
     previous, last_step, reach = np.inf, LAST_STEP, MAX_STEP

@@ -14,6 +14,7 @@ from zpd_ray.irt.matrix.mml import Model, Responses
 from zpd_ray.irt.newton import maximise
 from zpd_ray.irt.pool.explanatory import MAX_RESPONDENTS, WEAK, fit_explanatory
 from zpd_ray.irt.prior import Prior
+from zpd_ray.irt.work import PATIENCE
 
 Array = NDArray[np.float64]
 
@@ -143,13 +144,15 @@ def fit_persons(
     freq: ArrayLike | None = None,
     origin: ArrayLike | None = None,
     prior: Prior | None = None,
+    patience: float = PATIENCE,
 ) -> PersonFit:
     """Latent regression Rasch model: abilities explained by covariates of the respondents (Mislevy 1987,
     Applied Psychological Measurement 11(1), 81-91).
 
     The mirror image of `fit_explanatory`: wrong answers of items on respondents. successes, trials:
     (n_respondents, n_items); person_covariates: (n_respondents, n_covariates); freq: (n_respondents,). In
-    `prior`, theta stands for b. Without covariates this is the Rasch model by marginal ML.
+    `prior`, theta stands for b. Without covariates this is the Rasch model by marginal ML. patience: as of
+    `fit_explanatory`, respondents in place of items.
     """
     s, k = checks.counts(successes, trials)
     if s.shape[1] > MAX_RESPONDENTS:
@@ -157,9 +160,9 @@ def fit_persons(
             f"fit_persons estimates a difficulty for each item, for {MAX_RESPONDENTS} items at most, got "
             f"{s.shape[1]}; use fit (model='rasch') or fit_explanatory, or fit a part of the items."
         )
-    wrong = np.ascontiguousarray((k.astype(np.int64) - s).T)
+    wrong, asked = (np.ascontiguousarray(part.T) for part in (k.astype(np.int64) - s, k))
     fit = fit_explanatory(
-        wrong, np.ascontiguousarray(k.T), person_covariates, freq=freq, origin=origin, prior=prior
+        wrong, asked, person_covariates, freq=freq, origin=origin, prior=prior, patience=patience
     )
     return PersonFit(
         b=fit.theta,

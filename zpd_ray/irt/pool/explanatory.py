@@ -21,6 +21,7 @@ from zpd_ray.irt.pool.blocks import Latent
 from zpd_ray.irt.pool.design import SORTED_FROM, Design, build, column_sums
 from zpd_ray.irt.pool.maximum import FURTHEST, Problem, Trail, solve
 from zpd_ray.irt.prior import Prior, prior_arrays
+from zpd_ray.irt.work import PATIENCE, Work
 
 Array = NDArray[np.float64]
 
@@ -73,6 +74,7 @@ def fit_explanatory(
     freq: ArrayLike | None = None,
     origin: ArrayLike | None = None,
     prior: Prior | None = None,
+    patience: float = PATIENCE,
 ) -> ExplanatoryFit:
     """Fit the explanatory Rasch model by marginal maximum likelihood (or MAP, with a prior).
 
@@ -80,7 +82,10 @@ def fit_explanatory(
     n_covariates), zero columns allowed. guess: floor c, None, scalar or (n_items,); over 64 distinct ones are
     put into 64 classes with their means. freq: (n_items,) whole numbers, column j standing for freq[j] items
     with the same covariates and responses. origin: (n_covariates,) values at which the prior mean difficulty
-    is 0; default the freq-weighted mean, so that the mean difficulty over the items is 0.
+    is 0; default the freq-weighted mean, so that the mean difficulty over the items is 0. patience: seconds
+    of a core that the fit may take, about, with 10,000 items or fewer, in proportion with more; it is counted
+    as work, so that results do not hang on the machine. What takes longer ends "not_converged", or in a
+    ValueError where not even the first step can be made.
 
     Where no item has more than one trial in all, sigma is not identified: it stays at prior.sigma_median,
     sigma_se is NaN and the flag "sigma_not_identified" is set. A respondent all right (or wrong) without a
@@ -89,7 +94,9 @@ def fit_explanatory(
     other input that cannot be fitted: ValueError.
     """
     prior = prior or Prior()
-    data = prepare(successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior)
+    data = prepare(
+        successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior, patience=patience
+    )
     return data.fit(prior)[0]
 
 
@@ -100,6 +107,7 @@ class Prepared:
     design: of the respondents `keep`, whose abilities have a maximum, items in `order` where that pays,
     covariates less `origin` and over `unit`. extremes: (n_respondents,) flags of the abilities. mean,
     precision: prior of theta, gamma and log sigma as they are fitted. repeated: some item has two trials.
+    work: what all fits together may take.
     """
 
     design: Design
@@ -111,6 +119,7 @@ class Prepared:
     mean: Array
     precision: Array
     repeated: bool
+    work: Work
 
     def fit(self, prior: Prior, near: Trail | None = None) -> tuple[ExplanatoryFit, Trail]:
         """The maximum, and what finding the next one is helped by; `prior` may have another sigma than that
@@ -121,6 +130,7 @@ class Prepared:
             self.design.collapsed(),
             np.append(self.mean, own[0][-1])[inside],
             np.append(self.precision, own[1][-1])[inside],
+            self.work,
         )
         top, flags, trail = solve(problem, prior, self.repeated, near)
         latent = Latent.of(top.x, self.keep.size)
@@ -152,6 +162,7 @@ def prepare(
     freq: ArrayLike | None,
     origin: ArrayLike | None,
     prior: Prior,
+    patience: float = PATIENCE,
 ) -> Prepared:
     """Check the arguments of `fit_explanatory`. Raises ValueError for what cannot be fitted."""
     s, k = checks.counts(successes, trials)
@@ -187,7 +198,8 @@ def prepare(
     if order is not None:
         design = design.columns(order)
     repeated = bool(column_sums(k).max() > 1.0)
-    return Prepared(design, order, keep, extremes, centre, unit, mean[:-1], precision[:-1], repeated)
+    work = Work.for_items(n_items, patience)
+    return Prepared(design, order, keep, extremes, centre, unit, mean[:-1], precision[:-1], repeated, work)
 
 
 def posterior_difficulty(

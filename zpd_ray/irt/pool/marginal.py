@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from zpd_ray.irt.pool.blocks import Block, Latent, Posterior, blocks, posterior
 from zpd_ray.irt.pool.design import Design
 from zpd_ray.irt.quadrature import weighted_polynomials
+from zpd_ray.irt.work import Work
 
 Array = NDArray[np.float64]
 
 DIRECT = 20  # respondents up to whom covariances of scores are summed pair by pair
 AT_ONCE = 4  # polynomials
+# About what it takes, in microseconds: a block, a curve at a node and what comes of it, a product of numbers.
+CALLS, CURVE, PRODUCT = 300.0, 0.045, 5e-5
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 
@@ -35,20 +38,39 @@ class Sums:
     hessian: Array | None
 
 
-def objective(design: Design, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
-    """Marginal log-likelihood, gradient and (if asked) Hessian at phi = (theta, gamma, log sigma)."""
+def objective(
+    design: Design, phi: Array, with_hessian: bool, work: Work | None = None
+) -> tuple[float, Array, Array | None]:
+    """Marginal log-likelihood, gradient and (if asked) Hessian at phi = (theta, gamma, log sigma).
+
+    work: what it may take; None: whatever it takes. Raises TooMuchWorkError.
+    """
     latent = Latent.of(phi, design.trials.shape[0])
     sums = Sums(0.0, np.zeros(phi.size), np.zeros((phi.size, phi.size)) if with_hessian else None)
+    work = work or Work(np.inf)
+    work.due = 0.0
     for block in blocks(design, latent):
         found = posterior(block, latent)
+        each = _takes(block, found)
+        work.add(each, each)
         _add_gradient(sums, block, found, latent)
-        if sums.hessian is not None:
-            add = _add_covariance if latent.theta.size > DIRECT else _add_covariance_direct
-            add(sums.hessian, block, found, latent)
+        if sums.hessian is None:
+            continue
+        if latent.theta.size <= DIRECT:
+            work.add(each)
+            _add_covariance_direct(sums.hessian, block, found, latent)
+        else:
+            _add_covariance(sums.hessian, block, found, latent, work)
     free = design.free_totals()
     sums.value += float(free @ latent.theta)
     sums.gradient[: latent.theta.size] += free
     return sums.value, sums.gradient, sums.hessian
+
+
+def _takes(block: Block, found: Posterior) -> float:
+    """About what posteriors and gradient of a block take, in microseconds."""
+    n_items, n_respondents = block.trials.shape
+    return CALLS + n_respondents * found.nodes.size * (CURVE + 2.0 * PRODUCT * n_items)
 
 
 def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) -> None:
@@ -80,14 +102,17 @@ def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) ->
     h[-1, -1] -= 2.0 * float(freq @ spread) / sigma**2
 
 
-def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Latent) -> None:
+def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Latent, work: Work) -> None:
     """Add sum_i freq_i Cov_i[score], the score written in polynomials of the item's own posterior."""
     precision = latent.sigma**-2
     _, curves = _coefficients(block, found)
     curves = np.concatenate([curves, found.nodes[None], found.nodes[None] ** 2]).T
     root = np.sqrt(block.freq)[:, None]
     polynomials, scores, total = weighted_polynomials(found.weights, found.nodes), [], 0.0
+    products = PRODUCT * AT_ONCE * found.weights.size * curves.shape[1]
+    products += PRODUCT * AT_ONCE * block.mean.size * hessian.size
     while several := list(islice(polynomials, AT_ONCE)):  # blocks may be small, and products of few rows slow
+        work.add(products)
         coefficients = np.concatenate(several) @ curves
         for part in np.split(coefficients, len(several)):
             scores.append(_score(block, part, precision) * root)

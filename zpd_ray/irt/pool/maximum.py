@@ -13,6 +13,7 @@ from zpd_ray.irt.pool import curves, marginal
 from zpd_ray.irt.pool.blocks import Latent
 from zpd_ray.irt.pool.design import Design
 from zpd_ray.irt.prior import Prior
+from zpd_ray.irt.work import Work
 
 Array = NDArray[np.float64]
 
@@ -31,11 +32,12 @@ ATTENUATION = 0.346
 
 @dataclass(frozen=True)
 class Problem:
-    """Data and prior: phi -> log posterior and derivatives."""
+    """Data and prior: phi -> log posterior and derivatives. work: what that may take in all."""
 
     design: Design
     mean: Array
     precision: Array
+    work: Work
 
     @property
     def n_respondents(self) -> int:
@@ -47,7 +49,7 @@ class Problem:
             return curves.objective(self.design, phi, with_hessian)
         order = self.design.order(latent.gamma) if self.design.row is not None else None
         design = self.design if order is None else self.design.columns(order)
-        return marginal.objective(design, phi, with_hessian)
+        return marginal.objective(design, phi, with_hessian, self.work)
 
     def __call__(self, phi: Array, with_hessian: bool) -> tuple[float, Array, Array | None]:
         value, gradient, hessian = self.likelihood(phi, with_hessian)

@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 from zpd_ray.irt.pool.explanatory import ExplanatoryFit, Prepared, prepare
 from zpd_ray.irt.pool.maximum import SIGMA_MAX, SIGMA_MIN, Trail
 from zpd_ray.irt.prior import Prior, prior_arrays
+from zpd_ray.irt.work import PATIENCE
 
 Array = NDArray[np.float64]
 
@@ -58,11 +59,12 @@ def fit_stages(
     freq: ArrayLike | None = None,
     origin: ArrayLike | None = None,
     prior: Prior,
+    patience: float = PATIENCE,
 ) -> StagesFit:
     """Abilities of the stages of one model, and their gains; errors include what is not known of sigma.
 
     Arguments as in `irt.fit_explanatory`, a row for each stage; ``prior`` needs a finite theta_sd and a
-    finite sigma_log_sd > 0.
+    finite sigma_log_sd > 0. ``patience`` is for the fits at all sigmas together.
 
     Where responses say little about sigma (one response per item says nothing that does not hang on the
     shape of the curve; nor do responses that repeat one another, flag "responses_all_or_nothing"), theta is
@@ -76,11 +78,13 @@ def fit_stages(
             f"fit_stages integrates over the prior of sigma: Prior(sigma_log_sd=...) must be finite and > 0, "
             f"got {prior.sigma_log_sd}."
         )
-    data = prepare(successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior)
+    data = prepare(
+        successes, trials, covariates, guess, freq=freq, origin=origin, prior=prior, patience=patience
+    )
     top, trail = data.fit(prior)
     identified = not {"sigma_not_identified", "responses_all_or_nothing"} & set(top.flags)
     error = top.sigma_se / top.sigma if np.isfinite(top.sigma_se) else np.inf
-    if identified and error < WELL_KNOWN:
+    if data.work.is_over or (identified and error < WELL_KNOWN):
         return _result(top, top.theta, _covariance(top), top.gamma, top.sigma, float(error))
     nodes = _nodes(float(np.log(top.sigma)), float(error), prior)
     log_weight = -0.5 * ((nodes - np.log(prior.sigma_median)) / prior.sigma_log_sd) ** 2

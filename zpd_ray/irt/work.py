@@ -1,0 +1,49 @@
+"""What a fit may take: counted and not timed, so that it ends at the same place on every machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PATIENCE = 5.0  # seconds that a fit may take, by default, where there are no more than so many items:
+ITEMS = 10_000
+# Of that, in microseconds of counted work: the rest is for what is not counted, and for slower machines.
+COUNTED = 0.65e6
+
+
+class TooMuchWorkError(ValueError):
+    """A fit would take far longer than its size lets expect."""
+
+
+@dataclass
+class Work:
+    """Counted in what it takes, about, in microseconds.
+
+    spent: so far. due: what the posteriors of all items at the end will take, by the evaluation under way.
+    """
+
+    limit: float
+    spent: float = 0.0
+    due: float = 0.0
+
+    @classmethod
+    def for_items(cls, n_items: int, patience: float = PATIENCE) -> Work:
+        """What so many items, or columns that stand for several, may take: in proportion beyond ITEMS."""
+        if not patience > 0.0:
+            raise ValueError(f"patience must be a number of seconds > 0, got {patience}.")
+        return cls(COUNTED * patience * max(1.0, n_items / ITEMS))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more may be done."""
+        return self.spent + self.due > self.limit
+
+    def add(self, microseconds: float, due: float = 0.0) -> None:
+        """Count some; raises TooMuchWorkError where it is too much."""
+        self.spent += microseconds
+        self.due += due
+        if self.is_over:
+            raise TooMuchWorkError(
+                f"this fit would take longer than {self.limit / COUNTED:.3g} s: many respondents with many "
+                "responses that no ability explains; give patience=... more seconds, or fewer respondents or "
+                "rollouts, a smaller Prior(sigma_median=...), lower guessing floors."
+            )
