@@ -6,12 +6,14 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from zpd_ray.config import ClusterConfig, Config
+from zpd_ray.engines.model_files import stored_dtype
 from zpd_ray.engines.weights import weight_bytes
 from zpd_ray.errors import ZpdError
 
 # One logical CPU for the tasks that read, bin and filter parts while actors or train workers hold theirs.
 TASK_CPUS = 1.0
 GIB = 2**30
+HALVES = ("bfloat16", "float16")
 PLACE_SECONDS = 5.0  # in which a free place is found
 
 
@@ -71,13 +73,15 @@ def _weight_bytes(config: Config) -> tuple[float, float]:
 
     A scoring actor and a LoRA worker hold the weights once, full fine-tuning four times (gradients and two
     moments); workers that share a model out hold that together, beside the weights that worker 0 loads.
-    Nothing is counted for actors and workers on GPUs.
+    On CPUs training holds float32, whatever the files have. Nothing is counted for what is on GPUs.
     """
     weights = weight_bytes(config.model.path)
+    whole = weights * (2 if weights and stored_dtype(config.model.path) in HALVES else 1)
     cluster, train = config.cluster, config.train
     copies = {"lora": 1, "full": 4, "none": 0}[train.method]
-    scoring = 0 if cluster.gpus_per_actor else cluster.actors * weights
-    held = weights * (copies + 1) if train.sharding == "fsdp" else train.workers * weights * copies
+    each = whole if config.model.dtype == "float32" else weights
+    scoring = 0 if cluster.gpus_per_actor else cluster.actors * each
+    held = whole * (copies + 1) if train.sharding == "fsdp" else train.workers * whole * copies
     training = 0 if cluster.gpus_per_train_worker else held
     return float(scoring), float(training)
 
