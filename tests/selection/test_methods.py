@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest
 
 from zpd_ray.config import Budget, SelectConfig
@@ -71,6 +73,33 @@ def test_an_unknown_method_gets_the_nearest_and_says_what_else_is_taken() -> Non
     told = r"unknown selection method 'zdp'; expected one of zpd, .*, or .*'package.module:name'.*'zpd'"
     with pytest.raises(ZpdError, match=told):
         load("zdp")
+
+
+def test_a_draw_takes_items_as_often_as_one_after_the_other_in_proportion_would() -> None:
+    """Of a thousand triples with scores 1 : 2 : 5, and so on: who is first, and who is second after it."""
+    items, weights = candidates(), np.array([1.0, 2.0, 5.0])
+    three = replace(items, zpd=np.resize(weights, N))
+    score = load("zpd_sampled").score(three, config())[: N // 3 * 3].reshape(-1, 3)
+    order = np.argsort(-score, axis=1)
+    share = weights / weights.sum()
+    first = np.bincount(order[:, 0], minlength=3) / len(order)
+    assert_allclose(first, share, atol=4 * 0.5 / np.sqrt(len(order)))
+    after = order[order[:, 0] == 2, 1]
+    assert_allclose(np.bincount(after, minlength=3) / len(after), [1 / 3, 2 / 3, 0.0], atol=0.03)
+
+
+def test_temperature_goes_from_the_top_of_the_score_to_any_item() -> None:
+    items, method = candidates(), load("zpd_sampled")
+    zpd = load("zpd").score(items, config())
+
+    def chosen(temperature: float) -> float:
+        top = np.argsort(-method.score(items, config(temperature=temperature)))[: N // 10]
+        return float(zpd[top].mean())
+
+    best, any_item = np.sort(zpd)[-N // 10 :].mean(), zpd.mean()
+    assert chosen(1e-3) == pytest.approx(best, rel=1e-3)
+    assert best > chosen(0.3) > chosen(1.0) > chosen(3.0) > any_item
+    assert chosen(1e3) == pytest.approx(any_item, abs=4 * zpd.std() / np.sqrt(N // 10))
 
 
 def by_b(items: Candidates, select: SelectConfig) -> np.ndarray:

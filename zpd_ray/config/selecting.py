@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from zpd_ray.config.section import Count, NonEmpty, Section
+from zpd_ray.config.section import Count, NonEmpty, Positive, Section
 
 
 class Budget(Section):
@@ -101,8 +101,9 @@ class SelectConfig(Section):
 
     method: str = Field(
         "zpd",
-        description="zpd, zpd_static, random, full, ppl_high, ppl_middle, ppl_low, ifd, superfiltering, rho, "
-        "data_whisperer, judge, delta_loss, difficulty_window, target_difficulty, or package.module:Class",
+        description="zpd, zpd_static, zpd_sampled, random, full, ppl_high, ppl_middle, ppl_low, ifd, "
+        "superfiltering, rho, data_whisperer, judge, delta_loss, difficulty_window, target_difficulty, or "
+        "package.module:Class",
     )
     beside: list[str] = Field(
         default_factory=list,
@@ -116,6 +117,11 @@ class SelectConfig(Section):
         "p(1-p)",
         description="of zpd; they differ where answers can be guessed: an item that is only guessed "
         "has no information, yet p(1-p) of 1/4 with two options",
+    )
+    temperature: Positive = Field(
+        1.0,
+        description="of zpd_sampled: items are drawn in proportion to their score to the power of 1 / "
+        "temperature; near 0 the best are taken, far above 1 any",
     )
     diverse: DiverseConfig = DiverseConfig()
     allow_trained: bool = Field(False, description="let an item be selected again at a later stage")

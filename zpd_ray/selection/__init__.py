@@ -13,6 +13,7 @@ METHODS = Registry(
     {
         "zpd": "zpd_ray.selection.zpd:Zpd",
         "zpd_static": "zpd_ray.selection.zpd_static:ZpdStatic",
+        "zpd_sampled": "zpd_ray.selection.zpd_sampled:ZpdSampled",
         "random": "zpd_ray.selection.random:Random",
         "full": "zpd_ray.selection.full:Full",
         "ppl_high": "zpd_ray.selection.perplexity:PplHigh",
