@@ -95,4 +95,4 @@ def test_without_an_evaluation_set_there_is_nothing_to_compare_by(tmp_path: Path
 def test_the_examples_load(example: str) -> None:
     comparison = loaded(str(EXAMPLES / example / "compare.toml"))
     assert comparison.contenders[0].name == "random"
-    assert len(comparison.contenders) == 13
+    assert len(comparison.contenders) == 14
