@@ -95,7 +95,7 @@ def _look(session: Session, stage: int, number: int, done: int, have: int) -> Fi
     """The fit by the probes that were asked so far, and what they say of the others."""
     run = session.run
     names = run.store.names(POOL)[: followed_parts(run)]
-    fit = fit_parts(session, stage, names, f"round {number}")
+    fit = fit_parts(session, stage, names)
     ability = fit.ability
     fit = replace(fit, probed=look_at(asked(run, fit, done), ability.theta, ability.se, have))
     save_round_fit(run.store, number, fit)
