@@ -36,10 +36,13 @@ def test_sums_are_those_of_all_parts_whoever_adds_them_up(
     local_ray: None, monkeypatch: pytest.MonkeyPatch, fan_out: int
 ) -> None:
     monkeypatch.setattr(parts, "FAN_OUT", fan_out)
-    sums = parts.sums(NAMES, of_part, Counts.add)
-    assert 1 < len(sums) <= parts.TASKS_PER_CPU * parts._cpus()
-    assert_plain(Counts.add(sums))
+    monkeypatch.setattr(parts, "HELD", 2 * fan_out)
     assert_plain(parts.total(NAMES, of_part, Counts.add))
+
+
+def test_what_is_made_of_each_part_comes_once(local_ray: None) -> None:
+    assert sorted(parts.results(NAMES, lambda name: name)) == NAMES
+    assert parts.total(NAMES, lambda _: 1, parts.added) == len(NAMES)
 
 
 def test_the_sum_of_no_parts_is_what_adding_nothing_gives(local_ray: None) -> None:
@@ -89,17 +92,20 @@ nodes.wait_for_nodes()
 ray.init(address=nodes.address, log_to_driver=False)
 parts.FAN_OUT = int(sys.argv[1])  # of the driver
 
+added = []  # how many sums came to the driver
+
 def seen(name):
-    return [(of_part(name), {ray.get_runtime_context().get_node_id()})]
+    return of_part(name), {ray.get_runtime_context().get_node_id()}
 
 def add(found):
-    counts, where = zip(*(pair for pairs in found for pair in pairs))
-    return [(Counts.add(counts), set.union(*where))]
+    added.append(len(found))
+    counts, where = zip(*found)
+    return Counts.add(counts), set.union(*where)
 
 try:
-    sums = parts.sums(NAMES, seen, add)
-    ((total, where),) = add(sums)
-    print(json.dumps([len(sums), len(where), [c.tolist() for c in (total.at, total.rows, total.weight)]]))
+    total, where = parts.total(NAMES, seen, add)
+    came = sum(added) - len(added) + 1  # what was added up is added again
+    print(json.dumps([came, len(where), [c.tolist() for c in (total.at, total.rows, total.weight)]]))
 finally:
     ray.shutdown()
     nodes.shutdown()
@@ -107,11 +113,11 @@ finally:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("fan_out", "most"), [(100, 48), (6, 8)])
-def test_three_nodes_give_the_same_sums(fan_out: int, most: int) -> None:
+@pytest.mark.parametrize(("fan_out", "came"), [(100, 48), (6, 8)])
+def test_three_nodes_give_the_same_sums_and_the_driver_gets_few(fan_out: int, came: int) -> None:
     done = call([sys.executable, "-c", CODE, str(fan_out)])
     assert done.returncode == 0, done.stderr
     sums, nodes, columns = json.loads(done.stdout.splitlines()[-1])
-    assert sums == most
+    assert sums == came
     assert nodes > 1
     assert_plain(Counts(*(np.array(column) for column in columns)))

@@ -6,9 +6,10 @@ many workers there are, nor on the order in which they finish; and a part whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice, pairwise
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from itertools import chain, islice, pairwise
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +20,19 @@ from ray.exceptions import RayTaskError
 from zpd_ray.pipeline.cluster.failures import user_error
 
 T = TypeVar("T")
+N = TypeVar("N", int, NDArray[np.int64])
 
 # A task takes several parts where these are many; so many tasks on each CPU share the work evenly.
 TASKS_PER_CPU = 8
-# A task of Ray Data costs the driver r = 9 ms. A pass with W seconds of work in T tasks takes r T at the
-# driver and W / T beside it: the least at T = sqrt(W / r), which is 900 for the two hours of CPU that scoring
-# 10 billion items takes. More CPUs than that wait for the driver, however small the tasks.
+# A task of Ray Data costs the driver r = 6.5 ms. A pass with W seconds of work in T tasks takes r T at the
+# driver and W / T beside it: the least at T = sqrt(W / r), some 700 for the 3,000 s of CPU that 10 billion
+# items take in one. With more tasks the CPUs wait for the driver, however many they are.
 MAX_BLOCKS = 1_000
-# A plain task costs whoever hands it out a fraction of that. Each process hands out and adds up so many, so
-# that no more sums come to the driver, and 100 x 100 tasks are enough for 10,000 CPUs.
+# A plain task costs whoever hands it out 0.6 ms. Each process hands out and adds up so many, so that no more
+# sums come to the driver, and 100 x 100 tasks are enough for 10,000 CPUs.
 FAN_OUT = 100
 MAX_TASKS = FAN_OUT * FAN_OUT
+HELD = 16  # sums that a process holds before it adds them up
 
 
 def part_name(index: int) -> str:
@@ -53,51 +56,53 @@ def tables(parts: list[str], function: Callable[[str], pa.Table]) -> ray.data.Da
     return dataset_of(parts, blocks).map_batches(each, batch_size=1, batch_format="pyarrow")
 
 
-def results(parts: list[str], function: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One small row per part, in the order in which tasks finish."""
-
-    def each(row: dict[str, Any]) -> dict[str, Any]:
-        return function(row["part"])
-
-    if parts:
-        yield from dataset_of(parts, TASKS_PER_CPU * _cpus()).map(each).iter_rows()
+def results(parts: list[str], function: Callable[[str], T]) -> list[T]:
+    """What ``function`` makes of each part, something small, in no order."""
+    return total(parts, lambda part: [function(part)], lambda found: list(chain(*found)))
 
 
 def total(parts: list[str], function: Callable[[str], T], add: Callable[[list[T]], T]) -> T:
-    """What ``function`` makes of each part, added up; ``add([])`` where there are no parts."""
-    return add(sums(parts, function, add))
-
-
-def added(found: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The sum of integer arrays of one shape, one at least."""
-    return np.sum(found, axis=0, dtype=np.int64)
-
-
-def sums(parts: list[str], function: Callable[[str], T], add: Callable[[list[T]], T]) -> list[T]:
-    """Sums of what ``function`` makes of each part: at most ``FAN_OUT``, in no order.
+    """What ``function`` makes of each part, added up; ``add([])`` where there are no parts.
 
     Tasks add up what their parts give. Where tasks are many, other tasks on all nodes hand them out and add
-    up their sums, so that the driver has neither to do. ``add`` must give the same for any order and any
-    brackets: what the sums come to does not depend on the tasks then.
+    up their sums, so that the driver gets few and hands out few. ``add`` must give the same for any order and
+    any brackets: the sum does not depend on the tasks then.
     """
     if not parts:
-        return []
-    cpus = _cpus()
+        return add([])
+    cpus, work = _cpus(), ray.put((function, add))
     tasks = min(len(parts), TASKS_PER_CPU * cpus, MAX_TASKS)
-    work = ray.put((function, add))
     if tasks <= FAN_OUT:
-        return _hand_out(_leaf, work, _split(parts, tasks), at_once=cpus)
-    pieces = _split(parts, -(-tasks // FAN_OUT))
-    return _hand_out(_branch, work, pieces, num_cpus=0, scheduling_strategy="SPREAD")
+        found = _hand_out(_leaf, work, _split(parts, tasks), at_once=cpus)
+    else:
+        pieces = _split(parts, -(-tasks // FAN_OUT))
+        found = _hand_out(_branch, work, pieces, num_cpus=0, scheduling_strategy="SPREAD")
+    with closing(found):
+        return _added_as_they_come(found, add)
+
+
+def added(found: list[N]) -> N:
+    """The sum of whole numbers, or of integer arrays of one shape; 0 of nothing."""
+    return cast("N", sum(found))
 
 
 def _leaf(work: tuple[Callable[[str], T], Callable[[list[T]], T]], parts: list[str]) -> T:
     function, add = work
-    return add([function(part) for part in parts])
+    return _added_as_they_come(map(function, parts), add)
 
 
 def _branch(work: tuple[Callable[[str], T], Callable[[list[T]], T]], parts: list[str]) -> T:
-    return work[1](_hand_out(_leaf, ray.put(work), _split(parts, min(len(parts), FAN_OUT))))
+    with closing(_hand_out(_leaf, ray.put(work), _split(parts, min(len(parts), FAN_OUT)))) as found:
+        return _added_as_they_come(found, work[1])
+
+
+def _added_as_they_come(found: Iterable[T], add: Callable[[list[T]], T]) -> T:
+    held = list[T]()
+    for each in found:
+        held.append(each)
+        if len(held) == HELD:
+            held = [add(held)]
+    return add(held)
 
 
 def _hand_out(
@@ -107,21 +112,21 @@ def _hand_out(
     at_once: int = FAN_OUT,
     num_cpus: int = 1,
     scheduling_strategy: Literal["DEFAULT", "SPREAD"] = "DEFAULT",
-) -> list[T]:
-    """What a task makes of each piece. at_once: so many are asked for at a time.
+) -> Generator[T, None, None]:
+    """What a task makes of each piece, in the order of finishing. at_once: so many are asked for at a time.
 
     Raises the ZpdError of a task as it is; the others are cancelled then.
     """
     # As Ray Data's tasks: begun again, on another node, where a node dies.
     remote = ray.remote(num_cpus=num_cpus, scheduling_strategy=scheduling_strategy, max_retries=-1)(task)
-    waiting, under_way, found = iter(pieces), list[Any](), list[T]()
+    waiting, under_way = iter(pieces), list[Any]()
     try:
         while True:
             under_way += [remote.remote(work, piece) for piece in islice(waiting, at_once - len(under_way))]
             if not under_way:
-                return found
-            done, under_way = ray.wait(under_way)
-            found += ray.get(done)
+                return
+            (done,), under_way = ray.wait(under_way)
+            yield ray.get(done)
     except RayTaskError as error:
         raise user_error(error) or error from None
     finally:

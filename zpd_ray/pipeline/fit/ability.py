@@ -1,4 +1,4 @@
-"""Fit a stage: tasks count the answers in each part, the central actor adds up their sums and fits."""
+"""Fit a stage: tasks count the answers in each part and add up, the central actor fits."""
 
 from __future__ import annotations
 
@@ -63,10 +63,9 @@ def fit_parts(session: Session, stage: int, names: list[str]) -> Fit:
     def of_part(name: str) -> Statistics:
         return part_statistics(run, stage, name, name in followed, groups)
 
-    sums = parts.sums(names, of_part, Statistics.merge)
-    config = run.config
+    statistics, config = parts.total(names, of_part, Statistics.merge), run.config
     fit: Fit = ray.get(
-        actor.fit.remote(sums, config.ability, stage, previous, groups, of_prompts=config.prompts_alone)
+        actor.fit.remote(statistics, config.ability, stage, previous, groups, of_prompts=config.prompts_alone)
     )
     return fit
 

@@ -1,4 +1,4 @@
-"""The central actor: adds up the integer statistics of the whole pool and fits the stage.
+"""The central actor: fits a stage from the integer statistics of the whole pool.
 
 In a file without Ray Data, whose import takes a process two seconds of a core.
 """
@@ -14,12 +14,12 @@ class AbilityActor:
 
     def fit(
         self,
-        sums: list[Statistics],
+        statistics: Statistics,
         config: AbilityConfig,
         stage: int,
         previous: Fit | None,
         groups: list[str] | None = None,
         of_prompts: bool = False,
     ) -> Fit:
-        """``fit_stage`` from the sums of all parts."""
-        return fit_stage(Statistics.merge(sums), config, stage, previous, groups, of_prompts)
+        """``fit_stage``."""
+        return fit_stage(statistics, config, stage, previous, groups, of_prompts)
