@@ -53,7 +53,10 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The last item that the budget pays for; an item at or before it, in order of (key, id), is chosen."""
+    """The last item that the budget pays for; an item at or before it, in order of (key, id), is chosen.
+
+    Where no other item has its key, ``LAST_ID`` stands for its id.
+    """
 
     key: int
     item_id: str
@@ -67,8 +70,9 @@ class Threshold:
         return kept
 
 
+LAST_ID = "\U0010ffff"
 NOTHING = Threshold(0, "")  # before every key of an id that is not empty
-EVERYTHING = Threshold(LAST_KEY, "\U0010ffff")
+EVERYTHING = Threshold(LAST_KEY, LAST_ID)
 
 
 def histogram(keys: Keys, weights: NDArray[np.int64], prefix: Prefix) -> NDArray[np.int64]:
@@ -202,8 +206,8 @@ def _last_that_fits(
         if len(tied) > 1:
             order[tied] = order[tied][np.argsort(np.array(ids_of(order[tied]), dtype=object), kind="stable")]
 
-    # Ids decide among equal keys: among those of the first item that does not fit, which have the same key
-    # in any order of ids, and then of the last that fits.
+    # Ids decide among equal keys: first of the item that does not fit, which has the same key whatever the
+    # order of ids, then of the last that fits.
     if (n := fitting()[0]) < len(order):
         by_id(n)
     if n := fitting()[0]:
@@ -212,7 +216,8 @@ def _last_that_fits(
     if n == 0:  # all that comes before the prefix, and nothing under it
         return Threshold(prefix.value << (prefix.shift + DIGIT_BITS), ""), 0, 0
     last = order[n - 1 : n]
-    return Threshold(int(keys[last[0]]), ids_of(last)[0]), n, weight
+    alone = int((keys == keys[last]).sum()) == 1
+    return Threshold(int(keys[last[0]]), LAST_ID if alone else ids_of(last)[0]), n, weight
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from zpd_ray.pipeline.rounds.probes import asked
 from zpd_ray.pipeline.select.near import without_near_duplicates
 from zpd_ray.pipeline.select.quotas import groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Rows, Scoring
-from zpd_ray.pipeline.select.select import top_of
+from zpd_ray.pipeline.select.search import top_of
 from zpd_ray.registry import label
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import ANSWERS, MEASURE, POOL, PROBES, StageFiles

@@ -1,12 +1,11 @@
 """Select a stage's training items: the exact top of the budget by score, in constant memory.
 
-Parts are scored one by one, and their keys passed over as often as the search needs; only histograms, and the
-few rows around a threshold, come to the driver.
+Parts are scored one by one, and their keys passed over as often as the search needs (``search``); only
+histograms, and the few rows around a threshold, come to the driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,10 +18,11 @@ from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
 from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster import parts
-from zpd_ray.pipeline.select.few import Integers, bring
+from zpd_ray.pipeline.select.few import Integers
 from zpd_ray.pipeline.select.near import without_near_duplicates
 from zpd_ray.pipeline.select.quotas import Quotas, groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Among, Ranked, Scoring
+from zpd_ray.pipeline.select.search import top_of
 from zpd_ray.pipeline.select.selected import (
     ITEMS_PER_FILE,
     Beyond,
@@ -39,22 +39,16 @@ from zpd_ray.rundir.records import Selection, save_selection
 from zpd_ray.selection import looks_for_zone
 from zpd_ray.selection.budget import Amount, replay_share, resolve_budget
 from zpd_ray.selection.counts import Counts, count
-from zpd_ray.selection.keys import Keys
 from zpd_ray.selection.top import (
     DIGITS,
     NOTHING,
     SORTABLE_ROWS,
     Bought,
-    Collect,
-    Histogram,
-    Ids,
     Prefix,
     Starts,
     Threshold,
     Top,
     file_starts,
-    find_top,
-    histogram,
 )
 
 LEFTOVERS = ("scored", "selected", "chosen", "near")  # of an attempt that was killed, with other values
@@ -199,58 +193,6 @@ def _find(scoring: Scoring, reason: str, budget: int, small: bool, first: Counts
         return Found(nothing, Starts(none.astype(np.uint64), none))
     top, counts_of = top_of(scoring, reason, budget, small, first)
     return Found(top, file_starts(top, ITEMS_PER_FILE, counts_of))
-
-
-def top_of(
-    scoring: Scoring, reason: str, budget: int, small: bool, first: Counts | None = None
-) -> tuple[Top, Histogram]:
-    """What a budget buys.
-
-    small: whether the keys of all items may be brought to one place; first: the histogram before any digit,
-    where it is known.
-    """
-    counts_of, collect = _in_memory(scoring, reason) if small else _over_parts(scoring, reason, first)
-    return find_top(budget, counts_of, collect), counts_of
-
-
-def _in_memory(scoring: Scoring, reason: str) -> tuple[Histogram, Collect]:
-    """One pass brings all keys; the search is the same."""
-    keys, ids_of, weights = _collect(scoring, reason, Prefix())
-
-    def counts_of(prefixes: list[Prefix]) -> Iterator[Integers]:
-        return (histogram(keys, weights, prefix) for prefix in prefixes)
-
-    def under(prefix: Prefix) -> tuple[Keys, Ids, Integers]:
-        inside = np.flatnonzero(prefix.contains(keys))
-        return keys[inside], lambda at: ids_of(inside[at]), weights[inside]
-
-    return counts_of, under
-
-
-def _over_parts(scoring: Scoring, reason: str, first: Counts | None) -> tuple[Histogram, Collect]:
-    def counts_of(prefixes: list[Prefix]) -> Iterator[Integers]:
-        """One at a time: each is 1 MB, and there may be thousands."""
-        counts = first if prefixes == [Prefix()] else None
-        counts = _count(scoring, reason, prefixes) if counts is None else counts
-        return map(counts.histogram, range(len(prefixes)))
-
-    return counts_of, partial(_collect, scoring, reason)
-
-
-def _count(scoring: Scoring, reason: str, prefixes: list[Prefix]) -> Counts:
-    """Rows and weight per digit over all parts."""
-
-    def of_part(name: str) -> Counts:
-        ranked = scoring.ranked(name, reason)
-        return count(prefixes, ranked.keys, ranked.weight)
-
-    return parts.total(scoring.run.store.names(POOL), of_part, Counts.add)
-
-
-def _collect(scoring: Scoring, reason: str, prefix: Prefix) -> tuple[Keys, Ids, Integers]:
-    """The rows under a prefix: the few among which the budget runs out."""
-    few = bring(scoring, reason, lambda _group, keys: prefix.contains(keys))
-    return few.key, few.ids, few.weight
 
 
 def _write(scoring: Scoring, zone: Threshold, files: Files) -> list[dict[str, Any]]:
