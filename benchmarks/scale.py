@@ -103,7 +103,7 @@ def write_source(directory: Path, items: int, rows_per_file: int) -> None:
         pq.write_table(table, directory / f"{start:012d}.parquet")
 
 
-def write_part(store: Store, per_part: int, items: int, groups: int, name: str) -> dict[str, Any]:
+def write_part(store: Store, per_part: int, items: int, groups: int, name: str) -> int:
     """One part of the pool as ingest leaves it; groups: "g0", "g1", ... in turn, so many (0: no groups)."""
     start = int(name[5:-8]) * per_part
     ids, prompts = rows_of(start, min(per_part, items - start))
@@ -125,7 +125,7 @@ def write_part(store: Store, per_part: int, items: int, groups: int, name: str) 
     arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in schema.ITEM]
     table = pa.table(arrays, schema=schema.ITEM)
     store.write_table(f"pool/{name}", table)
-    return {"rows": n}
+    return n
 
 
 def write_pool(config: Config, store: Store, items: int, per_part: int, groups: int = 0) -> None:
@@ -135,7 +135,7 @@ def write_pool(config: Config, store: Store, items: int, per_part: int, groups: 
 
     names = [parts.part_name(index) for index in range(-(-items // per_part))]
     write = partial(write_part, store, per_part, items, groups)
-    written = sum(row["rows"] for row in parts.results(names, write))
+    written = parts.total(names, write, parts.added)
     store.write_json(
         "pool.json", {"items": written, "prompt_tokens": written, "response_tokens": 4 * written}
     )

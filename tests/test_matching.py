@@ -9,6 +9,7 @@ from scipy.integrate import quad
 from scipy.special import expit, logit
 from scipy.stats import norm
 
+from zpd_ray.irt.quadrature import HERMITE_NODES, HERMITE_WEIGHTS
 from zpd_ray.matching import MAX_SCORE, probability, zpd_score, zpd_score_over
 
 GRID = np.linspace(-8, 8, 3201)  # steps of 0.005 logits
@@ -141,3 +142,16 @@ def test_the_score_over_a_distribution_is_its_weighted_mean(criterion: str, targ
     for row in range(2):
         each = zpd_score(0.3, b[row], 0.0, guess[row], target_p, criterion)
         assert found[row] == pytest.approx(weights[row] @ each, rel=1e-12)
+
+
+def test_without_a_floor_the_score_has_the_bits_of_the_sum_over_the_nodes() -> None:
+    """A selection must not change by how the sum is taken."""
+    rng = np.random.default_rng(6)
+    b, sd = rng.normal(0, 3, 9000), rng.uniform(0, 2, 9000)
+    b[:3] = -1e3, 1e3, 0.0
+    total = np.zeros(9000)
+    for node, weight in zip(HERMITE_NODES, HERMITE_WEIGHTS, strict=True):
+        e = np.exp(np.clip(-((0.3 - b) - sd * node), -300.0, 300.0))
+        star = 1.0 / (1.0 + e)
+        total += weight * (e * star * star)
+    assert zpd_score(0.3, b, sd).tobytes() == total.tobytes()

@@ -15,9 +15,12 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def mix(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser: uint64 array -> uint64 array, one to one."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = x ^ (x >> np.uint64(30))  # an array of our own: the rest is done in place
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def item_keys(item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
@@ -38,7 +41,10 @@ def _hashes(names: pa.Array) -> np.ndarray:
     words = np.ndarray((len(text) - 7,), dtype="<u8", buffer=text, strides=(1,))
     starts, lengths = ends[:-1] - first, np.diff(ends)
     keys = mix(lengths.astype(np.uint64) + GOLDEN)
-    for word in range(-(-int(lengths.max(initial=0)) // 8)):
+    of_all = int(lengths.min()) // 8 if len(names) else 0  # so many whole words has each string
+    for word in range(of_all):
+        keys = mix((keys ^ words[starts + 8 * word]) + GOLDEN)
+    for word in range(of_all, -(-int(lengths.max(initial=0)) // 8)):
         rows = np.flatnonzero(lengths > 8 * word)
         value = words[starts[rows] + 8 * word].astype(np.uint64)
         beyond = np.clip(8 * (word + 1) - lengths[rows], 0, 7).astype(np.uint64) * np.uint64(8)

@@ -70,7 +70,8 @@ def test_each_group_gets_the_top_of_its_quota_whatever_the_blocks(
 
     def collect(asked: Asked) -> Rows:
         found = [tuple(column[under(asked, rows[0], rows[1])] for column in rows) for rows in blocks]
-        return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore[return-value]
+        g, k, i, w = (np.concatenate(column) for column in zip(*found, strict=True))
+        return g, k, i.take, w
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(top, "SORTABLE_ROWS", sortable)

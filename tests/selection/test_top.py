@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from zpd_ray.selection import top
-from zpd_ray.selection.keys import Keys
+from zpd_ray.selection.keys import Keys, same_score
 from zpd_ray.selection.top import DIGITS, EVERYTHING, NOTHING, Prefix, Top, file_starts, find_top, histogram
 
 Rows = tuple[Keys, np.ndarray, np.ndarray]
@@ -43,7 +43,7 @@ def blocked(rows: Rows, cuts: list[int]) -> tuple[Callable, Callable]:
     def collect(prefix: Prefix) -> Rows:
         inside = [np.flatnonzero(prefix.contains(keys[b])) + b.start for b in blocks]
         found = np.concatenate(inside)
-        return keys[found], ids[found], weights[found]
+        return keys[found], ids[found].take, weights[found]
 
     return histogram_of, collect
 
@@ -55,6 +55,9 @@ def check(budget: int, rows: Rows, cuts: list[int]) -> Top:
     assert set(ids[kept].tolist()) == plain(budget, rows)
     assert found.rows == kept.sum()
     assert found.weight == weights[kept].sum() <= max(budget, 0)
+    if found.threshold != EVERYTHING:
+        same = same_score(keys, found.threshold.key)
+        assert (found.bought.tied, found.bought.drawn) == (same.sum(), (same & kept).sum())
     assert_array_equal(
         found.rows_per_digit, np.bincount((keys >> np.uint64(48)).astype(int), minlength=DIGITS)
     )

@@ -138,8 +138,11 @@ class Store:
 
     @patiently
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """The table in a parquet file."""
-        return pq.read_table(self.path(name), filesystem=self.fs, columns=columns, partitioning=None)
+        """The table in a parquet file; of some columns in the order that they are asked for."""
+        # Not pq.read_table, which asks an object store twice more what the file is, in half a millisecond.
+        with pq.ParquetFile(self.path(name), filesystem=self.fs, pre_buffer=True) as file:
+            table = file.read(columns)
+        return table if columns is None else table.select(columns)
 
     @patiently
     def count_rows(self, name: str) -> int:

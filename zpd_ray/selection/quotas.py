@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zpd_ray.selection.counts import Counts, Integers, summed
 from zpd_ray.selection.keys import Keys
-from zpd_ray.selection.top import DIGITS, EVERYTHING, NOTHING, Descent, Prefix, Threshold
+from zpd_ray.selection.top import DIGITS, EVERYTHING, NOTHING, Bought, Descent, Ids, Prefix, Threshold
 
 MOST = 100  # groups with a quota of their own: the largest; the items of all others share one more
 
-Integers = NDArray[np.int64]
 Asked = Sequence[tuple[int, Prefix]]  # groups, and the prefix after which each is counted
 
 
@@ -49,51 +50,6 @@ def share_out(budget: int, weight: Integers, have: Integers) -> Integers:
     return np.array(quota, dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Histograms that were asked for, of which only what is not 0 is held.
-
-    at: place among those asked, times 65536, plus the digit, ascending and each once; rows, weight: as in
-    ``top.histogram``. All int64 (n,).
-    """
-
-    at: Integers
-    rows: Integers
-    weight: Integers
-
-    @staticmethod
-    def add(found: Iterable[Counts]) -> Counts:
-        """Over blocks."""
-        each = [*found, Counts(*np.zeros((3, 0), dtype=np.int64))]
-        at, rows, weight = (np.concatenate([getattr(c, name) for c in each]) for name in _FIELDS)
-        return _summed(at, rows, weight)
-
-    def histogram(self, place: int) -> Integers:
-        """The one at a place among those asked, as ``top.histogram`` makes it: (2, 65536)."""
-        first, end = np.searchsorted(self.at, [place * DIGITS, (place + 1) * DIGITS])
-        dense = np.zeros((2, DIGITS), dtype=np.int64)
-        digits = self.at[first:end] - place * DIGITS
-        dense[0, digits], dense[1, digits] = self.rows[first:end], self.weight[first:end]
-        return dense
-
-    def weights(self, places: int) -> Integers:
-        """The weight of all that each histogram counts: (places,)."""
-        total = np.zeros(places, dtype=np.int64)
-        np.add.at(total, self.at // DIGITS, self.weight)
-        return total
-
-
-_FIELDS = ("at", "rows", "weight")
-
-
-def _summed(at: Integers, rows: Integers, weight: Integers) -> Counts:
-    different, place = np.unique(at, return_inverse=True)
-    sums = np.zeros((2, len(different)), dtype=np.int64)
-    np.add.at(sums[0], place, rows)
-    np.add.at(sums[1], place, weight)
-    return Counts(different, *sums)
-
-
 def count(asked: Asked, group: Integers, keys: Keys, weight: Integers) -> Counts:
     """The histograms asked for, over a block of items: arrays (n,)."""
     places: dict[Prefix, dict[int, int]] = defaultdict(dict)
@@ -105,7 +61,7 @@ def count(asked: Asked, group: Integers, keys: Keys, weight: Integers) -> Counts
         place_of[list(of)] = list(of.values())
         inside = np.flatnonzero((place_of[group] >= 0) & prefix.contains(keys))
         at = place_of[group[inside]] * DIGITS + prefix.digit(keys[inside])
-        found.append(_summed(at, np.ones_like(at), weight[inside]))
+        found.append(summed(at, np.ones_like(at), weight[inside]))
     return Counts.add(found)
 
 
@@ -117,18 +73,27 @@ def under(asked: Asked, group: Integers, keys: Keys) -> NDArray[np.bool_]:
     return inside
 
 
-Rows = tuple[Integers, Keys, NDArray[np.object_], Integers]  # groups, keys, ids, weights
+Rows = tuple[Integers, Keys, Ids, Integers]  # groups, keys, ids, weights
 Count = Callable[[Asked], Counts]
 Collect = Callable[[Asked], Rows]
 
 
 @dataclass(frozen=True)
 class GroupTops:
-    """What the quotas buy: quota, weight and threshold of each group."""
+    """What the quotas buy: of each group its quota, and what that buys."""
 
     quota: Integers
-    weight: Integers
-    thresholds: tuple[Threshold, ...]
+    bought: tuple[Bought, ...]
+
+    @property
+    def thresholds(self) -> tuple[Threshold, ...]:
+        """Up to which item of each group."""
+        return tuple(each.threshold for each in self.bought)
+
+    @property
+    def weight(self) -> Integers:
+        """Of what is bought of each group."""
+        return np.array([each.weight for each in self.bought], dtype=np.int64)
 
 
 def find_group_tops(quotas: Integers, first: Counts, counts_of: Count, collect: Collect) -> GroupTops:
@@ -137,21 +102,28 @@ def find_group_tops(quotas: Integers, first: Counts, counts_of: Count, collect: 
     first: the histograms of all groups before any digit; ``counts_of(asked)`` counts over the whole pool,
     ``collect(asked)`` brings the items under some prefixes.
     """
-    have = first.weights(len(quotas))
-    spent = np.minimum(have, quotas)
-    thresholds = [EVERYTHING if have[g] <= quotas[g] else NOTHING for g in range(len(quotas))]
-    scarce = [g for g in range(len(quotas)) if 0 < quotas[g] < have[g]]
+    groups, have = range(len(quotas)), first.weights(len(quotas))
+    rows = [int(first.histogram(g)[0].sum()) for g in groups]
+    bought = [
+        Bought(EVERYTHING, rows[g], int(have[g])) if have[g] <= quotas[g] else Bought(NOTHING, 0, 0)
+        for g in groups
+    ]
+    scarce = [g for g in groups if 0 < quotas[g] < have[g]]
     descents = {g: Descent(int(quotas[g])).into(first.histogram(g)) for g in scarce}
     while asked := [(g, d.prefix) for g, d in descents.items() if not d.settled]:
         counts = counts_of(asked)
         for place, (g, _) in enumerate(asked):
             descents[g] = descents[g].into(counts.histogram(place))
     if descents:
-        group, keys, ids, weight = collect([(g, d.prefix) for g, d in descents.items()])
+        group, keys, ids_of, weight = collect([(g, d.prefix) for g, d in descents.items()])
         for g, descent in descents.items():
-            mine = group == g
-            thresholds[g], _, spent[g] = descent.end(keys[mine], ids[mine], weight[mine])
-    return GroupTops(quotas, spent, tuple(thresholds))
+            mine = np.flatnonzero(group == g)
+            bought[g] = descent.end(keys[mine], partial(_of_group, ids_of, mine), weight[mine])
+    return GroupTops(quotas, tuple(bought))
+
+
+def _of_group(ids_of: Ids, mine: Integers, at: Integers) -> Sequence[str]:
+    return ids_of(mine[at])
 
 
 def keeps(

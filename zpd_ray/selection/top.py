@@ -6,13 +6,14 @@ search descends into that digit until few enough rows are left to sort. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zpd_ray.selection.keys import Keys
+from zpd_ray.selection.keys import HASH_BITS, Keys, same_score
 
 DIGIT_BITS = 16
 DIGITS = 1 << DIGIT_BITS
@@ -37,11 +38,13 @@ class Prefix:
         """The prefix with one more digit."""
         return Prefix((self.value << DIGIT_BITS) | digit, self.depth + 1)
 
+    def start(self, keys: Keys) -> Keys:
+        """As many digits of each key as the prefix has."""
+        return keys >> np.uint64(self.shift + DIGIT_BITS) if self.depth else np.zeros_like(keys)
+
     def contains(self, keys: Keys) -> NDArray[np.bool_]:
         """Which keys start with the prefix."""
-        if self.depth == 0:
-            return np.ones(keys.shape, dtype=bool)
-        return keys >> np.uint64(self.shift + DIGIT_BITS) == np.uint64(self.value)
+        return self.start(keys) == np.uint64(self.value)
 
     def digit(self, keys: Keys) -> NDArray[np.int64]:
         """The digit that follows the prefix."""
@@ -50,7 +53,10 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The last item that the budget pays for; an item at or before it, in order of (key, id), is chosen."""
+    """The last item that the budget pays for; an item at or before it, in order of (key, id), is chosen.
+
+    Where no other item has its key, ``LAST_ID`` stands for its id.
+    """
 
     key: int
     item_id: str
@@ -64,8 +70,9 @@ class Threshold:
         return kept
 
 
+LAST_ID = "\U0010ffff"
 NOTHING = Threshold(0, "")  # before every key of an id that is not empty
-EVERYTHING = Threshold(LAST_KEY, "\U0010ffff")
+EVERYTHING = Threshold(LAST_KEY, LAST_ID)
 
 
 def histogram(keys: Keys, weights: NDArray[np.int64], prefix: Prefix) -> NDArray[np.int64]:
@@ -79,21 +86,45 @@ def histogram(keys: Keys, weights: NDArray[np.int64], prefix: Prefix) -> NDArray
     return np.stack([rows, weight])
 
 
-Histogram = Callable[[list[Prefix]], list[NDArray[np.int64]]]
-Collect = Callable[[Prefix], tuple[Keys, NDArray[np.object_], NDArray[np.int64]]]
+Ids = Callable[[NDArray[np.int64]], Sequence[str]]  # of some rows; asked for those that share a key alone
+Histogram = Callable[[list[Prefix]], Iterable[NDArray[np.int64]]]
+Collect = Callable[[Prefix], tuple[Keys, Ids, NDArray[np.int64]]]
 
 
-@dataclass(frozen=True)
-class Top:
-    """What a budget buys: up to which item, rows, their weight; and all rows per first digit (65536,).
+class Bought(NamedTuple):
+    """What a budget buys: up to which item, rows, their weight.
 
-    The last counts what may be chosen, beyond the threshold too.
+    tied: rows with the score of the threshold, drawn: how many of them are bought.
     """
 
     threshold: Threshold
     rows: int
     weight: int
+    tied: int = 0
+    drawn: int = 0
+
+
+@dataclass(frozen=True)
+class Top:
+    """What a budget buys, and all rows by their first digit: (65536,), beyond the threshold too."""
+
+    bought: Bought
     rows_per_digit: NDArray[np.int64]
+
+    @property
+    def threshold(self) -> Threshold:
+        """The last item that is bought."""
+        return self.bought.threshold
+
+    @property
+    def rows(self) -> int:
+        """How many are bought."""
+        return self.bought.rows
+
+    @property
+    def weight(self) -> int:
+        """Of all that is bought."""
+        return self.bought.weight
 
 
 def find_top(budget: int, histogram_of: Histogram, collect: Collect) -> Top:
@@ -101,25 +132,26 @@ def find_top(budget: int, histogram_of: Histogram, collect: Collect) -> Top:
 
     It ends at the first item that does not fit.
 
-    ``histogram_of(prefixes)`` counts over the whole pool after each prefix, ``collect(prefix)`` brings the
-    (keys, ids, weights) under one.
+    ``histogram_of(prefixes)`` counts over the whole pool after each prefix, all of one depth and ascending;
+    ``collect(prefix)`` brings the (keys, ids, weights) under one.
     """
     (first,) = histogram_of([Prefix()])
     rows, weight = first
     if weight.sum() <= budget:
-        return Top(EVERYTHING, int(rows.sum()), int(weight.sum()), first[0])
+        return Top(Bought(EVERYTHING, int(rows.sum()), int(weight.sum())), first[0])
     descent = Descent(budget).into(first)
     while not descent.settled:
         (counts,) = histogram_of([descent.prefix])
         descent = descent.into(counts)
-    return Top(*descent.end(*collect(descent.prefix)), first[0])
+    return Top(descent.end(*collect(descent.prefix)), first[0])
 
 
 @dataclass(frozen=True)
 class Descent:
     """How far a search has come: the budget runs out under ``prefix``.
 
-    taken: rows before the prefix, spent: their weight; settled: few enough are under it to be sorted.
+    taken: rows before the prefix, spent: their weight; settled: few enough are under it to be sorted. ties:
+    once the prefix has all bits of a score, rows with better scores, and with this one.
     """
 
     budget: int
@@ -127,6 +159,7 @@ class Descent:
     taken: int = 0
     spent: int = 0
     settled: bool = False
+    ties: tuple[int, int] | None = None
 
     def into(self, counts: NDArray[np.int64]) -> Descent:
         """One digit on, by the histogram after the prefix, (2, 65536), which weighs more than is left."""
@@ -136,28 +169,55 @@ class Descent:
         prefix = self.prefix.child(digit)
         settled = rows[digit] <= SORTABLE_ROWS or prefix.depth == 64 // DIGIT_BITS
         taken, spent = self.taken + int(rows[:digit].sum()), self.spent + int(before[digit])
-        return Descent(self.budget, prefix, taken, spent, bool(settled))
+        ties = self.ties
+        if self.prefix.shift < HASH_BITS <= self.prefix.shift + DIGIT_BITS:  # in this digit the score ends
+            same = 1 << (HASH_BITS - self.prefix.shift)
+            first = digit // same * same
+            ties = self.taken + int(rows[:first].sum()), int(rows[first : first + same].sum())
+        return Descent(self.budget, prefix, taken, spent, bool(settled), ties)
 
-    def end(
-        self, keys: Keys, item_ids: NDArray[np.object_], weights: NDArray[np.int64]
-    ) -> tuple[Threshold, int, int]:
-        """The threshold, rows up to it and their weight, by all items under the prefix."""
+    def end(self, keys: Keys, ids_of: Ids, weights: NDArray[np.int64]) -> Bought:
+        """What is bought, by all items under the prefix."""
         left = self.budget - self.spent
-        threshold, rows, weight = _last_that_fits(self.prefix, left, keys, item_ids, weights)
-        return threshold, self.taken + rows, self.spent + weight
+        threshold, rows, weight = _last_that_fits(self.prefix, left, keys, ids_of, weights)
+        key, rows = threshold.key, self.taken + rows
+        if self.ties is None:  # all items with this score are under the prefix
+            same = same_score(keys, key)
+            better, tied = self.taken + int((~same & (keys < np.uint64(key))).sum()), int(same.sum())
+        else:
+            better, tied = self.ties
+        return Bought(threshold, rows, self.spent + weight, tied, rows - better)
 
 
 def _last_that_fits(
-    prefix: Prefix, left: int, keys: Keys, item_ids: NDArray[np.object_], weights: NDArray[np.int64]
+    prefix: Prefix, left: int, keys: Keys, ids_of: Ids, weights: NDArray[np.int64]
 ) -> tuple[Threshold, int, int]:
-    by_id = np.argsort(item_ids, kind="stable")
-    order = by_id[np.argsort(keys[by_id], kind="stable")]
-    cumulative = np.cumsum(weights[order])
-    fitting = int(np.searchsorted(cumulative, left, side="right"))
-    if fitting == 0:  # all that comes before the prefix, and nothing under it
+    """The threshold, rows under the prefix up to it and their weight."""
+    order = np.argsort(keys, kind="stable")
+
+    def fitting() -> tuple[int, int]:
+        cumulative = np.cumsum(weights[order])
+        n = int(np.searchsorted(cumulative, left, side="right"))
+        return n, int(cumulative[n - 1]) if n else 0
+
+    def by_id(at: int) -> None:
+        """Order by their ids those that share the key of the one at this place."""
+        tied = np.flatnonzero(keys[order] == keys[order[at]])
+        if len(tied) > 1:
+            order[tied] = order[tied][np.argsort(np.array(ids_of(order[tied]), dtype=object), kind="stable")]
+
+    # Ids decide among equal keys: first of the item that does not fit, which has the same key whatever the
+    # order of ids, then of the last that fits.
+    if (n := fitting()[0]) < len(order):
+        by_id(n)
+    if n := fitting()[0]:
+        by_id(n - 1)
+    n, weight = fitting()
+    if n == 0:  # all that comes before the prefix, and nothing under it
         return Threshold(prefix.value << (prefix.shift + DIGIT_BITS), ""), 0, 0
-    last = order[fitting - 1]
-    return Threshold(int(keys[last]), str(item_ids[last])), fitting, int(cumulative[fitting - 1])
+    last = order[n - 1 : n]
+    alone = int((keys == keys[last]).sum()) == 1
+    return Threshold(int(keys[last[0]]), LAST_ID if alone else ids_of(last)[0]), n, weight
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Integers = NDArray[np.int64]
 
+DENSE = 2**16  # cells that are held, empty ones too, rather than keys sorted
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -65,10 +67,15 @@ class Counts:
 
     @classmethod
     def _collect(cls, columns: dict[str, Integers], freq: Integers | None) -> Counts:
-        order, first, inverse = np.unique(_keys(columns), return_index=True, return_inverse=True)
-        total = np.zeros(order.size, np.int64)
-        np.add.at(total, inverse.reshape(-1), 1 if freq is None else freq)
-        return cls({name: values[first] for name, values in columns.items()}, total)
+        cell, size = _dense(_keys(columns))
+        some = np.full(size, -1, np.int64)  # a row of each cell; -1: there is none
+        some[cell] = np.arange(cell.size)
+        present = np.flatnonzero(some >= 0)
+        total = np.bincount(cell, minlength=size) if freq is None else np.zeros(size, np.int64)
+        if freq is not None:
+            np.add.at(total, cell, freq)  # bincount's own weights are floats
+        rows = some[present]
+        return cls({name: values[rows] for name, values in columns.items()}, total[present])
 
     def __add__(self, other: Counts) -> Counts:
         return Counts.merge([self, other])
@@ -121,6 +128,12 @@ def _keys(columns: Mapping[str, Integers]) -> Integers:
             (key, reach), (digit, size) = _ranks(key), _ranks(digit)
         key, reach = key * size + digit, reach * size
     return key
+
+
+def _dense(keys: Integers) -> tuple[Integers, int]:
+    """Keys, or their ranks where they are far between, and how many values they may have."""
+    reach = int(keys.max(initial=-1)) + 1
+    return (keys, reach) if reach <= DENSE + 4 * keys.size else _ranks(keys)
 
 
 def _ranks(values: Integers) -> tuple[Integers, int]:

@@ -68,7 +68,7 @@ class Workers:
         return self._train_job
 
     def ability_actor(self) -> Any:
-        """The central actor. It takes no CPU, and is restarted when it dies (then empty)."""
+        """The central actor. It takes no CPU, and is restarted when it dies."""
         from zpd_ray.pipeline.fit.actor import AbilityActor
 
         if self._ability is None:

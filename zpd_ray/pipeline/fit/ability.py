@@ -1,11 +1,9 @@
-"""Fit a stage: tasks count the answers in each part, the central actor adds them up and fits."""
+"""Fit a stage: tasks count the answers in each part and add up, the central actor fits."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.compute as pc
@@ -18,17 +16,14 @@ from zpd_ray.calibration import Fit, Statistics
 from zpd_ray.drift import Probed
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster import parts
-from zpd_ray.pipeline.cluster.session import Session
-from zpd_ray.ray_folder import ray_logs
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.groups import group_numbers, group_table
 from zpd_ray.rundir.judging import read_measured
 from zpd_ray.rundir.layout import ANSWERS, MEASURE, POOL, StageFiles
 from zpd_ray.rundir.records import load_closing, load_fit, load_round_fit, save_fit
 
-# A restarted actor has lost its statistics; they are collected anew, so many times.
-ATTEMPTS = 3
-ARRIVAL_SECONDS = 60.0  # without a further task's arriving
+if TYPE_CHECKING:  # Ray Data comes with it, whose import takes each process of a task a second of a core
+    from zpd_ray.pipeline.cluster.session import Session
 
 
 def fit_ability(session: Session, stage: int) -> Fit:
@@ -58,24 +53,19 @@ def _probed(run: Run, stage: int) -> Probed | None:
     return replace(fit.probed, drifted=drifted)
 
 
-def fit_parts(session: Session, stage: int, names: list[str], what: str = "all") -> Fit:
-    """Fit ``stage`` from what was measured of some parts. ``what``: another word for each fit of a stage."""
+def fit_parts(session: Session, stage: int, names: list[str]) -> Fit:
+    """Fit ``stage`` from what was measured of some parts."""
     run, actor = session.run, session.ability_actor()
     previous = load_fit(run.store, stage - 1) if stage else None
     followed = run.store.names(POOL)[: followed_parts(run)]
     groups = _groups(run, followed, previous)
-    for attempt in range(ATTEMPTS):
-        fit_name = f"{run.store.root}/{stage}/{what}/{attempt}"
-        ray.get(actor.begin.remote(fit_name))
-        send = partial(_send_statistics, run, stage, actor, fit_name, followed, groups)
-        sent = sum(1 for _row in parts.sums(names, send))
-        if _all_arrived(actor, sent):
-            break
-    else:
-        raise RuntimeError(f"the ability actor lost its statistics {ATTEMPTS} times; see {ray_logs()}")
-    config = run.config
+
+    def of_part(name: str) -> Statistics:
+        return part_statistics(run, stage, name, name in followed, groups)
+
+    statistics, config = parts.total(names, of_part, Statistics.merge), run.config
     fit: Fit = ray.get(
-        actor.fit.remote(config.ability, stage, previous, groups, of_prompts=config.prompts_alone)
+        actor.fit.remote(statistics, config.ability, stage, previous, groups, of_prompts=config.prompts_alone)
     )
     return fit
 
@@ -102,38 +92,6 @@ def _check_extreme(fit: Fit, run: Run) -> None:
         f"{run.store.root}/{StageFiles(fit.stage).measurements()} and give another grader or pool, in a new "
         f"output, or set ability.allow_extreme = true to {instead}"
     )
-
-
-def _all_arrived(actor: Any, sent: int) -> bool:
-    """Whether the statistics of all tasks have reached the actor, waiting for those under way."""
-    arrived, deadline = -1, 0.0
-    while (now := ray.get(actor.observed.remote())) < sent:
-        if now > arrived:
-            arrived, deadline = now, time.monotonic() + ARRIVAL_SECONDS
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def _send_statistics(
-    run: Run,
-    stage: int,
-    actor: Any,
-    fit_name: str,
-    followed: list[str],
-    groups: list[str] | None,
-    names: list[str],
-) -> dict[str, Any]:
-    """Send the statistics of a task's parts to the actor, not to the driver.
-
-    Without waiting for it: a task that waits gives up its CPU, and Ray starts more workers in its place.
-    """
-    statistics = Statistics.merge(
-        [part_statistics(run, stage, name, name in followed, groups) for name in names]
-    )
-    actor.observe.remote(fit_name, names[0], statistics)
-    return {"items": statistics.answers.n_items}
 
 
 def followed_parts(run: Run) -> int:

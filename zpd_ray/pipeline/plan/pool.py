@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,24 +89,18 @@ def counted(run: Run, items: str, told: str) -> Source:
     if not store.exists(f"{items}.json"):
         return EMPTY
     summary, names = store.read_json(f"{items}.json"), store.names(items)
-    groups: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
 
-    def of_parts(names: list[str]) -> dict[str, Any]:
-        tables = [store.read_table(f"{items}/{name}", GROUPED) for name in names]
-        return {"groups": json.dumps(_groups(pa.concat_tables(tables)))}
+    def of_part(name: str) -> dict[str, Group]:
+        return _groups(store.read_table(f"{items}/{name}", GROUPED))
 
-    for row in parts.sums(names, of_parts):
-        for name, (count, total) in json.loads(row["groups"]).items():
-            groups[name] += count
-            tokens[name] += total
+    groups = parts.total(names, of_part, _added)
     return Source(
         rows=summary["rows"],
         items=summary["items"],
         prompt_tokens=summary["prompt_tokens"],
         response_tokens=summary["response_tokens"],
         parts=len(names),
-        groups={name: Group(groups[name], tokens[name]) for name in sorted(groups)},
+        groups=dict(sorted(groups.items())),
         told=told,
     )
 
@@ -115,7 +108,7 @@ def counted(run: Run, items: str, told: str) -> Source:
 GROUPED = ["group", "prompt_tokens", "response_tokens"]
 
 
-def _groups(table: pa.Table) -> dict[str, tuple[int, int]]:
+def _groups(table: pa.Table) -> dict[str, Group]:
     """Items and tokens by group."""
     table = pa.table(
         {
@@ -126,7 +119,18 @@ def _groups(table: pa.Table) -> dict[str, tuple[int, int]]:
         }
     )
     found = table.group_by("group").aggregate([("tokens", "count"), ("tokens", "sum")]).to_pylist()
-    return {row["group"]: (row["tokens_count"], row["tokens_sum"]) for row in found}
+    return {row["group"]: Group(row["tokens_count"], row["tokens_sum"]) for row in found}
+
+
+def _added(found: list[dict[str, Group]]) -> dict[str, Group]:
+    """Over parts."""
+    items: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    for groups in found:
+        for name, group in groups.items():
+            items[name] += group.items
+            tokens[name] += group.tokens
+    return {name: Group(items[name], tokens[name]) for name in items}
 
 
 def sample_of(store: Store, items: str, most: int, seed: int) -> pa.Table:

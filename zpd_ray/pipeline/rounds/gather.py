@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,11 +33,11 @@ def gather(run: Run, directory: str, names: list[str], rows_of: RowsOf, total: i
     per_file = min(run.config.pool.items_per_part, max(FEWEST_ROWS, total // FILES))
     span = max(1, len(names) * per_file // max(1, total))
 
-    def of_file(first: str) -> dict[str, Any]:
+    def of_file(first: str) -> int:
         at = bisect_left(names, first)
-        return {"items": _write_file(run, directory, names[at : at + span], rows_of)}
+        return _write_file(run, directory, names[at : at + span], rows_of)
 
-    items = sum(row["items"] for row in parts.results(names[::span], of_file))
+    items = parts.total(names[::span], of_file, parts.added)
     run.store.write_json(f"{directory}/items.json", {"items": items})
 
 
@@ -59,7 +58,7 @@ def _write_file(run: Run, directory: str, names: list[str], rows_of: RowsOf) -> 
 def put_back(run: Run, stage: int, directory: str, measures: list[str]) -> None:
     """Add what a round has measured to the measurements of the stage, part by part."""
 
-    def of_file(name: str) -> dict[str, Any]:
+    def of_file(name: str) -> int:
         places = run.store.read_table(f"{directory}/places/{name}")
         for measure in measures:
             found = run.store.read_table(f"{directory}/{label(measure)}/{name}")
@@ -67,9 +66,9 @@ def put_back(run: Run, stage: int, directory: str, measures: list[str]) -> None:
             for part in pc.unique(places["part"]).to_pylist():
                 rows = found.filter(pc.equal(places["part"], part))
                 _add(run, f"{StageFiles(stage).measurements(measure)}/{part}", rows)
-        return {"items": places.num_rows}
+        return places.num_rows
 
-    list(parts.results(run.store.names(f"{directory}/items"), of_file))
+    parts.total(run.store.names(f"{directory}/items"), of_file, parts.added)
 
 
 def _add(run: Run, name: str, rows: pa.Table) -> None:

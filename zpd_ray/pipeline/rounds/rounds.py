@@ -27,7 +27,7 @@ from zpd_ray.pipeline.rounds.probes import asked
 from zpd_ray.pipeline.select.near import without_near_duplicates
 from zpd_ray.pipeline.select.quotas import groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Rows, Scoring
-from zpd_ray.pipeline.select.select import top_of
+from zpd_ray.pipeline.select.search import top_of
 from zpd_ray.registry import label
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import ANSWERS, MEASURE, POOL, PROBES, StageFiles
@@ -95,7 +95,7 @@ def _look(session: Session, stage: int, number: int, done: int, have: int) -> Fi
     """The fit by the probes that were asked so far, and what they say of the others."""
     run = session.run
     names = run.store.names(POOL)[: followed_parts(run)]
-    fit = fit_parts(session, stage, names, f"round {number}")
+    fit = fit_parts(session, stage, names)
     ability = fit.ability
     fit = replace(fit, probed=look_at(asked(run, fit, done), ability.theta, ability.se, have))
     save_round_fit(run.store, number, fit)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from zpd_ray import selection
 from zpd_ray.calibration import Fit
@@ -36,24 +36,19 @@ def tell_moved(run: Run, fit: Fit) -> None:
     names = moved_groups(run)
     if not names or fit.stage == 0:
         return
-    total = np.zeros((2, len(names) + 1), dtype=np.int64)
-    for row in parts.sums(run.store.names(POOL), partial(_of_parts, run, fit, names)):
-        total += np.frombuffer(row["sums"], dtype=np.int64).reshape(total.shape)
+    total = parts.total(run.store.names(POOL), partial(_of_part, run, fit, names), parts.added)
     pairs = zip([*names, ""], total.T.tolist(), strict=True)
     means = {name: STEP * fall / items for name, (fall, items) in pairs if items}
     run.store.write_json(StageFiles(fit.stage).moved, means)
 
 
-def _of_parts(run: Run, fit: Fit, names: list[str], some: list[str]) -> dict[str, Any]:
-    """Sums of falls, in steps, and of items, by group: (2, n_groups) as bytes."""
+def _of_part(run: Run, fit: Fit, names: list[str], part: str) -> NDArray[np.int64]:
+    """Sums of falls, in steps, and of items, by group: (2, n_groups)."""
     total = np.zeros((2, len(names) + 1), dtype=np.int64)
-    for part in some:
-        now = read_measured(run, fit.stage, ANSWERS, part, ["nll"])["nll"]
-        fall = nll_before(run, fit, part) - now.to_numpy().astype(np.float64)
-        usable = (
-            pc.is_valid(now).to_numpy() & ~np.isnan(fall) & ~run.trained_before(fit.stage, part, len(fall))
-        )
-        group = group_numbers(run, part, names)[usable]
-        np.add.at(total[0], group, np.round(fall[usable] / STEP).astype(np.int64))
-        np.add.at(total[1], group, 1)
-    return {"sums": total.tobytes()}
+    now = read_measured(run, fit.stage, ANSWERS, part, ["nll"])["nll"]
+    fall = nll_before(run, fit, part) - now.to_numpy().astype(np.float64)
+    usable = pc.is_valid(now).to_numpy() & ~np.isnan(fall) & ~run.trained_before(fit.stage, part, len(fall))
+    group = group_numbers(run, part, names)[usable]
+    np.add.at(total[0], group, np.round(fall[usable] / STEP).astype(np.int64))
+    np.add.at(total[1], group, 1)
+    return total

@@ -60,13 +60,13 @@ def _make_bands(run: Run) -> None:
     """bands/: of each item of each part the keys of its bands, as the pool has the items."""
     there = set(run.store.names(BANDS))
 
-    def of_part(name: str) -> dict[str, Any]:
+    def of_part(name: str) -> int:
         items = run.store.read_table(f"{POOL}/{name}", ["messages", "response", "response_more"])
         keys = band_keys(texts_of(items))
         run.store.write_table(f"{BANDS}/{name}", pa.table(list(keys.T), schema=COLUMNS))
-        return {"items": len(keys)}
+        return len(keys)
 
-    list(parts.results([name for name in run.store.names(POOL) if name not in there], of_part))
+    parts.total([name for name in run.store.names(POOL) if name not in there], of_part, parts.added)
 
 
 def _bands_of(scoring: Scoring, names: list[str], buckets: int, name: str) -> pa.Table:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from zpd_ray.pipeline.cluster import parts
 from zpd_ray.pipeline.fit.ability import followed_parts
+from zpd_ray.pipeline.select.few import bring
 from zpd_ray.pipeline.select.scoring import Scoring
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.groups import group_numbers, named_groups
 from zpd_ray.rundir.layout import POOL
+from zpd_ray.selection.counts import Counts
 from zpd_ray.selection.quotas import (
     Asked,
     Collect,
     Count,
-    Counts,
     GroupTops,
     Integers,
     Rows,
@@ -34,10 +33,6 @@ from zpd_ray.selection.quotas import (
 )
 from zpd_ray.selection.top import Prefix
 
-KEYED = pa.schema(
-    [("group", pa.int64()), ("key", pa.uint64()), ("item_id", pa.string()), ("weight", pa.int64())]
-)
-FIELDS = ("at", "rows", "weight")  # of ``Counts``
 NAMED = 5  # groups in a sentence
 
 
@@ -104,11 +99,10 @@ def with_quotas(scoring: Scoring, budget: int, small: bool) -> tuple[Scoring, Qu
 def _weights(scoring: Scoring, n_groups: int) -> Integers:
     """By which the budget is shared out: what the pool has of each group, or 1 where it has some."""
 
-    def of_parts(names: list[str]) -> dict[str, Any]:
-        return {"sizes": np.sum([_sizes(scoring, name, n_groups) for name in names], axis=0).tobytes()}
+    def of_part(name: str) -> Integers:
+        return _sizes(scoring, name, n_groups)
 
-    rows = parts.sums(scoring.run.store.names(POOL), of_parts)
-    sizes: Integers = np.sum([np.frombuffer(row["sizes"], dtype=np.int64) for row in rows], axis=0)
+    sizes = parts.total(scoring.run.store.names(POOL), of_part, parts.added)
     equal = scoring.run.config.select.diverse.quota == "equal"
     return (sizes > 0).astype(np.int64) if equal else sizes
 
@@ -127,11 +121,11 @@ def _sizes(scoring: Scoring, part: str, n_groups: int) -> Integers:
 
 def _in_memory(scoring: Scoring, every: Asked) -> tuple[Count, Collect]:
     """One pass brings all keys; the search is the same."""
-    group, keys, ids, weight = _collect(scoring, every)
+    group, keys, ids_of, weight = _collect(scoring, every)
 
     def some(asked: Asked) -> Rows:
-        inside = under(asked, group, keys)
-        return group[inside], keys[inside], ids[inside], weight[inside]
+        inside = np.flatnonzero(under(asked, group, keys))
+        return group[inside], keys[inside], lambda at: ids_of(inside[at]), weight[inside]
 
     return lambda asked: count(asked, group, keys, weight), some
 
@@ -141,35 +135,16 @@ def _over_parts(scoring: Scoring, every: Asked) -> tuple[Count, Collect]:
 
 
 def _count(scoring: Scoring, asked: Asked) -> Counts:
-    """Histograms over all parts; tasks add up theirs, and send what is not 0."""
+    """Histograms over all parts."""
 
     def of_part(name: str) -> Counts:
         ranked = scoring.ranked(name, "zone")
         return count(asked, scoring.groups_of(name, ranked.rows), ranked.keys, ranked.weight)
 
-    def of_parts(names: list[str]) -> dict[str, Any]:
-        found = Counts.add(map(of_part, names))
-        return {name: getattr(found, name).tobytes() for name in FIELDS}
-
-    total = Counts.add(())
-    for row in parts.sums(scoring.run.store.names(POOL), of_parts):
-        found = Counts(*(np.frombuffer(row[name], dtype=np.int64) for name in FIELDS))
-        total = Counts.add((total, found))
-    return total
+    return parts.total(scoring.run.store.names(POOL), of_part, Counts.add)
 
 
 def _collect(scoring: Scoring, asked: Asked) -> Rows:
     """The rows of some groups under their prefixes."""
-    names = scoring.run.store.names(POOL)
-    tables: Any = parts.tables(names, partial(_rows_of_part, scoring, asked))
-    found = tables.iter_batches(batch_size=None, batch_format="pyarrow")
-    rows = pa.concat_tables([KEYED.empty_table(), *(table for table in found if table.num_rows)])
-    group, keys, ids, weight = (rows[name].to_numpy() for name in KEYED.names)
-    return group, keys, ids, weight
-
-
-def _rows_of_part(scoring: Scoring, asked: Asked, name: str) -> pa.Table:
-    ranked = scoring.ranked(name, "zone")
-    ranked = ranked.take(under(asked, scoring.groups_of(name, ranked.rows), ranked.keys))
-    group = scoring.groups_of(name, ranked.rows)
-    return pa.table([group, ranked.keys, scoring.ids(name, ranked.rows), ranked.weight], schema=KEYED)
+    few = bring(scoring, "zone", partial(under, asked))
+    return few.group, few.key, few.ids, few.weight

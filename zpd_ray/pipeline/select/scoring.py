@@ -25,7 +25,7 @@ from zpd_ray.rundir.judging import (
 )
 from zpd_ray.rundir.layout import ANSWERS
 from zpd_ray.selection import looks_for_zone
-from zpd_ray.selection.keys import Keys, same_score, shuffled, sort_key
+from zpd_ray.selection.keys import Keys, shuffled, sort_key
 from zpd_ray.selection.quotas import keeps
 from zpd_ray.selection.top import NOTHING, Threshold
 
@@ -127,23 +127,6 @@ class Scoring:
     def judged(self, part: str, rows: Rows) -> pa.Table:
         """What the fit and the method said of some rows of a part: float64 columns ``JUDGED``."""
         return self._kept(part, "judged").take(rows)
-
-    def tied(self, part: str, threshold: Threshold) -> tuple[int, int]:
-        """How many items of a part have the score at the threshold, and how many of them are chosen.
-
-        With quotas at that of their group.
-        """
-        if self.quotas is None:
-            return self._tied(part, self.ranked(part, "zone"), threshold)
-        ranked = self._ranked(part, "zone")
-        group = self.groups_of(part, ranked.rows)
-        each = [self._tied(part, ranked.take(group == g), at) for g, at in enumerate(self.quotas)]
-        return sum(n for n, _ in each), sum(n for _, n in each)
-
-    def _tied(self, part: str, ranked: Ranked, threshold: Threshold) -> tuple[int, int]:
-        ranked = ranked.take(same_score(ranked.keys, threshold.key))
-        kept = threshold.keeps(ranked.keys, lambda at: self.ids(part, ranked.rows[at]))
-        return len(kept), int(kept.sum())
 
     def passed_over(self, part: str, by_score: Threshold) -> int:
         """How many items of a part are up to a threshold, and no quota has room for them."""

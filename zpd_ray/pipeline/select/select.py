@@ -1,7 +1,7 @@
 """Select a stage's training items: the exact top of the budget by score, in constant memory.
 
-Parts are scored one by one, and passed over as often as the search needs; only histograms, and the few rows
-around a threshold, come to the driver.
+Parts are scored one by one, and their keys passed over as often as the search needs (``search``); only
+histograms, and the few rows around a threshold, come to the driver.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from zpd_ray import schema
 from zpd_ray.calibration import Fit
 from zpd_ray.errors import ZpdError
 from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster import parts
+from zpd_ray.pipeline.select.few import Integers
 from zpd_ray.pipeline.select.near import without_near_duplicates
 from zpd_ray.pipeline.select.quotas import Quotas, groups_for, with_quotas
 from zpd_ray.pipeline.select.scoring import Among, Ranked, Scoring
+from zpd_ray.pipeline.select.search import top_of
 from zpd_ray.pipeline.select.selected import (
     ITEMS_PER_FILE,
     Beyond,
@@ -37,24 +38,19 @@ from zpd_ray.rundir.layout import POOL, StageFiles
 from zpd_ray.rundir.records import Selection, save_selection
 from zpd_ray.selection import looks_for_zone
 from zpd_ray.selection.budget import Amount, replay_share, resolve_budget
-from zpd_ray.selection.keys import Keys
+from zpd_ray.selection.counts import Counts, count
 from zpd_ray.selection.top import (
     DIGITS,
     NOTHING,
     SORTABLE_ROWS,
-    Collect,
-    Histogram,
+    Bought,
     Prefix,
     Starts,
     Threshold,
     Top,
     file_starts,
-    find_top,
-    histogram,
 )
 
-KEYED = pa.schema([("key", pa.uint64()), ("item_id", pa.string()), ("weight", pa.int64())])
-Counted = list[NDArray[np.int64]]
 LEFTOVERS = ("scored", "selected", "chosen", "near")  # of an attempt that was killed, with other values
 DRAWN_TOLD = 0.1  # share of a selection that scores did not decide, from which a reader is told
 
@@ -72,9 +68,11 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     for leftover in LEFTOVERS:
         run.store.remove(f"{scoring.directory}/{leftover}")
     small = pool["items"] <= SORTABLE_ROWS
-    replay = _find(scoring, "replay", replay_budget, small)
+    scored = _score(scoring, "replay" if scoring.replayed else "zone")
+    replay = _find(scoring, "replay", replay_budget, small, scored.first)
+    first = None if scoring.replayed else scored.first  # replayed items leave the zone
     scoring = replace(scoring, replay=replay.top.threshold)
-    zone = _zone(scoring, amount.value - replay.top.weight, small)
+    zone = _zone(scoring, amount.value - replay.top.weight, small, first)
     if zone.found.top.rows + replay.top.rows == 0:
         raise ZpdError(
             f"stage {fit.stage} has nothing to select: every measured item was trained on before, got the "
@@ -85,7 +83,7 @@ def select_items(run: Run, fit: Fit, method: str, beside: bool = False) -> Selec
     after_zone = Starts(replay.starts.keys, replay.starts.rows + zone.found.top.rows)
     sums = _write(zone.scoring, zone.found.top.threshold, Files(zone.found.starts, after_zone))
     quotas = zone.quotas.by_name if zone.quotas else {}
-    selection = summarise(sums, amount.value, amount.unit, _beyond(zone), quotas, warn)
+    selection = summarise(sums, amount.value, amount.unit, _beyond(zone, scored), quotas, warn)
     run.store.remove(scoring.scratch)
     save_selection(run.store, scoring.directory, selection)
     return selection
@@ -96,6 +94,35 @@ def _scoring(run: Run, fit: Fit, method: str, beside: bool, unit: str, replayed:
     only = not beside and run.only_measured(fit.stage, method)
     among: Among = "measured" if only else "known"
     return Scoring(run, fit, method, directory, unit, replayed, among=among, groups=groups_for(run))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the pass that scores finds. first: histogram of the first digit of the keys for a reason.
+
+    left_out, unanswered: as of ``records.Selection``.
+    """
+
+    first: Counts
+    left_out: int
+    unanswered: int
+
+    @staticmethod
+    def add(found: list[Scored]) -> Scored:
+        """Over parts."""
+        first = Counts.add(each.first for each in found)
+        return Scored(first, sum(each.left_out for each in found), sum(each.unanswered for each in found))
+
+
+def _score(scoring: Scoring, reason: str) -> Scored:
+    """Score all parts, and count what needs no threshold. reason: what is searched first."""
+
+    def of_part(name: str) -> Scored:
+        ranked = scoring.ranked(name, reason)
+        first = count([Prefix()], ranked.keys, ranked.weight)
+        return Scored(first, scoring.left_out(name), scoring.unanswered(name))
+
+    return parts.total(scoring.run.store.names(POOL), of_part, Scored.add)
 
 
 @dataclass(frozen=True)
@@ -118,110 +145,54 @@ class Zone:
     quotas: Quotas | None
 
 
-def _zone(scoring: Scoring, budget: int, small: bool) -> Zone:
+def _zone(scoring: Scoring, budget: int, small: bool, first: Counts | None) -> Zone:
+    """first: histogram of the keys of the whole zone, where it is known."""
     diverse = scoring.run.config.select.diverse
     by_score = without_repeats = NOTHING  # of no use where nothing is left out
     if diverse.near_duplicates is not None:
-        by_score = top_of(scoring, "zone", budget, small)[0].threshold
-        scoring = without_near_duplicates(scoring, small)
+        by_score = top_of(scoring, "zone", budget, small, first)[0].threshold
+        scoring, first = without_near_duplicates(scoring, small), None
     if diverse.quota != "none":
-        without_repeats = top_of(scoring, "zone", budget, small)[0].threshold
+        without_repeats = top_of(scoring, "zone", budget, small, first)[0].threshold
+        first = None
     scoring, quotas = with_quotas(scoring, budget, small)
-    return Zone(scoring, _find(scoring, "zone", budget, small), by_score, without_repeats, quotas)
+    return Zone(scoring, _find(scoring, "zone", budget, small, first), by_score, without_repeats, quotas)
 
 
-def _beyond(zone: Zone) -> Beyond:
+def _beyond(zone: Zone, scored: Scored) -> Beyond:
     """What a selection does not show, counted over the pool."""
-    scoring, threshold = zone.scoring, zone.found.top.threshold
-
-    def of_parts(names: list[str]) -> dict[str, int]:
-        tied = [scoring.tied(name, threshold) for name in names]
-        return {
-            "left_out": sum(scoring.left_out(name) for name in names),
-            "unanswered": sum(scoring.unanswered(name) for name in names),
-            "tied": sum(n for n, _ in tied),
-            "drawn": sum(n for _, n in tied),
-            "near_duplicates": sum(scoring.repeated(name, zone.by_score) for name in names),
-            "passed_over": sum(scoring.passed_over(name, zone.without_repeats) for name in names),
-        }
-
-    rows = list(parts.sums(scoring.run.store.names(POOL), of_parts))
-    return Beyond(*(sum(row[name] for row in rows) for name in Beyond._fields))
+    near_duplicates, passed_over = _for_diversity(zone).tolist()
+    bought = [zone.found.top.bought] if zone.quotas is None else zone.quotas.tops.bought
+    return Beyond(
+        left_out=scored.left_out,
+        unanswered=scored.unanswered,
+        tied=sum(each.tied for each in bought),
+        drawn=sum(each.drawn for each in bought),
+        near_duplicates=near_duplicates,
+        passed_over=passed_over,
+    )
 
 
-def _find(scoring: Scoring, reason: str, budget: int, small: bool) -> Found:
+def _for_diversity(zone: Zone) -> Integers:
+    """How many items are left out as near duplicates, and how many since no quota had room for them: (2,)."""
+    scoring = zone.scoring
+    if not scoring.thinned and scoring.quotas is None:
+        return np.zeros(2, dtype=np.int64)
+
+    def of_part(name: str) -> Integers:
+        passed_over = scoring.passed_over(name, zone.without_repeats)
+        return np.array([scoring.repeated(name, zone.by_score), passed_over], dtype=np.int64)
+
+    return parts.total(scoring.run.store.names(POOL), of_part, parts.added)
+
+
+def _find(scoring: Scoring, reason: str, budget: int, small: bool, first: Counts | None) -> Found:
     if budget == 0:
         none = np.zeros(0, dtype=np.int64)
-        nothing = Top(NOTHING, 0, 0, np.zeros(DIGITS, dtype=np.int64))
+        nothing = Top(Bought(NOTHING, 0, 0), np.zeros(DIGITS, dtype=np.int64))
         return Found(nothing, Starts(none.astype(np.uint64), none))
-    top, count = top_of(scoring, reason, budget, small)
-    return Found(top, file_starts(top, ITEMS_PER_FILE, count))
-
-
-def top_of(scoring: Scoring, reason: str, budget: int, small: bool) -> tuple[Top, Histogram]:
-    """What a budget buys. small: whether the keys of all items may be brought to one place."""
-    count, collect = (_in_memory if small else _over_parts)(scoring, reason)
-    return find_top(budget, count, collect), count
-
-
-def _in_memory(scoring: Scoring, reason: str) -> tuple[Histogram, Collect]:
-    """One pass brings all keys; the search is the same."""
-    keys, ids, weights = _collect(scoring, reason, Prefix())
-
-    def count(prefixes: list[Prefix]) -> Counted:
-        return [histogram(keys, weights, prefix) for prefix in prefixes]
-
-    def under(prefix: Prefix) -> tuple[Keys, NDArray[np.object_], NDArray[np.int64]]:
-        inside = prefix.contains(keys)
-        return keys[inside], ids[inside], weights[inside]
-
-    return count, under
-
-
-def _over_parts(scoring: Scoring, reason: str) -> tuple[Histogram, Collect]:
-    return partial(_count, scoring, reason), partial(_collect, scoring, reason)
-
-
-def _count(scoring: Scoring, reason: str, prefixes: list[Prefix]) -> Counted:
-    """Rows and weight per digit over all parts; tasks add up theirs, and send only the digits they hold."""
-
-    def of_parts(names: list[str]) -> dict[str, Any]:
-        counts = np.zeros((len(prefixes), 2, DIGITS), dtype=np.int64)
-        for name in names:
-            ranked = scoring.ranked(name, reason)
-            counts += [histogram(ranked.keys, ranked.weight, prefix) for prefix in prefixes]
-        at, digits = np.nonzero(counts[:, 0])
-        return {
-            "at": at.tobytes(),
-            "digits": digits.tobytes(),
-            "counts": counts[at, :, digits].tobytes(),
-        }
-
-    total = np.zeros((len(prefixes), 2, DIGITS), dtype=np.int64)
-    for row in parts.sums(scoring.run.store.names(POOL), of_parts):
-        at, digits = (np.frombuffer(row[name], dtype=np.int64) for name in ("at", "digits"))
-        total[at, :, digits] += np.frombuffer(row["counts"], dtype=np.int64).reshape(-1, 2)
-    return list(total)
-
-
-def _collect(
-    scoring: Scoring, reason: str, prefix: Prefix
-) -> tuple[Keys, NDArray[np.object_], NDArray[np.int64]]:
-    """The rows under a prefix: the few among which the budget runs out."""
-
-    def of_part(name: str) -> pa.Table:
-        ranked = scoring.ranked(name, reason)
-        ranked = ranked.take(prefix.contains(ranked.keys))
-        return pa.table([ranked.keys, scoring.ids(name, ranked.rows), ranked.weight], schema=KEYED)
-
-    tables = parts.tables(scoring.run.store.names(POOL), of_part)
-    found: Any = tables.iter_batches(batch_size=None, batch_format="pyarrow")
-    rows = pa.concat_tables([KEYED.empty_table(), *(table for table in found if table.num_rows)])
-    return (
-        rows["key"].to_numpy(),
-        rows["item_id"].to_numpy(),
-        rows["weight"].to_numpy(),
-    )
+    top, counts_of = top_of(scoring, reason, budget, small, first)
+    return Found(top, file_starts(top, ITEMS_PER_FILE, counts_of))
 
 
 def _write(scoring: Scoring, zone: Threshold, files: Files) -> list[dict[str, Any]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from functools import partial
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import Any
 
 import numpy as np
@@ -111,8 +110,7 @@ def longest_items(config: Config, store: Store, n: int) -> pa.Table:
     """
     own = config.train.target == "own"
     columns = ["prompt_tokens"] if own else ["prompt_tokens", "response_tokens"]
-    tops = list(parts.sums(store.names(POOL), partial(_longest_of, store, n, columns)))
-    rows = sorted(row for top in tops for row in json.loads(top["rows"]))[:n]
+    rows = parts.total(store.names(POOL), partial(_longest_of, store, n, columns), partial(_first, n))
     items = pa.concat_tables(store.read_table(f"{POOL}/{name}").slice(row, 1) for _, name, row in rows)
     if not own:
         return items
@@ -124,15 +122,19 @@ def longest_items(config: Config, store: Store, n: int) -> pa.Table:
     return items
 
 
-def _longest_of(store: Store, n: int, columns: list[str], names: list[str]) -> dict[str, Any]:
-    """(minus the sum of the columns, part, row) of those items of some parts where it is largest."""
-    best: list[tuple[int, str, int]] = []
-    for name in names:
-        lengths = store.read_table(f"{POOL}/{name}", columns)
-        total = np.sum([lengths[column].to_numpy() for column in columns], axis=0)
-        order = np.argsort(-total, kind="stable")[:n]
-        best = sorted([*best, *((-int(total[row]), name, int(row)) for row in order)])[:n]
-    return {"rows": json.dumps(best)}
+Long = tuple[int, str, int]  # minus its length, its part and row
+
+
+def _longest_of(store: Store, n: int, columns: list[str], name: str) -> list[Long]:
+    """Those items of a part where the sum of the columns is largest."""
+    lengths = store.read_table(f"{POOL}/{name}", columns)
+    total = np.sum([lengths[column].to_numpy() for column in columns], axis=0)
+    order = np.argsort(-total, kind="stable")[:n]
+    return [(-int(total[row]), name, int(row)) for row in order]
+
+
+def _first(n: int, found: list[list[Long]]) -> list[Long]:
+    return sorted(chain(*found))[:n]
 
 
 def _settings(config: Config) -> dict[str, Any]:
