@@ -17,13 +17,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.engines.remote import with_weights
 from zpd_ray.errors import ZpdError
+from zpd_ray.rundir.row_groups import GROUP_ROWS, rows_of
 from zpd_ray.uris import check_secrets, open_filesystem, patiently, without_options
 
 _APPENDING = Lock()  # measuring and training may both have something to tell
@@ -130,16 +133,28 @@ class Store:
         """The value in a JSON file."""
         return json.loads(self.read_bytes(name))
 
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Replace a parquet file by ``table`` in one step; equal tables give equal bytes."""
+    def write_table(self, name: str, table: pa.Table, for_rows: bool = False) -> None:
+        """Replace a parquet file by ``table`` in one step; equal tables give equal bytes.
+
+        for_rows: ``read_rows`` will be asked for some of them.
+        """
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        # Statistics would put the least and the greatest text of each group into the footer: up to four times
+        # its size.
+        small: dict[str, Any] = {"row_group_size": GROUP_ROWS, "write_statistics": False} if for_rows else {}
+        pq.write_table(table, sink, compression="zstd", **small)
         self.write_bytes(name, sink.getvalue())
 
     @patiently
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """The table in a parquet file."""
         return pq.read_table(self.path(name), filesystem=self.fs, columns=columns, partitioning=None)
+
+    @patiently
+    def read_rows(self, name: str, rows: NDArray[np.int64], columns: list[str]) -> pa.Table:
+        """Some columns of these rows of a parquet file, in this order; few more rows are read than those."""
+        with pq.ParquetFile(self.path(name), filesystem=self.fs) as file:
+            return rows_of(file, rows, columns)
 
     @patiently
     def count_rows(self, name: str) -> int:

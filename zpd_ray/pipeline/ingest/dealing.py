@@ -157,7 +157,7 @@ def _finish_part(source: Source, excluded: np.ndarray, rows: pa.Table) -> pa.Tab
     items, bad = with_lengths(source.run.config, items)
     if items.num_rows:
         source.run.store.write_table(
-            f"{source.into}/{name}", items.select(schema.ITEM.names).cast(schema.ITEM)
+            f"{source.into}/{name}", items.select(schema.ITEM.names).cast(schema.ITEM), for_rows=True
         )
     counts = {
         "staged": rows.num_rows,

@@ -78,4 +78,5 @@ def _add(run: Run, name: str, rows: pa.Table) -> None:
         before = run.store.read_table(name)
         others = pc.invert(pc.is_in(before["row"], rows["row"].combine_chunks()))
         rows = pa.concat_tables([before.filter(others), rows])
-    run.store.write_table(name, rows.sort_by("row").combine_chunks())
+    own = run.config.train.target == "own" and "own" in rows.column_names  # as ``Scorer.measure`` does
+    run.store.write_table(name, rows.sort_by("row").combine_chunks(), for_rows=own)
