@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["ITEM", "MEASUREMENT", "QUARANTINE", "SELECTED"]
+__all__ = ["ITEM", "MEASUREMENT", "QUARANTINE", "RANK", "SELECTED"]
 
 MESSAGE = pa.struct(
     [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from zpd_ray.export.base import Format, FunctionFormat, Rows
+from zpd_ray.export.rows import selected
 from zpd_ray.registry import Registry
 
-__all__ = ["FORMATS", "Format", "Rows", "load"]
+__all__ = ["FORMATS", "Format", "Rows", "load", "selected"]
 
 FORMATS = Registry(
     "export format",

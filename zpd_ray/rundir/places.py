@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ def pieces(places: pa.Table) -> Iterator[pa.Table]:
     tokens = np.add(*sizes, dtype=np.int64)
     piece = np.cumsum(tokens) // TOKENS_AT_ONCE
     starts = np.flatnonzero(np.diff(piece, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
+    for start, end in pairwise([*starts, len(tokens)]):
         yield places.slice(start, end - start)
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 #   all rows     405   141     126   110      92    54      56    40 ms
 #   one row      5.9   1.7     1.9   2.4     1.4   2.5     5.0    14 ms
 #                927   318     266   533     181   988     505  7670 kB
-# At 512 no length of texts is bad. All rows cost .7 us a row more than in one group, where what scores a row
-# takes tens of them at least.
+# At 512 no length of texts is bad. All rows cost .7 us a row more than in one group; to score it takes a
+# model a millisecond.
 GROUP_ROWS = 512
 GROUPS_AT_ONCE = 16  # that are held in memory while rows are picked from them
 

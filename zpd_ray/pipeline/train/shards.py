@@ -88,8 +88,8 @@ def _with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
         udf_modifying_row_count=False,
     )
     options = rows.context.execution_options
-    # What tasks give comes in the order of the tasks, and those take blocks in their order; else it comes as it
-    # is finished (ReorderingBundleQueue in ray/data/_internal/execution/operators/map_operator.py).
+    # What tasks give comes in the order of the tasks, and those take blocks in their order; else it comes as
+    # it is finished (ReorderingBundleQueue in ray/data/_internal/execution/operators/map_operator.py).
     options.preserve_order = True
     options.resource_limits = options.resource_limits.copy(cpu=TASKS_AHEAD, object_store_memory=AHEAD_BYTES)
     rows.context.target_max_block_size = BLOCK_BYTES
