@@ -124,7 +124,7 @@ def write_part(store: Store, per_part: int, items: int, groups: int, name: str) 
         columns["group"] = pa.DictionaryArray.from_arrays(number, names).cast(pa.string())
     arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in schema.ITEM]
     table = pa.table(arrays, schema=schema.ITEM)
-    store.write_table(f"pool/{name}", table)
+    store.write_table(f"pool/{name}", table, for_rows=True)
     return {"rows": n}
 
 
@@ -210,7 +210,9 @@ def peer(directory: Path, per_part: int) -> None:
         score = fit.judge(nll, right.astype(int), responses.astype(int), np.zeros(len(nll))).zpd
         key = sort_key(score, item_hash(measured["item_id"], config.seed, 0, "select"))
         best = np.argsort(key, kind="stable")[: int(0.05 * len(key))]
-        chosen = pq.read_table(store.path("pool")).take(best).append_column("score", pa.array(score[best]))
+        columns = ["item_id", "group", "prompt_tokens", "response_tokens"]
+        chosen = pq.read_table(store.path("pool"), columns=columns).take(best)
+        chosen = chosen.append_column("score", pa.array(score[best]))
         pq.write_table(chosen, directory / "peer.parquet", compression="zstd")
 
     print(json.dumps({"step": PEER} | Sampler().step(work)), flush=True)

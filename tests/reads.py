@@ -16,7 +16,7 @@ TEXTS = ("messages", "response", "response_more", "tools", "answer", "choices", 
 
 
 class Counting(pafs.FSSpecHandler):
-    """Local files, with the bytes that were read of each and how often one was opened, by name."""
+    """Local files; by name, as pool/part-000000.parquet, the bytes that were read, and how often."""
 
     def __init__(self) -> None:
         super().__init__(fsspec.filesystem("file"))
@@ -24,7 +24,7 @@ class Counting(pafs.FSSpecHandler):
         self.opened: Counter[str] = Counter()
 
     def open_input_file(self, path: str) -> pa.PythonFile:
-        name = path.rpartition("/")[2]
+        name = "/".join(path.split("/")[-2:])
         self.opened[name] += 1
         return pa.PythonFile(_Counted(open(path, "rb"), self.bytes, name), mode="r")
 

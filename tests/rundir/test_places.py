@@ -58,14 +58,14 @@ def test_of_one_row_little_is_read(tmp_path: Path) -> None:
     for column in ("response", "extra"):
         at = table.schema.get_field_index(column)
         table = table.set_column(at, column, random)
-    Store(str(tmp_path)).write_table("part", table, for_rows=True)
-    size = (tmp_path / "part").stat().st_size
-    store.read_rows("part", np.array([7777]), ["response"])
-    one = seen.bytes.pop("part")
+    Store(str(tmp_path)).write_table("pool/part", table, for_rows=True)
+    size = (tmp_path / "pool/part").stat().st_size
+    store.read_rows("pool/part", np.array([7777]), ["response"])
+    one = seen.bytes.pop("pool/part")
     assert one < 0.1 * size  # parquet takes the last 64 kB for the footer at least
-    store.read_rows("part", np.arange(0, table.num_rows, 100), ["response"])
-    assert seen.bytes["part"] > 0.3 * size
-    assert seen.bytes["part"] < 0.7 * size  # all groups, and not the column beside
+    store.read_rows("pool/part", np.arange(0, table.num_rows, 100), ["response"])
+    assert seen.bytes["pool/part"] > 0.3 * size
+    assert seen.bytes["pool/part"] < 0.7 * size  # all groups, and not the column beside
 
 
 @pytest.mark.parametrize(("most", "count"), [(1, 200), (100, 60), (10**9, 1)])
