@@ -1,6 +1,7 @@
 """From a measured pool to a worker's first batch: select, training order, texts that are read when due.
 
-    python benchmarks/first_batch.py --items 1e6 [--parts-of 100000] [--fraction 0.05] [--rows 100000]
+    python benchmarks/first_batch.py --items 1e6 [--parts-of 100000] [--fraction 0.05] [--text 512]
+        [--rows 100000] [--dir DIR]
 
 The pool is written as ingest leaves it, and measured by the simulated engine. Read: bytes that all processes
 of the run have taken from files meanwhile, what they import included. First batch: seconds until a worker
@@ -83,7 +84,7 @@ def run_here(items: int, options: argparse.Namespace, directory: Path) -> None:
     def rest() -> None:
         found["rows"] = rows_of(found["batches"], options.rows)
 
-    write = partial(write_pool, run.config, run.store, items, options.parts_of)
+    write = partial(write_pool, run.config, run.store, items, options.parts_of, text=options.text)
     with Session(run) as session:
         timed(sampler, "pool written", items, write)
         for step in (MEASURE, FIT, SELECT):
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument("--items", type=float, default=1e6)
     parser.add_argument("--parts-of", type=int, default=100_000)
     parser.add_argument("--fraction", type=float, default=0.05)
+    parser.add_argument("--text", type=int, default=512, help="bytes of a response, a multiple of 16")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dir", type=Path)
     options = parser.parse_args()

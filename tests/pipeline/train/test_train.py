@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
-from ray.data import Dataset
+from ray.data import DataContext, Dataset
 from safetensors.torch import load_file
 
 from tests import tiny
@@ -180,7 +180,9 @@ def test_every_batch_holds_what_a_plain_computation_says(
     monkeypatch.setattr(shards, "due", slow_at_first)
     monkeypatch.setattr(shards, "ROWS_AT_ONCE", each)
     monkeypatch.setattr(shards, "TASKS_AHEAD", 4.0)
-    for worker, shard in enumerate(shards_of(store, workers, epochs=epochs)):
+    made = shards_of(store, workers, epochs=epochs)
+    assert not DataContext.get_current().execution_options.preserve_order  # of nobody else
+    for worker, shard in enumerate(made):
         found = pa.concat_tables(shard.iter_batches(batch_size=7, batch_format="pyarrow"))
         wanted = [
             item(i) | {"rank": i, "worker": worker, "epoch": epoch, "order": order}

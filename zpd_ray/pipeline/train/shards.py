@@ -51,10 +51,17 @@ def ordered_shards(run: Run, selected: str, stage: int, epochs: int, rows: list[
     most = sum(rows) // epochs
     deal = partial(_deal, run.store, selected, run.config.seed, stage, epochs, len(rows), most)
     ordered = parts.tables(run.store.names(selected), deal).sort(["worker", "epoch", "order", "rank"])
-    if len(rows) == 1:
-        return [_with_texts(run, stage, ordered.materialize())]
+    # What tasks give comes in the order of the tasks, and those take blocks in their order; else it comes as
+    # it is finished (ReorderingBundleQueue in ray/data/_internal/execution/operators/map_operator.py).
+    ordered.context.execution_options.preserve_order = True
     ends = [sum(rows[: i + 1]) for i in range(len(rows) - 1)]
-    return [_with_texts(run, stage, shard) for shard in ordered.split_at_indices(ends)]
+    shards = ordered.split_at_indices(ends) if ends else [ordered]
+    return [_with_texts(run, stage, _in_blocks(shard)) for shard in shards]
+
+
+def _in_blocks(places: Dataset) -> Dataset:
+    """The same places in blocks of ``ROWS_AT_ONCE``, of which a task takes one: sorting leaves any sizes."""
+    return places.repartition(target_num_rows_per_block=ROWS_AT_ONCE, strict=True).materialize()
 
 
 def _deal(
@@ -88,9 +95,6 @@ def _with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
         udf_modifying_row_count=False,
     )
     options = rows.context.execution_options
-    # What tasks give comes in the order of the tasks, and those take blocks in their order; else it comes as
-    # it is finished (ReorderingBundleQueue in ray/data/_internal/execution/operators/map_operator.py).
-    options.preserve_order = True
     options.resource_limits = options.resource_limits.copy(cpu=TASKS_AHEAD, object_store_memory=AHEAD_BYTES)
     rows.context.target_max_block_size = BLOCK_BYTES
     return rows
