@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.begin import recorded_run
 from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.layout import ANSWERS, POOL
-from zpd_ray.rundir.selected import check_selected, selected_files, selected_tables, selection_directory
+from zpd_ray.rundir.selected import selected_files, selected_tables, selection_directory
 from zpd_ray.selection.keys import Keys
 
 PASS_RATE = "pass_rate"
@@ -67,18 +66,6 @@ class SelectedRows:
             for table in selected_tables(self.run, stage, self.method):
                 table = table.append_column("stage", pa.array([stage] * table.num_rows, pa.int64()))
                 yield table if rates is None else table.append_column(PASS_RATE, _rate_of(table, rates))
-
-
-def selected(output: str, stage: int, method: str | None = None) -> Iterator[pa.Table]:
-    """What a run has selected at a stage: tables of ``schema.SELECTED``, in order of rank.
-
-    output: the run directory, path or URI. method: None takes the one that is trained on. Texts are read from
-    the pool a table at a time, of at most some 50,000 rows. Raises ZpdError where there is no run, another
-    version has written it, or the stage has no finished selection by the method.
-    """
-    run = recorded_run(output)
-    check_selected(run, stage, method or run.methods[0])
-    return selected_tables(run, stage, method)
 
 
 def _pass_rates(run: Run, stage: int, method: str) -> Rates:
