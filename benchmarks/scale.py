@@ -40,6 +40,7 @@ from zpd_ray.config_file import validate
 from zpd_ray.hashing import mix
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.layout import POOL
+from zpd_ray.rundir.row_groups import GROUP_ROWS
 
 HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype="<u2")
 RESPONSE = "It is that many."
@@ -137,7 +138,7 @@ def write_part(store: Store, per_part: int, items: int, groups: int, text: int, 
         columns["group"] = pa.DictionaryArray.from_arrays(number, names).cast(pa.string())
     arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in schema.ITEM]
     table = pa.table(arrays, schema=schema.ITEM)
-    store.write_table(f"pool/{name}", table, for_rows=True)
+    store.write_table(f"pool/{name}", table, GROUP_ROWS)
     return {"rows": n}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.reads import counted
 from zpd_ray import schema
 from zpd_ray.rundir import Store, places, row_groups
-from zpd_ray.rundir.row_groups import GROUP_ROWS
+from zpd_ray.rundir.row_groups import GROUP_ROWS, rows_in_group
 
 N = 5 * GROUP_ROWS + 100
 
@@ -31,7 +31,7 @@ def part(n: int, text: str = "x") -> pa.Table:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(str(tmp_path_factory.mktemp("store")))
-    store.write_table("small", part(N), for_rows=True)
+    store.write_table("small", part(N), GROUP_ROWS)
     store.write_table("whole", part(N))
     return store
 
@@ -39,14 +39,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 COLUMNS = ["response", "item_id", "messages", "choices"]
 
 
-@given(st.sampled_from(["small", "whole"]), st.lists(st.integers(0, N - 1), max_size=40), st.integers(1, 4))
+ROWS = st.lists(st.integers(0, N - 1), max_size=40)
+
+
+@given(st.sampled_from(["small", "whole"]), ROWS, st.sampled_from([1, 20_000, 10**9]))
 def test_rows_are_those_of_the_table(store: Store, name: str, rows: list[int], at_once: int) -> None:
     wanted = pa.Table.from_pylist([item(i) for i in rows], schema=schema.ITEM).select(COLUMNS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_groups, "GROUPS_AT_ONCE", at_once)
+        patch.setattr(row_groups, "BYTES_AT_ONCE", at_once)
         found = store.read_rows(name, np.array(rows, dtype=np.int64), COLUMNS)
     assert found.schema == wanted.schema
     assert found.to_pylist() == wanted.to_pylist()
+
+
+def test_rows_that_are_long_lie_in_smaller_groups() -> None:
+    assert rows_in_group(2000, 2000 * 20) == rows_in_group(100_000, 100_000) == GROUP_ROWS
+    assert rows_in_group(2000, 2000 * 12_000) == 21
+    assert rows_in_group(3, 10**9) == rows_in_group(1, 10**9) == 1
 
 
 def test_of_one_row_little_is_read(tmp_path: Path) -> None:
@@ -58,7 +67,7 @@ def test_of_one_row_little_is_read(tmp_path: Path) -> None:
     for column in ("response", "extra"):
         at = table.schema.get_field_index(column)
         table = table.set_column(at, column, random)
-    Store(str(tmp_path)).write_table("pool/part", table, for_rows=True)
+    Store(str(tmp_path)).write_table("pool/part", table, GROUP_ROWS)
     size = (tmp_path / "pool/part").stat().st_size
     store.read_rows("pool/part", np.array([7777]), ["response"])
     one = seen.bytes.pop("pool/part")

@@ -16,6 +16,7 @@ from tests.trl_labels import learned
 from zpd_ray import schema
 from zpd_ray.config_file import validate
 from zpd_ray.rundir import Run, Store, places
+from zpd_ray.rundir.row_groups import GROUP_ROWS
 from zpd_ray.rundir.selected import TURNS, due, ranked, selected_tables, to_selected
 
 ITEMS, PARTS = 90, 3
@@ -61,10 +62,10 @@ def run(tmp_path: Path) -> Run:
         numbers = range(number, ITEMS, PARTS)
         rows = [item(i) for i in numbers]
         name = PART.format(number)
-        store.write_table(f"pool/{name}", pa.Table.from_pylist(rows, schema=schema.ITEM), for_rows=True)
+        store.write_table(f"pool/{name}", pa.Table.from_pylist(rows, schema=schema.ITEM), GROUP_ROWS)
         own = [{"own": said(i), "own_tokens": OWN_TOKENS if said(i) else None} for i in numbers]
         measured = pa.Table.from_pylist(own, schema=schema.MEASUREMENT)
-        store.write_table(f"stages/00/measurements/answers/{name}", measured, for_rows=True)
+        store.write_table(f"stages/00/measurements/answers/{name}", measured, GROUP_ROWS)
     table = pa.Table.from_pylist([place(rank, i) for rank, i in enumerate(chosen())], schema=schema.RANK)
     for number, start in enumerate((0, 20)):
         store.write_table(f"stages/00/selected/{PART.format(number)}", table.slice(start, 20))

@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 #   all rows     405   141     126   110      92    54      56    40 ms
 #   one row      5.9   1.7     1.9   2.4     1.4   2.5     5.0    14 ms
 #                927   318     266   533     181   988     505  7670 kB
-# At 512 no length of texts is bad. All rows cost .7 us a row more than in one group; to score it takes a
-# model a millisecond.
+# All rows cost .7 us a row more at 512 than in one group; to score it takes a model a millisecond.
 GROUP_ROWS = 512
-GROUPS_AT_ONCE = 16  # that are held in memory while rows are picked from them
+GROUP_TOKENS = 1 << 18  # in fewer rows where they are long: about 1 MB
+BYTES_AT_ONCE = 1 << 24  # of groups that are held while rows are picked from them; one may be larger
+
+
+def rows_in_group(rows: int, tokens: int) -> int:
+    """Into groups of how many a file of so many rows, with so many tokens in them, is best cut."""
+    return max(1, min(GROUP_ROWS, GROUP_TOKENS * rows // max(1, tokens)))
 
 
 def rows_of(file: pq.ParquetFile, rows: NDArray[np.int64], columns: list[str]) -> pa.Table:
@@ -33,8 +38,8 @@ def rows_of(file: pq.ParquetFile, rows: NDArray[np.int64], columns: list[str]) -
     ascending, found = rows[order], [file.schema_arrow.empty_table().select(columns)]
     group = np.searchsorted(np.cumsum(sizes), ascending, side="right")
     needed = np.unique(group)
-    for start in range(0, len(needed), GROUPS_AT_ONCE):
-        few = needed[start : start + GROUPS_AT_ONCE]
+    held = np.cumsum([footer.row_group(i).total_byte_size for i in needed.tolist()]) // BYTES_AT_ONCE
+    for few in np.split(needed, np.flatnonzero(np.diff(held)) + 1) if len(needed) else []:
         mine = (group >= few[0]) & (group <= few[-1])
         # By one thread: a task of Ray's has one CPU.
         table = file.read_row_groups(few.tolist(), columns, use_threads=False).select(columns)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.engines.remote import with_weights
 from zpd_ray.errors import ZpdError
-from zpd_ray.rundir.row_groups import GROUP_ROWS, rows_of
+from zpd_ray.rundir.row_groups import rows_of
 from zpd_ray.uris import check_secrets, open_filesystem, patiently, without_options
 
 _APPENDING = Lock()  # measuring and training may both have something to tell
@@ -133,16 +133,16 @@ class Store:
         """The value in a JSON file."""
         return json.loads(self.read_bytes(name))
 
-    def write_table(self, name: str, table: pa.Table, for_rows: bool = False) -> None:
+    def write_table(self, name: str, table: pa.Table, group_rows: int | None = None) -> None:
         """Replace a parquet file by ``table`` in one step; equal tables give equal bytes.
 
-        for_rows: ``read_rows`` will be asked for some of them.
+        group_rows: rows of a row group, where ``read_rows`` will be asked for some of them.
         """
         sink = pa.BufferOutputStream()
         # Statistics would put the least and the greatest text of each group into the footer: up to four times
         # its size.
-        small: dict[str, Any] = {"row_group_size": GROUP_ROWS, "write_statistics": False} if for_rows else {}
-        pq.write_table(table, sink, compression="zstd", **small)
+        how: dict[str, Any] = {"row_group_size": group_rows, "write_statistics": group_rows is None}
+        pq.write_table(table, sink, compression="zstd", **how)
         self.write_bytes(name, sink.getvalue())
 
     @patiently

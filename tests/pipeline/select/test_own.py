@@ -15,7 +15,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.report.find import find_items
 from zpd_ray.report.why import standing
 from zpd_ray.rundir import Run, Store
-from zpd_ray.rundir.begin import check_run
+from zpd_ray.rundir.begin import check_run, recorded_run
 from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.records import load_selection
 
@@ -83,7 +83,14 @@ def test_what_was_not_answered_may_be_measured_again(simulate: Simulate) -> None
     }
     places = zip(asked["part"].to_pylist(), asked["row"].to_pylist(), strict=True)
     assert 0 < sum(before[place] == 0 for place in places) < asked.num_rows
-    assert load_selection(store, "stages/01").own == table_of(store, "stages/01/selected").num_rows
+    chosen, run = selected_of(store, 1), recorded_run(store.uri)
+    assert load_selection(store, "stages/01").own == chosen.num_rows
+    last = [
+        last_measured(run, 1, "answers", part, ["item_id", "own"]).answers for part in store.names("pool")
+    ]
+    own = {row["item_id"]: row["own"] for table in last for row in table.to_pylist()}
+    assert said(chosen) == [own[item] for item in chosen["item_id"].to_pylist()]
+    assert [run.in_rounds(stage) for stage in (0, 1)] == [False, True]
 
 
 def test_a_budget_of_tokens_counts_what_is_trained_on(simulate: Simulate) -> None:

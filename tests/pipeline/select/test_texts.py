@@ -17,6 +17,7 @@ from zpd_ray.pipeline.select.select import select_items
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.begin import recorded_run
 from zpd_ray.rundir.records import load_fit
+from zpd_ray.rundir.row_groups import GROUP_ROWS
 
 OWN: dict[str, Any] = {"measure": {"rollouts": 1}, "train": {"method": "none", "target": "own"}}
 SELECTED = ("stages/00/selected", "stages/00/chosen")
@@ -53,7 +54,7 @@ def test_a_hundred_times_the_text_takes_no_more_bytes(local_ray: None, tmp_path:
         long = pa.array([f"{i:x}".join(map(str, range(i, i + 400))) for i in range(items.num_rows)])
         items = items.set_column(at, name, long)
     size = Path(store.path(f"pool/{part}")).stat().st_size
-    store.write_table(f"pool/{part}", items, for_rows=True)
+    store.write_table(f"pool/{part}", items, GROUP_ROWS)
     assert Path(store.path(f"pool/{part}")).stat().st_size > 20 * size
     read["long"] = _bytes_read(Run(config, store), part)
     assert read["long"] < 1.2 * read["short"]

@@ -34,6 +34,7 @@ from zpd_ray.pipeline.train.shards import ordered_shards, share_of
 from zpd_ray.pipeline.train.train import prepare, train
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import Selection, save_selection
+from zpd_ray.rundir.row_groups import GROUP_ROWS
 from zpd_ray.rundir.selected import due
 from zpd_ray.selection.keys import item_hash
 from zpd_ray.training.schedule import learning_rate
@@ -64,7 +65,7 @@ def write_selection(store: Store, n: int, files: int = 2, parts: int = 3) -> Non
     for part, numbers in enumerate(np.array_split(np.random.default_rng(0).permutation(n), parts)):
         name = f"part-{part:06d}.parquet"
         table = pa.Table.from_pylist([item(i) for i in numbers], schema=schema.ITEM)
-        store.write_table(f"pool/{name}", table, for_rows=True)
+        store.write_table(f"pool/{name}", table, GROUP_ROWS)
         place |= {i: {"part": name, "row": row} for row, i in enumerate(numbers.tolist())}
     known = {"prompt_tokens": 6, "response_tokens": 4, "own": False}
     rows = [{"item_id": f"item {i}", "rank": i} | known | place[i] for i in range(n)]

@@ -30,7 +30,7 @@ from zpd_ray.selection.keys import item_hash
 ROWS_AT_ONCE = 8192
 TASKS_AHEAD = 2.0  # of a worker, a CPU each: what it takes next is read while it trains on what is there
 BLOCK_BYTES = 1 << 25  # in which a task hands out what it has read: the first batch waits for no more
-AHEAD_BYTES = 1 << 30  # of a worker's rows that may wait for it in Ray's object store
+AHEAD_BYTES = 1 << 28  # of a worker's rows that may wait for it in Ray's object store
 PLACES = [name for name in schema.PLACE.names if name != "group"]
 CARRIED = ["item_id", "rank", "worker", "epoch", "order"]
 
