@@ -104,10 +104,8 @@ PLACE = pa.schema(
         ("row", pa.int64()),  # its row there, counted from 0
         ("group", pa.string()),  # of the item, nullable
         ("prompt_tokens", pa.int32()),  # tokens that are read and not trained on
-        (
-            "response_tokens",
-            pa.int32(),
-        ),  # tokens that are trained on: of the reference, or the own response
+        # tokens that are trained on: of the reference, or of the model's own response
+        ("response_tokens", pa.int32()),
         # whether a right response of the model's own is trained on (train.target = "own"), as the stage has
         # measured it last; else the reference
         ("own", pa.bool_()),

@@ -61,6 +61,7 @@ def items_at(run: Run, stage: int, places: pa.Table, columns: list[str]) -> pa.T
 def _each(run: Run, of_part: Callable[[int], pa.Table], count: int) -> list[pa.Table]:
     if run.store.is_local or count < 2:
         return list(map(of_part, range(count)))
+    pa.set_io_thread_count(max(READERS, pa.io_thread_count()))  # else arrow's own 8 would do the reading
     with ThreadPoolExecutor(min(READERS, count)) as readers:
         return list(readers.map(of_part, range(count)))
 
