@@ -105,12 +105,8 @@ def measured(settings: dict[str, Any], way: str, place: str) -> dict[str, Any]:
 
 def write_selection(store: Store) -> None:
     """Eight items that nobody reads."""
-    turn = {"role": "user", "content": "?"}
-    rows = [
-        {"item_id": f"{i}", "prompt": [turn], "completion": [turn | {"role": "assistant"}], "rank": i}
-        for i in range(ITEMS)
-    ]
-    table = pa.Table.from_pylist(rows, schema=schema.SELECTED)
+    rows = [{"item_id": f"{i}", "rank": i} for i in range(ITEMS)]
+    table = pa.Table.from_pylist(rows, schema=schema.RANK)
     store.write_table("stages/00/selected/part-000000.parquet", table)
     save_selection(store, "stages/00", Selection(ITEMS, ITEMS, 0, 0, 0, 0.0, 0.5, {}, ITEMS, "items", []))
 

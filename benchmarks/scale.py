@@ -40,6 +40,7 @@ from zpd_ray.config_file import validate
 from zpd_ray.hashing import mix
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.layout import POOL
+from zpd_ray.rundir.row_groups import GROUP_ROWS
 
 HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype="<u2")
 RESPONSE = "It is that many."
@@ -94,6 +95,15 @@ def rows_of(start: int, count: int) -> tuple[pa.Array, pa.Array]:
     return ids, pc.binary_join_element_wise("How much is twice ", pc.cast(pa.array(number), pa.string()), "")
 
 
+def texts_of(start: int, count: int, size: int) -> pa.Array:
+    """Texts of ``size`` bytes, a multiple of 16, that compress by half."""
+    number = np.arange(start, start + count, dtype=np.uint64)
+    parts = [mix(number ^ np.uint64((1 + part) << 40)) for part in range(size // 16)]
+    digits = HEX[np.stack(parts, axis=1).view(np.uint8)]
+    offsets = np.arange(count + 1, dtype=np.int32) * size
+    return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(digits.tobytes()))
+
+
 def write_source(directory: Path, items: int, rows_per_file: int) -> None:
     """Parquet files of prompts and responses, for ingest."""
     directory.mkdir()
@@ -103,8 +113,12 @@ def write_source(directory: Path, items: int, rows_per_file: int) -> None:
         pq.write_table(table, directory / f"{start:012d}.parquet")
 
 
-def write_part(store: Store, per_part: int, items: int, groups: int, name: str) -> int:
-    """One part of the pool as ingest leaves it; groups: "g0", "g1", ... in turn, so many (0: no groups)."""
+def write_part(store: Store, per_part: int, items: int, groups: int, text: int, name: str) -> int:
+    """One part of the pool as ingest leaves it.
+
+    groups: "g0", "g1", ... in turn, so many (0: no groups). text: bytes of a response, hexadecimal digits; 0:
+    all have the same one.
+    """
     start = int(name[5:-8]) * per_part
     ids, prompts = rows_of(start, min(per_part, items - start))
     n = len(ids)
@@ -113,7 +127,7 @@ def write_part(store: Store, per_part: int, items: int, groups: int, name: str) 
     columns = {
         "item_id": ids,
         "messages": pa.ListArray.from_arrays(np.arange(n + 1, dtype=np.int32), message),
-        "response": pa.array([RESPONSE] * n),
+        "response": texts_of(start, n, text) if text else pa.array([RESPONSE] * n),
         "source_row": pa.array(np.arange(start, start + n)),
         "prompt_tokens": pa.array(np.ones(n, np.int32)),
         "response_tokens": pa.array(np.full(n, 4, np.int32)),
@@ -124,17 +138,19 @@ def write_part(store: Store, per_part: int, items: int, groups: int, name: str) 
         columns["group"] = pa.DictionaryArray.from_arrays(number, names).cast(pa.string())
     arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in schema.ITEM]
     table = pa.table(arrays, schema=schema.ITEM)
-    store.write_table(f"pool/{name}", table)
+    store.write_table(f"pool/{name}", table, GROUP_ROWS)
     return n
 
 
-def write_pool(config: Config, store: Store, items: int, per_part: int, groups: int = 0) -> None:
+def write_pool(
+    config: Config, store: Store, items: int, per_part: int, groups: int = 0, text: int = 0
+) -> None:
     """All parts, and pool.json."""
     from zpd_ray.pipeline.cluster import parts
     from zpd_ray.rundir.begin import record
 
     names = [parts.part_name(index) for index in range(-(-items // per_part))]
-    write = partial(write_part, store, per_part, items, groups)
+    write = partial(write_part, store, per_part, items, groups, text)
     written = parts.total(names, write, parts.added)
     store.write_json(
         "pool.json", {"items": written, "prompt_tokens": written, "response_tokens": 4 * written}
@@ -210,7 +226,9 @@ def peer(directory: Path, per_part: int) -> None:
         score = fit.judge(nll, right.astype(int), responses.astype(int), np.zeros(len(nll))).zpd
         key = sort_key(score, item_hash(measured["item_id"], config.seed, 0, "select"))
         best = np.argsort(key, kind="stable")[: int(0.05 * len(key))]
-        chosen = pq.read_table(store.path("pool")).take(best).append_column("score", pa.array(score[best]))
+        columns = ["item_id", "group", "prompt_tokens", "response_tokens"]
+        chosen = pq.read_table(store.path("pool"), columns=columns).take(best)
+        chosen = chosen.append_column("score", pa.array(score[best]))
         pq.write_table(chosen, directory / "peer.parquet", compression="zstd")
 
     print(json.dumps({"step": PEER} | Sampler().step(work)), flush=True)

@@ -116,14 +116,14 @@ def measured(directory: Path, engine: str) -> dict[str, list[float]]:
 def _measure_here(directory: Path, engine: str) -> None:
     from zpd_ray import engines
     from zpd_ray.config_file import load_config
-    from zpd_ray.rundir import Store
-    from zpd_ray.rundir.selected import read_selected
+    from zpd_ray.rundir import Run, Store
+    from zpd_ray.rundir.selected import due, ranked
 
-    store, selected = Store(str(directory / "killed")), "stages/00/selected"
+    store = Store(str(directory / "killed"))
     config = load_config(str(directory / "killed.toml"))
     config = config.model_copy(update={"engine": config.engine.model_copy(update={"name": engine})})
-    names = store.names(selected)
-    items = pa.concat_tables([read_selected(store, f"{selected}/{name}", ["item_id"]) for name in names])
+    run = Run(config, store)
+    items = pa.concat_tables([due(run, 0, places, ["item_id"]) for places in ranked(run, 0)])
     loaded = engines.load(config, engines.ModelRef(config.model.path))
     before = loaded.score(items).nll.tolist()
     loaded.follow(engines.ModelRef(config.model.path, store.path("stages/00/adapter"), 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["ITEM", "MEASUREMENT", "QUARANTINE", "SELECTED"]
+__all__ = ["ITEM", "MEASUREMENT", "QUARANTINE", "RANK", "SELECTED"]
 
 MESSAGE = pa.struct(
     [
@@ -96,6 +96,23 @@ SELECTION = pa.schema(
         ("reason", pa.string()),
     ]
 )
+# A file of a selection: in order of rank, where the chosen items lie. Their texts stay in the pool.
+PLACE = pa.schema(
+    [
+        ("item_id", pa.string()),  # of the item
+        ("part", pa.string()),  # file of ``pool/`` that holds it
+        ("row", pa.int64()),  # its row there, counted from 0
+        ("group", pa.string()),  # of the item, nullable
+        ("prompt_tokens", pa.int32()),  # tokens that are read and not trained on
+        # tokens that are trained on: of the reference, or of the model's own response
+        ("response_tokens", pa.int32()),
+        # whether a right response of the model's own is trained on (train.target = "own"), as the stage has
+        # measured it last; else the reference
+        ("own", pa.bool_()),
+    ]
+)
+RANK = pa.schema([*PLACE, *SELECTION])
+
 # What trainers of conversations take (TRL): they train on the completion, and mask the prompt.
 PAIR = pa.schema(
     [

@@ -32,10 +32,16 @@ FILES = (
         "A row of the source that was put aside.",
     ),
     Files(
+        "RANK",
+        ("PLACE", "SELECTION"),
+        "`stages/NN/selected/`, `stages/NN/beside/METHOD/selected/`",
+        "Where a selected item lies in the pool, in order of rank.",
+    ),
+    Files(
         "SELECTED",
         ("ITEM", "PAIR", "SELECTION"),
-        "`stages/NN/selected/`, `stages/NN/beside/METHOD/selected/`",
-        "A selected item, in order of rank, as trainers of conversations take it.",
+        "`zpd_ray.export.selected`, and what an export format is given",
+        "A selected item with its texts, in order of rank, as trainers of conversations take it.",
     ),
     Files("STEP", ("STEP",), "`stages/NN/steps.parquet`", "An optimiser step of our own trainer."),
 )

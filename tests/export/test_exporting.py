@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.test_cli import invoke
-from tests.pipeline.conftest import table_of
+from tests.pipeline.conftest import selected_of
 from tests.taken import lines_of, reading
 from zpd_ray.errors import ZpdError
 from zpd_ray.export.exporting import export_selection
@@ -66,54 +66,53 @@ def test_nothing_is_overwritten(taken: Run, tmp_path: Path) -> None:
 def test_a_method_beside_and_a_format_of_ones_own(taken: Run, tmp_path: Path) -> None:
     into = tmp_path / "texts"
     done = export_selection(taken, "tests.export.own_format:texts", str(into), 0, "random")
-    wanted = table_of(taken.store, "stages/00/beside/random/selected")["prompt"].to_pylist()
+    wanted = selected_of(taken.store, 0, "random")["prompt"].to_pylist()
     assert (into / "prompts.txt").read_text().splitlines() == [turns[0]["content"] for turns in wanted]
     assert (done.items, done.stages, done.hint) == (60, (0,), "")
 
 
-def changed(run: Run, directory: Path, column: str, value: pa.Array) -> Run:
-    """A copy of the run whose selected items have other values in a column: the one given, in each row."""
+def changed(run: Run, directory: Path, files: str, column: str, value: pa.Array) -> Run:
+    """A copy of the run whose files of a directory have one value in a column, everywhere."""
     shutil.copytree(run.store.root, directory)
     copy = recorded_run(str(directory))
-    for name in copy.store.names("stages/00/selected"):
-        table = copy.store.read_table(f"stages/00/selected/{name}")
+    for name in copy.store.names(files):
+        table = copy.store.read_table(f"{files}/{name}")
         at = table.schema.get_field_index(column)
         values = pa.concat_arrays([value] * table.num_rows).cast(table.schema.field(at).type)
-        copy.store.write_table(
-            f"stages/00/selected/{name}", table.set_column(at, table.schema.field(at), values)
-        )
+        copy.store.write_table(f"{files}/{name}", table.set_column(at, table.schema.field(at), values))
     return copy
 
 
 @pytest.mark.parametrize("to", ["trl", "llama-factory", "axolotl"])
 def test_nothing_to_train_on(taken: Run, tmp_path: Path, to: str) -> None:
-    run = changed(taken, tmp_path / "run", "completion", pa.array([[]], pa.list_(pa.null())))
+    pool = taken.config.pool.model_copy(update={"reference": "none"})
+    run = Run(taken.config.model_copy(update={"pool": pool}), taken.store)
     with pytest.raises(ZpdError, match=f"{to} needs rows with a response to train on"):
         export_selection(run, to, str(tmp_path / "new"), 0)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_answer_to_reward(taken: Run, tmp_path: Path) -> None:
-    run = changed(taken, tmp_path / "run", "answer", pa.array([None], pa.string()))
+    run = changed(taken, tmp_path / "run", "pool", "answer", pa.array([None], pa.string()))
     with pytest.raises(ZpdError, match="verl needs rows with a gold answer"):
         export_selection(run, "verl", str(tmp_path / "new"), 0)
 
 
 def test_turns_that_llama_factory_would_skip(taken: Run, tmp_path: Path) -> None:
     turns = [{"role": role, "content": "x"} for role in ("system", "user", "user")]
-    run = changed(taken, tmp_path / "run", "prompt", pa.array([turns]))
+    run = changed(taken, tmp_path / "run", "pool", "messages", pa.array([turns]))
     with pytest.raises(ZpdError, match="has system, user, user, assistant; export to trl or axolotl"):
         export_selection(run, "llama-factory", str(tmp_path / "new"), 0)
 
 
 def test_an_infinite_score_is_null_in_json(taken: Run, tmp_path: Path) -> None:
     """Methods of a user's own may give one; JSON has no word for it."""
-    run = changed(taken, tmp_path / "run", "score", pa.array([float("inf")]))
+    run = changed(taken, tmp_path / "run", "stages/00/selected", "score", pa.array([float("inf")]))
     export_selection(run, "jsonl", str(tmp_path / "new"), 0, scores=True)
     assert {row["score"] for row in lines_of(tmp_path / "new" / "train.jsonl")} == {None}
 
 
-def test_files_are_read_one_by_one_and_parts_only_for_pass_rates(
+def test_files_are_read_one_by_one_and_measurements_only_for_pass_rates(
     taken: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [f"stages/00/selected/{name}" for name in taken.store.names("stages/00/selected")]

@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from tests import tiny
-from tests.pipeline.conftest import table_of
+from tests.pipeline.conftest import selected_of, table_of
 from tests.taken import lines_of
 from tests.taken import row as source_row
 from tests.trl_labels import learned
@@ -46,7 +46,8 @@ def loaded(exported: Export, tmp_path: Path) -> Callable[..., datasets.Dataset]:
 
 def ranked(run: Run, stage: int) -> list[dict[str, Any]]:
     """What the stage selected, as it stands in the run."""
-    return table_of(run.store, f"stages/{stage:02d}/selected").sort_by("rank").to_pylist()
+    rows: list[dict[str, Any]] = selected_of(run.store, stage).to_pylist()
+    return rows
 
 
 def pass_rates(run: Run, stage: int) -> dict[str, float]:

@@ -16,6 +16,8 @@ from tests.pipeline.processes import Simulated
 from zpd_ray.config import Config
 from zpd_ray.config_file import validate
 from zpd_ray.pipeline.commands import perform
+from zpd_ray.rundir.begin import recorded_run
+from zpd_ray.rundir.selected import selected_tables
 from zpd_ray.rundir.store import Store
 
 
@@ -95,3 +97,8 @@ def replay_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tup
 def table_of(store: Store, directory: str) -> pa.Table:
     """All files of a directory as one table."""
     return pa.concat_tables([store.read_table(f"{directory}/{name}") for name in store.names(directory)])
+
+
+def selected_of(store: Store, stage: int = 0, method: str | None = None) -> pa.Table:
+    """What a run has selected at a stage, with its texts, in order of rank."""
+    return pa.concat_tables(selected_tables(recorded_run(store.uri), stage, method))

@@ -15,7 +15,7 @@ import tomli_w
 from safetensors.numpy import load
 
 from tests.faulty import BUSY, KINDS, MANY, REFUSED, FaultyProxy
-from tests.pipeline.conftest import Simulate, simulated_values, table_of
+from tests.pipeline.conftest import Simulate, selected_of, simulated_values
 from tests.pipeline.processes import ROOT, RUN_SECONDS, S3_KEY, Quickstart, call, run_here
 from tests.pipeline.test_resume import EXACT, files_of
 from tests.s3 import Bucket
@@ -134,7 +134,7 @@ def test_pool_and_run_on_the_server_select_the_same_as_on_a_disk(
     config.write_text(tomli_w.dumps(values))
     done = run_here("run", config)
     remote = Store(bucket.uri("simulated"))
-    ours, theirs = (table_of(store, "stages/00/selected") for store in (remote, local))
+    ours, theirs = (selected_of(store) for store in (remote, local))
     columns = [name for name in theirs.column_names if name != "source_file"]
     assert ours.num_rows == 40
     assert ours.select(columns).equals(theirs.select(columns))

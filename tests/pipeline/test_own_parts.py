@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.cli.test_cli import invoke
-from tests.pipeline.conftest import table_of
+from tests.pipeline.conftest import selected_of, table_of
 from tests.pipeline.processes import EXAMPLES, run_here
 from zpd_ray.rundir.store import Store
 
@@ -72,5 +72,5 @@ def test_format_writes(run: Store, importable: None, tmp_path: Path) -> None:
     code, text = invoke("export", run.root, "--to", "lines:write", "--into", str(tmp_path / "out"))
     assert code == 0, text
     lines = [line.split("\t") for line in (tmp_path / "out/train.tsv").read_text().splitlines()]
-    own = table_of(run, "stages/00/selected").sort_by("rank").to_pylist()
+    own = selected_of(run).to_pylist()
     assert lines == [[row["prompt"][0]["content"], row["completion"][0]["content"]] for row in own]

@@ -15,7 +15,7 @@ import tomli_w
 
 from tests import tiny
 from tests.cli.test_cli import invoke
-from tests.pipeline.conftest import table_of, write_jsonl
+from tests.pipeline.conftest import selected_of, table_of, write_jsonl
 from tests.pipeline.processes import Simulated, call
 from tests.pipeline.test_resume import (
     assert_same_files,
@@ -124,7 +124,7 @@ def test_it_is_trained_on_right_responses_of_its_own_and_killed_runs_end_with_th
     config = config_file(directory)
     store = run(config, directory / "run")
     check_measured(store)
-    selected, chosen = table_of(store, "stages/00/selected"), store.read_json("stages/00/selection.json")
+    selected, chosen = selected_of(store), store.read_json("stages/00/selection.json")
     assert chosen["own"] == chosen["selected"] == selected.num_rows == 40
     said = [turns[0]["content"] for turns in selected["completion"].to_pylist()]
     assert all(any(map(str.isdigit, text)) for text in said)
@@ -166,7 +166,7 @@ def test_it_is_measured_and_selected_for_reinforcement_learning(directory: Path)
         config, directory / "run", "--set", "ability.groups=true", "--set", "select.diverse.quota=equal"
     )
     check_measured(store)
-    selected = table_of(store, "stages/00/selected")
+    selected = selected_of(store)
     assert selected.num_rows == 40
     assert selected["completion"].to_pylist() == [[]] * 40
     low, high = zone_of(0.5)

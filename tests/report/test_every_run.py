@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.pipeline.conftest import perform_in, questions, table_of, write_jsonl
+from tests.pipeline.conftest import perform_in, questions, selected_of, table_of, write_jsonl
 from tests.report.page.browser import CHROMIUM, tab
 from tests.report.page.html_tables import Page
 from zpd_ray.cli.app import app
@@ -104,7 +104,7 @@ def stage_selected(stage: int) -> str:
 
 @pytest.mark.parametrize("to", list(FORMATS))
 def test_export_holds_every_selected_item(run: Run, to: str, tmp_path: Path) -> None:
-    answered = table_of(run.store, stage_selected(0))["answer"].null_count == 0
+    answered = selected_of(run.store)["answer"].null_count == 0
     wanted = sum(selection.selected for selection in selections(run))
     of = ("export", run.store.root, "--to", to, "--scores", "--extra", "--into")
     if to in REWARDED and not answered:

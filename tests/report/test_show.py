@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.test_cli import invoke
-from tests.pipeline.conftest import table_of
+from tests.pipeline.conftest import selected_of
 from tests.taken import reading
 from zpd_ray.errors import ZpdError
 from zpd_ray.report.show import Filters, between, listed
@@ -23,7 +23,7 @@ from zpd_ray.rundir import Run
     ],
 )
 def test_what_passes_is_listed_in_order_of_rank(taken: Run, filters: Filters) -> None:
-    rows = table_of(taken.store, "stages/01/selected").sort_by("rank").to_pylist()
+    rows = selected_of(taken.store, 1).to_pylist()
     wanted = [
         row
         for row in rows

@@ -154,7 +154,7 @@ def fit(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, j
 
 @app.command()
 def select(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False, json: Json = False) -> None:
-    """Choose the items of the stage: parquet files in order of rank, in `stages/NN/selected`.
+    """Choose the items of the stage: where they lie in the pool, in order of rank, in `stages/NN/selected`.
 
     Example: `zpd-ray select run.toml`, to train on the selection with a trainer of your own
     """
@@ -170,7 +170,7 @@ def train(
         typer.Option(
             metavar="DIR",
             help="do not train: take the LoRA adapter on the base model (the whole model where "
-            "train.method = 'full') that was trained elsewhere on stages/NN/selected",
+            "train.method = 'full') that was trained elsewhere on what a stage has selected",
         ),
     ] = None,
     quiet: Quiet = False,

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from zpd_ray import selection
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import POOL, StageFiles
+from zpd_ray.rundir.places import items_at
 from zpd_ray.rundir.records import load_selection
+from zpd_ray.rundir.selected import ranked
 
 
 def by_group(run: Run) -> Counter[str]:
@@ -27,10 +29,9 @@ def by_truth(run: Run, column: str) -> Counter[str]:
     """Selected items by what a column of the pool's rows says of them; "" where a row has none."""
     counts: Counter[str] = Counter()
     for stage in range(run.config.stages):
-        directory = StageFiles(stage).selected
-        for name in run.store.names(directory):
+        for places in ranked(run, stage):
             # Rows of the user's own, of any shape, which arrow would want to be alike.
-            rows = run.store.read_table(f"{directory}/{name}", ["extra"])["extra"].to_pylist()
+            rows = items_at(run, stage, places, ["extra"])["extra"].to_pylist()
             counts.update(_told(json.loads(row or "{}").get(column)) for row in rows)
     return counts
 
@@ -52,9 +53,7 @@ def notes(run: Run) -> list[str]:
 def _is_constant(run: Run, stage: int) -> bool:
     """Whether a stage has selected several items by score, all with the same."""
     lows, highs, count = [], [], 0
-    directory = StageFiles(stage).selected
-    for name in run.store.names(directory):
-        rows = run.store.read_table(f"{directory}/{name}", ["score", "reason"])
+    for rows in ranked(run, stage):
         scores = rows["score"].to_numpy()[np.array(rows["reason"].to_pylist()) != "replay"]
         if len(scores):
             lows.append(scores.min())

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from zpd_ray.export.base import Format, FunctionFormat, Rows
 from zpd_ray.registry import Registry
 
-__all__ = ["FORMATS", "Format", "Rows", "load"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["FORMATS", "Format", "Rows", "load", "selected"]
 
 FORMATS = Registry(
     "export format",
@@ -32,3 +38,19 @@ def load(name: str) -> Format:
     found = FORMATS.load(name)
     format: Format = found() if isinstance(found, type) else FunctionFormat(found)
     return format
+
+
+def selected(output: str, stage: int, method: str | None = None) -> Iterator[pa.Table]:
+    """What a run has selected at a stage: tables of ``schema.SELECTED``, in order of rank.
+
+    output: the run directory, path or URI. method: None takes the one that is trained on. Texts are read from
+    the pool a table at a time, of at most some 50,000 rows. Raises ZpdError where there is no run, another
+    version has written it, or the stage has no finished selection by the method.
+    """
+    # Here: the command line asks for the names of formats, and nothing else.
+    from zpd_ray.rundir.begin import recorded_run
+    from zpd_ray.rundir.selected import check_selected, selected_tables
+
+    run = recorded_run(output)
+    check_selected(run, stage, method or run.methods[0])
+    return selected_tables(run, stage, method)

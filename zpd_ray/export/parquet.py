@@ -9,6 +9,8 @@ import pyarrow as pa
 from zpd_ray.export.base import Rows
 from zpd_ray.export.files import PLAIN, TOOLS, those, write_parquet
 
+LENGTHS = ("prompt_tokens", "response_tokens")
+
 
 class Parquet:
     """The columns of the item, and what is carried."""
@@ -20,6 +22,6 @@ class Parquet:
         """A file per file of the selection."""
 
         def convert(table: pa.Table) -> pa.Table:
-            return those(table, [*PLAIN, TOOLS, *rows.carried])
+            return those(table, [*PLAIN, TOOLS, *LENGTHS, *rows.carried])
 
         write_parquet(rows, directory, convert)

@@ -14,7 +14,7 @@ from zpd_ray.hashing import item_keys
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.layout import ANSWERS, POOL
-from zpd_ray.rundir.selected import selection_directory
+from zpd_ray.rundir.selected import selected_files, selected_tables, selection_directory
 from zpd_ray.selection.keys import Keys
 
 PASS_RATE = "pass_rate"
@@ -56,19 +56,16 @@ class SelectedRows:
     @property
     def files(self) -> int:
         """Number of files of the selections."""
-        return sum(len(self.run.store.names(self._selected(stage))) for stage in self.stages)
+        directories = [selected_files(self.run, stage, self.method) for stage in self.stages]
+        return sum(len(self.run.store.names(directory)) for directory in directories)
 
     def __iter__(self) -> Iterator[pa.Table]:
         """In order of stage, then of rank. An item that is replayed at a later stage comes again."""
         for stage in self.stages:
             rates = _pass_rates(self.run, stage, self.method) if self.rated else None
-            for name in self.run.store.names(self._selected(stage)):
-                table = self.run.store.read_table(f"{self._selected(stage)}/{name}")
+            for table in selected_tables(self.run, stage, self.method):
                 table = table.append_column("stage", pa.array([stage] * table.num_rows, pa.int64()))
                 yield table if rates is None else table.append_column(PASS_RATE, _rate_of(table, rates))
-
-    def _selected(self, stage: int) -> str:
-        return f"{selection_directory(self.run, stage, self.method)}/selected"
 
 
 def _pass_rates(run: Run, stage: int, method: str) -> Rates:

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from zpd_ray.errors import ZpdError
 from zpd_ray.rundir import Run
+from zpd_ray.rundir.places import items_at
 from zpd_ray.rundir.records import load_selection
-from zpd_ray.rundir.selected import selection_directory
+from zpd_ray.rundir.selected import ranked, selection_directory
 
 REASONS = ("zone", "nearest", "score", "replay")
 COLUMNS = ["rank", "item_id", "group", "b", "b_sd", "p", "score", "reason"]
@@ -56,16 +57,13 @@ def listed(run: Run, stage: int, method: str, filters: Filters, limit: int) -> I
     Reads no file after the last one that is needed. Raises ZpdError for a reason that there is not, or a
     group that nothing was selected from.
     """
-    directory = selection_directory(run, stage, method)
-    _check(filters, set(load_selection(run.store, directory).groups))
+    chosen = load_selection(run.store, selection_directory(run, stage, method))
+    _check(filters, set(chosen.groups))
     left = limit
-    for name in run.store.names(f"{directory}/selected"):
-        file = f"{directory}/selected/{name}"
-        passing = filters.of(run.store.read_table(file, COLUMNS)).slice(0, left)
-        if passing.num_rows:
-            prompts = run.store.read_table(file, ["rank", "prompt"])
-            prompts = prompts.filter(pc.is_in(prompts["rank"], passing["rank"].combine_chunks()))
-            yield from passing.append_column("prompt", prompts["prompt"]).to_pylist()
+    for ranks in ranked(run, stage, method):
+        passing = filters.of(ranks).slice(0, left)
+        prompts = items_at(run, stage, passing, ["messages"])["messages"]
+        yield from passing.select(COLUMNS).append_column("prompt", prompts).to_pylist()
         left -= passing.num_rows
         if left <= 0:
             return

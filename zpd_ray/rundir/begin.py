@@ -25,7 +25,7 @@ from zpd_ray.rundir.records import add_event
 from zpd_ray.rundir.run import Run
 from zpd_ray.rundir.store import Store
 
-LAYOUT = 6  # of a run directory; one that is read differently gets another number
+LAYOUT = 7  # of a run directory; one that is read differently gets another number
 PACKAGES = ("zpd-ray", "ray", "torch", "transformers", "peft", "numpy", "scipy", "pyarrow")
 
 

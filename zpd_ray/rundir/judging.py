@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from zpd_ray import selection
+from zpd_ray import schema, selection
 from zpd_ray.calibration import AIM, Fit
 from zpd_ray.difficulty import guess_floor
 from zpd_ray.judging import Aim, Judged
@@ -92,6 +92,13 @@ def last_measured(run: Run, stage: int, measure: str, part: str, columns: list[s
     return Known(every.take(place), at, part, np.arange(n))
 
 
+def scored_columns(run: Run) -> list[str] | None:
+    """The columns of ``answers`` that scores stand on: all (None) but the texts that may be trained on."""
+    if run.config.train.target != "own":
+        return None
+    return [name for name in schema.MEASUREMENT.names if name != "own"]
+
+
 def _some_rows(run: Run, stage: int, measure: str, part: str, columns: list[str] | None) -> pa.Table:
     """What was measured of a part in rounds, and the ``row`` of each; no rows where nothing was."""
     name = f"{StageFiles(stage).measurements(measure)}/{part}"
@@ -132,7 +139,7 @@ def judge(
     guess = guess_floor(run.options(part, known.answers.num_rows)) if guess is None else guess
     now = seen = _candidates(run, fit, part, method, order, known, guess)
     if getattr(method, "static", False) and fit.stage:
-        first = last_measured(run, 0, ANSWERS, part)
+        first = last_measured(run, 0, ANSWERS, part, scored_columns(run))
         seen = _candidates(run, load_fit(run.store, 0), part, method, order, first, guess)
     return pa.table([now.b, now.b_sd, now.p, method.score(seen, run.config.select)], names=JUDGED)
 

@@ -1,7 +1,8 @@
 """Every name in a run directory, and the steps of a stage with the files that prove them finished.
 
 config.toml  manifest.json  events.jsonl  pool.json  evaluation/pool.json
-pool/part-000000.parquet ...           items; later tables of a part have the same rows in the same order
+pool/part-000000.parquet ...           items; later tables of a part have the same rows in the same order; in
+                                       small row groups, so that single rows cost little to read
 evaluation/pool/...
 quarantine/{pool/,evaluation/pool/}    bad rows, with reason, file and row
 rehearsal.json                         a training step that was tried before anything was measured
@@ -13,7 +14,8 @@ probes.parquet                         not in scope pool: items never trained on
 stages/NN/rounds/RR/{items/,places/,MEASURE/}   items gathered from their parts, where from, what came of it
 stages/NN/rounds/RR/{items,fit,round}.json      how many; after probes the fit so far; written last: totals
 stages/NN/{measured,fit,selection,train,metrics}.json   written last: they prove their steps
-stages/NN/{selected/,chosen/}          the chosen items in order of rank; their rows in each part
+stages/NN/{selected/,chosen/}          where the chosen items lie in the pool, in order of rank; their rows in
+                                       each part
 bands/                                 of select.diverse.near_duplicates: what each item's text is told by
 stages/NN/moved.json                   of select.delta_by = "group": the mean fall of the NLL by group
 stages/NN/near/                        likewise: rows of each part that better items nearly repeat
@@ -129,7 +131,7 @@ class StageFiles:
 
     @property
     def selected(self) -> str:
-        """Directory of the items that the stage trains on, in order of rank."""
+        """Directory of where the items lie that the stage trains on, in order of rank."""
         return f"{self.directory}/selected"
 
     @property

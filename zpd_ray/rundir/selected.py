@@ -1,16 +1,17 @@
-"""The rows of a selection: where they lie, written as a trainer takes them, read back as items."""
+"""The rows of a selection: where they lie, and the items that lie there, as a trainer takes them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from zpd_ray import schema
 from zpd_ray.errors import ZpdError
 from zpd_ray.rundir.layout import SELECT, StageFiles
+from zpd_ray.rundir.places import items_at, pieces
 from zpd_ray.rundir.run import Run
-from zpd_ray.rundir.store import Store
 
 
 def selection_directory(run: Run, stage: int, method: str) -> str:
@@ -45,6 +46,61 @@ def check_selected(run: Run, stage: int, method: str) -> None:
         )
 
 
+def ranked(run: Run, stage: int, method: str | None = None) -> Iterator[pa.Table]:
+    """Where the items lie that ``method`` (None: the one trained on) has selected, in order of rank.
+
+    A table of ``schema.RANK`` for each file. Raises ZpdError as ``selection_directory`` does.
+    """
+    directory = selected_files(run, stage, method)
+    for name in run.store.names(directory):
+        yield run.store.read_table(f"{directory}/{name}")
+
+
+def selected_files(run: Run, stage: int, method: str | None = None) -> str:
+    """The directory of those files."""
+    return f"{selection_directory(run, stage, method or run.methods[0])}/selected"
+
+
+def selected_tables(run: Run, stage: int, method: str | None = None) -> Iterator[pa.Table]:
+    """The selected items themselves, joined with the pool: tables of ``schema.SELECTED``, in order of rank.
+
+    A table for each file of the selection, at most some 50,000 rows, and as much memory as it takes. Raises
+    ZpdError as ``selection_directory`` does.
+    """
+    for ranks in ranked(run, stage, method):
+        found = [_joined(run, stage, some, _OF_ITEM) for some in pieces(ranks)]
+        yield pa.concat_tables([to_selected(items, run.config.completes) for items in found])
+
+
+_KNOWN = [*schema.PLACE.names, *schema.SELECTION.names]
+_OF_ITEM = [name for name in schema.ITEM.names if name not in _KNOWN]
+TURNS = ["messages", "response", "response_more", "tools"]
+
+
+def _joined(run: Run, stage: int, ranks: pa.Table, columns: list[str]) -> pa.Table:
+    """The rows of a selection with columns of their items."""
+    items = items_at(run, stage, ranks, columns)
+    for name in ranks.column_names:
+        items = items.append_column(name, ranks[name])
+    return items
+
+
+def due(run: Run, stage: int, places: pa.Table, columns: list[str]) -> pa.Table:
+    """What a stage trains on at some places (``schema.PLACE``): ``TURNS``, and some columns of ``places``.
+
+    response is "" where there is none.
+    """
+    items = items_at(run, stage, places, TURNS)
+    if not run.config.completes:
+        nothing = {"response": pa.array([""] * items.num_rows, pa.string())}
+        nothing["response_more"] = pa.nulls(items.num_rows, pa.string())
+        for name, values in nothing.items():
+            items = items.set_column(TURNS.index(name), name, values)
+    for name in columns:
+        items = items.append_column(name, places[name])
+    return items
+
+
 def to_selected(items: pa.Table, completes: bool = True) -> pa.Table:
     """``schema.SELECTED`` rows of items (``schema.ITEM``) that have the columns of ``schema.SELECTION``.
 
@@ -61,18 +117,3 @@ def to_selected(items: pa.Table, completes: bool = True) -> pa.Table:
     pair = {"prompt": items["messages"], "completion": completion}
     columns = [pair[name] if name in pair else items[name] for name in schema.SELECTED.names]
     return pa.table(columns, names=schema.SELECTED.names).cast(schema.SELECTED)
-
-
-def read_selected(store: Store, name: str, columns: list[str]) -> pa.Table:
-    """Some columns of a file of a selection, with ``messages``, ``response``, ``response_more`` and ``tools``
-    as items have them.
-
-    response is "" where there is no reference.
-    """
-    rows = store.read_table(name, ["prompt", "completion", "tools", *columns])
-    n, turns = rows.num_rows, pc.list_flatten(rows["completion"].combine_chunks())
-    said, more = (pc.struct_field(turns, field) for field in ("content", "more"))
-    if len(turns) != n:
-        said, more = pa.array([""] * n, pa.string()), pa.nulls(n, pa.string())
-    item = {"messages": rows["prompt"], "response": said, "response_more": more, "tools": rows["tools"]}
-    return pa.table(item | {name: rows[name] for name in columns})

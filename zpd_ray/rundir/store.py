@@ -17,13 +17,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from zpd_ray.engines.base import ModelRef
 from zpd_ray.engines.remote import with_weights
 from zpd_ray.errors import ZpdError
+from zpd_ray.rundir.row_groups import rows_of
 from zpd_ray.uris import check_secrets, open_filesystem, patiently, without_options
 
 _APPENDING = Lock()  # measuring and training may both have something to tell
@@ -130,10 +133,16 @@ class Store:
         """The value in a JSON file."""
         return json.loads(self.read_bytes(name))
 
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Replace a parquet file by ``table`` in one step; equal tables give equal bytes."""
+    def write_table(self, name: str, table: pa.Table, group_rows: int | None = None) -> None:
+        """Replace a parquet file by ``table`` in one step; equal tables give equal bytes.
+
+        group_rows: rows of a row group, where ``read_rows`` will be asked for some of them.
+        """
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        # Statistics would put the least and the greatest text of each group into the footer: up to four times
+        # its size.
+        how: dict[str, Any] = {"row_group_size": group_rows, "write_statistics": group_rows is None}
+        pq.write_table(table, sink, compression="zstd", **how)
         self.write_bytes(name, sink.getvalue())
 
     @patiently
@@ -143,6 +152,12 @@ class Store:
         with pq.ParquetFile(self.path(name), filesystem=self.fs, pre_buffer=True) as file:
             table = file.read(columns)
         return table if columns is None else table.select(columns)
+
+    @patiently
+    def read_rows(self, name: str, rows: NDArray[np.int64], columns: list[str]) -> pa.Table:
+        """Some columns of these rows of a parquet file, in this order; few more rows are read than those."""
+        with pq.ParquetFile(self.path(name), filesystem=self.fs) as file:
+            return rows_of(file, rows, columns)
 
     @patiently
     def count_rows(self, name: str) -> int:

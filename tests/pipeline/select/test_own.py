@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.pipeline.conftest import Simulate, simulated_values, table_of
+from tests.pipeline.conftest import Simulate, selected_of, simulated_values, table_of
 from zpd_ray.config_file import validate
 from zpd_ray.errors import ZpdError
 from zpd_ray.report.find import find_items
 from zpd_ray.report.why import standing
 from zpd_ray.rundir import Run, Store
-from zpd_ray.rundir.begin import check_run
+from zpd_ray.rundir.begin import check_run, recorded_run
 from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.records import load_selection
 
@@ -41,7 +41,7 @@ def test_a_right_response_takes_the_place_of_the_reference(simulate: Simulate) -
     config, store = simulate(measure={"rollouts": 1}, **OWN)
     run = Run(config, store)
     for stage in range(2):
-        right, table = answered(run, stage), table_of(store, f"stages/0{stage}/selected")
+        right, table = answered(run, stage), selected_of(store, stage)
         own = [right[item] > 0 for item in table["item_id"].to_pylist()]
         assert 0 < sum(own) < len(own)
         assert load_selection(store, f"stages/0{stage}").own == sum(own)
@@ -53,7 +53,7 @@ def test_a_right_response_takes_the_place_of_the_reference(simulate: Simulate) -
 
 def test_without_references_only_what_was_answered_is_selected(simulate: Simulate) -> None:
     config, store = simulate(pool={"reference": "none"}, stages=1, **OWN)
-    right, table = answered(Run(config, store), 0), table_of(store, "stages/00/selected")
+    right, table = answered(Run(config, store), 0), selected_of(store)
     assert min(right[item] for item in table["item_id"].to_pylist()) > 0
     selection = load_selection(store, "stages/00")
     assert selection.own == table.num_rows
@@ -83,13 +83,20 @@ def test_what_was_not_answered_may_be_measured_again(simulate: Simulate) -> None
     }
     places = zip(asked["part"].to_pylist(), asked["row"].to_pylist(), strict=True)
     assert 0 < sum(before[place] == 0 for place in places) < asked.num_rows
-    assert load_selection(store, "stages/01").own == table_of(store, "stages/01/selected").num_rows
+    chosen, run = selected_of(store, 1), recorded_run(store.uri)
+    assert load_selection(store, "stages/01").own == chosen.num_rows
+    last = [
+        last_measured(run, 1, "answers", part, ["item_id", "own"]).answers for part in store.names("pool")
+    ]
+    own = {row["item_id"]: row["own"] for table in last for row in table.to_pylist()}
+    assert said(chosen) == [own[item] for item in chosen["item_id"].to_pylist()]
+    assert [run.in_rounds(stage) for stage in (0, 1)] == [False, True]
 
 
 def test_a_budget_of_tokens_counts_what_is_trained_on(simulate: Simulate) -> None:
     """A response of the model's is one token here, and a reference one to seven more."""
     _, store = simulate(stages=1, select={"budget": {"tokens": 100}}, **OWN)
-    selection, table = load_selection(store, "stages/00"), table_of(store, "stages/00/selected")
+    selection, table = load_selection(store, "stages/00"), selected_of(store)
     assert selection.tokens == sum(len(text.split()) for text in said(table))
     assert 90 < selection.tokens <= 100
 

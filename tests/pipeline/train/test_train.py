@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from ray.data import DataContext, Dataset
 from safetensors.torch import load_file
 
 from tests import tiny
@@ -27,12 +28,15 @@ from zpd_ray.config_file import validate
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.session import Session
+from zpd_ray.pipeline.train import shards
 from zpd_ray.pipeline.train.job import DIRECTORY
 from zpd_ray.pipeline.train.shards import ordered_shards, share_of
 from zpd_ray.pipeline.train.train import prepare, train
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import Selection, save_selection
-from zpd_ray.rundir.selected import read_selected
+from zpd_ray.rundir.row_groups import GROUP_ROWS
+from zpd_ray.rundir.selected import due
+from zpd_ray.selection.keys import item_hash
 from zpd_ray.training.schedule import learning_rate
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -47,22 +51,27 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build_model(tmp_path_factory.mktemp("llama"), layers=1, sharpness=1.0)
 
 
-def write_selection(store: Store, n: int, files: int = 2) -> None:
-    """A selection of ``n`` items in ``files`` files, as ``select`` leaves it."""
-    rows = [
-        {
-            "item_id": f"item {i}",
-            "prompt": [{"role": "user", "content": f"Weng sold {i} clips."}],
-            "completion": [
-                {"role": "assistant", "content": f"{i * 7 % 5} clips in May" + " and then" * (i % 3)}
-            ],
-            "rank": i,
-        }
-        for i in range(n)
-    ]
-    table = pa.Table.from_pylist(rows, schema=schema.SELECTED)
-    for index, ranks in enumerate(np.array_split(np.arange(n), files)):
-        store.write_table(f"{STAGE}/selected/part-{index:06d}.parquet", table.take(ranks))
+def item(i: int) -> dict[str, Any]:
+    return {
+        "item_id": f"item {i}",
+        "messages": [{"role": "user", "content": f"Weng sold {i} clips."}],
+        "response": f"{i * 7 % 5} clips in May" + " and then" * (i % 3),
+    }
+
+
+def write_selection(store: Store, n: int, files: int = 2, parts: int = 3) -> None:
+    """A pool of ``n`` items in ``parts`` parts, and a selection of them all in ``files`` files."""
+    place = {}
+    for part, numbers in enumerate(np.array_split(np.random.default_rng(0).permutation(n), parts)):
+        name = f"part-{part:06d}.parquet"
+        table = pa.Table.from_pylist([item(i) for i in numbers], schema=schema.ITEM)
+        store.write_table(f"pool/{name}", table, GROUP_ROWS)
+        place |= {i: {"part": name, "row": row} for row, i in enumerate(numbers.tolist())}
+    known = {"prompt_tokens": 6, "response_tokens": 4, "own": False}
+    rows = [{"item_id": f"item {i}", "rank": i} | known | place[i] for i in range(n)]
+    ranks = pa.Table.from_pylist(rows, schema=schema.RANK)
+    for index, some in enumerate(np.array_split(np.arange(n), files)):
+        store.write_table(f"{STAGE}/selected/part-{index:06d}.parquet", ranks.take(some))
     save_selection(store, STAGE, Selection(n, n, 0, 0, 0, 0.0, 0.5, {}, n, "items", []))
 
 
@@ -118,12 +127,17 @@ def assert_close(one: Store, other: Store, most: float) -> None:
 # --- the order of the rows ---
 
 
-def order_of(store: Store, workers: int, seed: int = 0, stage: int = 0, epochs: int = 3) -> list[list[str]]:
-    """Item ids of each worker's shard, in training order."""
+def shards_of(store: Store, workers: int, seed: int = 0, stage: int = 0, epochs: int = 3) -> list[Dataset]:
     n = store.read_json(f"{STAGE}/selection.json")["selected"]
     rows = [epochs * share_of(n, worker, workers) for worker in range(workers)]
-    shards = ordered_shards(store, f"{STAGE}/selected", seed, stage, epochs, rows)
-    return [[row["item_id"] for row in shard.iter_rows()] for shard in shards]
+    values = {"output": store.root, "pool": {"path": "-"}, "model": {"path": "-"}, "seed": seed}
+    config = validate(values | {"select": {"budget": {"items": n}}})
+    return ordered_shards(Run(config, store), f"{STAGE}/selected", stage, epochs, rows)
+
+
+def order_of(store: Store, workers: int, **how: int) -> list[list[str]]:
+    """Item ids of each worker's shard, in training order."""
+    return [[row["item_id"] for row in shard.iter_rows()] for shard in shards_of(store, workers, **how)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -132,7 +146,7 @@ def test_the_order_is_a_function_of_seed_and_workers_alone(workers: int, tmp_pat
     n, epochs = 50, 3
     one, many = Store(str(tmp_path / "one")), Store(str(tmp_path / "many"))
     write_selection(one, n, files=1)
-    write_selection(many, n, files=7)
+    write_selection(many, n, files=7, parts=5)
     order = order_of(one, workers)
     assert order_of(many, workers) == order
     assert Counter(item for shard in order for item in shard) == {f"item {i}": epochs for i in range(n)}
@@ -152,6 +166,40 @@ def test_more_workers_than_items_leaves_the_rest_empty(tmp_path: Path) -> None:
     assert [len(shard) for shard in order_of(store, workers=3)] == [3, 3, 0]
 
 
+def test_every_batch_holds_what_a_plain_computation_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the tasks that read rows end in another order than they began."""
+    n, workers, epochs, each = 120, 2, 2, 16
+    store = Store(str(tmp_path))
+    write_selection(store, n, files=3, parts=4)
+
+    def slow_at_first(run: Run, stage: int, places: pa.Table, columns: list[str]) -> pa.Table:
+        time.sleep(0.5 if places["epoch"][0].as_py() == 0 else 0.0)
+        return due(run, stage, places, columns)
+
+    monkeypatch.setattr(shards, "due", slow_at_first)
+    monkeypatch.setattr(shards, "ROWS_AT_ONCE", each)
+    monkeypatch.setattr(shards, "TASKS_AHEAD", 4.0)
+    made = shards_of(store, workers, epochs=epochs)
+    assert not DataContext.get_current().execution_options.preserve_order  # of nobody else
+    for worker, shard in enumerate(made):
+        found = pa.concat_tables(shard.iter_batches(batch_size=7, batch_format="pyarrow"))
+        wanted = [
+            item(i) | {"rank": i, "worker": worker, "epoch": epoch, "order": order}
+            for epoch in range(epochs)
+            for order, i in sorted(
+                (int(item_hash(pa.array([f"item {i}"]), 0, 0, f"train epoch {epoch}")[0] >> np.uint64(1)), i)
+                for i in range(worker, n, workers)
+            )
+        ]
+        turn = {"more": None}
+        for row in wanted:
+            row["messages"] = [message | turn for message in row["messages"]]
+            row |= {"response_more": None, "tools": None}
+        assert found.to_pylist() == wanted
+
+
 # --- what training leaves ---
 
 
@@ -165,8 +213,8 @@ def reference(local_ray: None, make: Make) -> tuple[Config, Store]:
 
 def selected(store: Store) -> pa.Table:
     """The selection's items, as an engine takes them."""
-    names = store.names(f"{STAGE}/selected")
-    return pa.concat_tables(read_selected(store, f"{STAGE}/selected/{name}", ["item_id"]) for name in names)
+    n = store.read_json(f"{STAGE}/selection.json")["selected"]
+    return pa.Table.from_pylist([item(i) for i in range(n)], schema=schema.ITEM)
 
 
 def mean_nll(config: Config, model: ModelRef, store: Store) -> float:

@@ -18,6 +18,7 @@ from zpd_ray.pipeline.ingest.source import Source
 from zpd_ray.readers.duplicates import ID_USED_TWICE, clashing_ids, drop_duplicates, drop_overlap
 from zpd_ray.readers.lengths import longest_prompt, with_lengths
 from zpd_ray.rundir.layout import EVALUATION
+from zpd_ray.rundir.row_groups import rows_in_group
 from zpd_ray.selection.keys import item_hash
 from zpd_ray.terminal import progress
 
@@ -155,10 +156,11 @@ def _finish_part(source: Source, excluded: np.ndarray, rows: pa.Table) -> pa.Tab
     items, duplicates = drop_duplicates(rows)
     items, overlap = drop_overlap(items, excluded)
     items, bad = with_lengths(source.run.config, items)
+    tokens = {name: sum_of(items, name) for name in ("prompt_tokens", "response_tokens")}
     if items.num_rows:
-        source.run.store.write_table(
-            f"{source.into}/{name}", items.select(schema.ITEM.names).cast(schema.ITEM)
-        )
+        group_rows = rows_in_group(items.num_rows, sum(tokens.values()))
+        part = items.select(schema.ITEM.names).cast(schema.ITEM)
+        source.run.store.write_table(f"{source.into}/{name}", part, group_rows)
     counts = {
         "staged": rows.num_rows,
         "items": items.num_rows,
@@ -166,8 +168,7 @@ def _finish_part(source: Source, excluded: np.ndarray, rows: pa.Table) -> pa.Tab
         "overlap": overlap,
         "reasons": source.quarantine(name, bad),
         "with_more": with_more(items),
-        "prompt_tokens": sum_of(items, "prompt_tokens"),
-        "response_tokens": sum_of(items, "response_tokens"),
+        **tokens,
         "longest": _longest(pc.add(items["prompt_tokens"], items["response_tokens"])),
         "longest_prompt": longest_prompt(source.run.config, items),
         "shortest_response": int(pc.min(items["response_tokens"]).as_py() or 0),

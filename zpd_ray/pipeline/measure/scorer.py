@@ -23,6 +23,7 @@ from zpd_ray.measures import Measure
 from zpd_ray.pipeline.cluster.memory import peak_here
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import EVALUATION, POOL
+from zpd_ray.rundir.row_groups import GROUP_ROWS
 
 
 class EngineFailureError(Exception):
@@ -80,7 +81,9 @@ class Scorer:
                 raise EngineError("the scorer was given another model while it measured a part")
         except EngineError as error:
             raise EngineFailureError(str(error), self._life) from error
-        store.write_table(f"{request.into}/{name}", table)
+        # Of the model's own responses those are read that are trained on.
+        own = request.run.config.train.target == "own" and "own" in table.column_names
+        store.write_table(f"{request.into}/{name}", table, GROUP_ROWS if own else None)
         self._note(engine.usage() | {"parts": 1.0, "part_seconds": time.perf_counter() - started})
         return measures.count(table)
 

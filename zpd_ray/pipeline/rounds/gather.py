@@ -17,6 +17,7 @@ from zpd_ray.pipeline.cluster import parts
 from zpd_ray.registry import label
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.layout import POOL, StageFiles
+from zpd_ray.rundir.row_groups import GROUP_ROWS
 
 FILES, FEWEST_ROWS = 16, 64  # of a small round, so that several scorers share it; and of a file of it
 RowsOf = Callable[[str], NDArray[np.int64]]
@@ -77,4 +78,5 @@ def _add(run: Run, name: str, rows: pa.Table) -> None:
         before = run.store.read_table(name)
         others = pc.invert(pc.is_in(before["row"], rows["row"].combine_chunks()))
         rows = pa.concat_tables([before.filter(others), rows])
-    run.store.write_table(name, rows.sort_by("row").combine_chunks())
+    own = run.config.train.target == "own" and "own" in rows.column_names  # as ``Scorer.measure`` does
+    run.store.write_table(name, rows.sort_by("row").combine_chunks(), GROUP_ROWS if own else None)

@@ -21,6 +21,7 @@ from zpd_ray.rundir.judging import (
     last_measured,
     mastered,
     read_measured,
+    scored_columns,
     selection_order,
 )
 from zpd_ray.rundir.layout import ANSWERS
@@ -183,7 +184,7 @@ class Scoring:
         return tables[what]
 
     def _score(self, part: str) -> dict[str, pa.Table]:
-        known = last_measured(self.run, self.fit.stage, ANSWERS, part)
+        known = last_measured(self.run, self.fit.stage, ANSWERS, part, scored_columns(self.run))
         measured = known.answers
         ids = item_keys(measured["item_id"])
         order = selection_order(self.run, self.fit.stage, ids)
@@ -217,7 +218,7 @@ class Scoring:
         """
         if not self.run.config.only_own or self.among == "not measured":
             return np.zeros(measured.num_rows, dtype=bool)
-        return np.asarray(pc.is_null(measured["own"]).to_numpy())
+        return np.asarray(pc.is_null(measured["own_tokens"]).to_numpy())
 
     def _tokens(self, measured: pa.Table) -> pa.ChunkedArray:
         """Response tokens of each item, of what would be trained on."""

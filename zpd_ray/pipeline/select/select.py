@@ -51,6 +51,7 @@ from zpd_ray.selection.top import (
     file_starts,
 )
 
+OF_ITEM = ["item_id", "group", "prompt_tokens", "response_tokens"]  # that a selection tells of an item
 LEFTOVERS = ("scored", "selected", "chosen", "near")  # of an attempt that was killed, with other values
 DRAWN_TOLD = 0.1  # share of a selection that scores did not decide, from which a reader is told
 
@@ -196,14 +197,13 @@ def _find(scoring: Scoring, reason: str, budget: int, small: bool, first: Counts
 
 
 def _write(scoring: Scoring, zone: Threshold, files: Files) -> list[dict[str, Any]]:
-    """Each part writes which of its items were chosen; the chosen rows go to files in order of rank.
+    """Each part writes which of its items were chosen; where they lie goes to files in order of rank.
 
-    Returns the sums of each file.
+    Returns the sums of each file. No text is read, and none is shuffled.
     """
     store = scoring.run.store
     rows = parts.tables(store.names(POOL), partial(_chosen_rows, scoring, zone, files))
-    completes = scoring.run.config.completes
-    write = partial(write_selected, store, f"{scoring.directory}/selected", files, completes)
+    write = partial(write_selected, store, f"{scoring.directory}/selected", files)
     grouped = rows.groupby("file", num_partitions=files.count)
     return list(grouped.map_groups(write, batch_format="pyarrow").iter_rows())
 
@@ -212,14 +212,14 @@ def _chosen_rows(scoring: Scoring, zone: Threshold, files: Files, name: str) -> 
     chosen = {"zone": scoring.chosen(name, "zone", zone)}
     if scoring.replayed:
         chosen["replay"] = scoring.chosen(name, "replay", scoring.replay)
-    items, store = schema.ITEM.empty_table(), scoring.run.store
+    items, store = schema.ITEM.empty_table().select(OF_ITEM), scoring.run.store
     if any(len(ranked.rows) for ranked in chosen.values()):
-        items = store.read_table(f"{POOL}/{name}")
+        items = store.read_table(f"{POOL}/{name}", OF_ITEM)
     table = pa.concat_tables(
         _with_scores(scoring, name, items, ranked, reason, files) for reason, ranked in chosen.items()
     )
     store.write_table(f"{scoring.directory}/chosen/{name}", table.select(["item_id", "reason", "row"]))
-    return table.drop_columns("row")
+    return table
 
 
 def _with_scores(
@@ -237,6 +237,7 @@ def _with_scores(
         "reason": pa.array(told, pa.string()),
         "key": pa.array(ranked.keys),
         "file": pa.array(files.of_keys(ranked.keys, reason)),
+        "part": pa.array([name] * items.num_rows, pa.string()),
         "row": pa.array(ranked.rows),
     }
     for column, values in columns.items():

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from zpd_ray import schema
 from zpd_ray.matching import zone_of
 from zpd_ray.pipeline.cluster.parts import part_name
 from zpd_ray.rundir import Run
 from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.layout import ANSWERS
 from zpd_ray.rundir.records import Selection
-from zpd_ray.rundir.selected import to_selected
 from zpd_ray.rundir.store import Store
 from zpd_ray.selection.keys import Keys
 from zpd_ray.selection.top import Starts
@@ -71,27 +71,24 @@ def reasons(looks_for_zone: bool, p: NDArray[np.float64], target_p: float) -> ND
 def with_own(run: Run, stage: int, part: str, items: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
     """Items of a part, at these rows; of which the model's own response is trained on, ``own`` says.
 
-    Where that is wanted and it has given a right one, it takes the place of the reference.
+    Where that is wanted and it has given a right one, response_tokens are those of it.
     """
     if run.config.train.target != "own" or len(rows) == 0:
         return items.append_column("own", pa.array([False] * len(rows), pa.bool_()))
-    kept = last_measured(run, stage, ANSWERS, part, ["own", "own_tokens"]).answers.take(rows)
-    own, at = pc.is_valid(kept["own"]), items.schema.get_field_index("response_more")
-    more = pc.if_else(own, pa.scalar(None, pa.string()), items["response_more"])
-    items = items.set_column(at, items.schema.field("response_more"), more)
-    for column, theirs in (("response", "own"), ("response_tokens", "own_tokens")):
-        at, values = items.schema.get_field_index(column), pc.coalesce(kept[theirs], items[column])
-        items = items.set_column(at, items.schema.field(column), values)
-    return items.append_column("own", own)
+    tokens = last_measured(run, stage, ANSWERS, part, ["own_tokens"]).answers["own_tokens"].take(rows)
+    at = items.schema.get_field_index("response_tokens")
+    either = pc.coalesce(tokens, items["response_tokens"])
+    items = items.set_column(at, items.schema.field("response_tokens"), either)
+    return items.append_column("own", pc.is_valid(tokens))
 
 
-def write_selected(store: Store, directory: str, files: Files, completes: bool, rows: pa.Table) -> pa.Table:
+def write_selected(store: Store, directory: str, files: Files, rows: pa.Table) -> pa.Table:
     """Sort the rows of one file, rank them and write them; a row with the file's sums."""
     file = rows["file"][0].as_py()
     rows = rows.take(pc.sort_indices(rows, [("key", "ascending"), ("item_id", "ascending")]))
     rank = files.first_rank(file) + np.arange(rows.num_rows)
     rows = rows.append_column("rank", pa.array(rank, pa.int64()))
-    store.write_table(f"{directory}/{part_name(file)}", to_selected(rows, completes))
+    store.write_table(f"{directory}/{part_name(file)}", rows.select(schema.RANK.names).cast(schema.RANK))
     return pa.Table.from_pylist([{"file": file, "sums": json.dumps(_sums(rows))}])
 
 

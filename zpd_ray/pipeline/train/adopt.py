@@ -85,7 +85,7 @@ def check_open(run: Run, result: Path) -> None:
     if stage and run.adopted(stage - 1) and _origin_of(run, stage - 1) == _origin(result):
         raise ZpdError(
             f"--result {result} has closed stage {stage - 1} already and has not changed since; expected a "
-            f"model that was trained on {StageFiles(stage).selected}, which `zpd-ray select` leaves"
+            f"model that was trained on what stage {stage} has selected, as `zpd-ray export` gives it"
         )
 
 

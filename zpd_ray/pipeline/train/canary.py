@@ -39,7 +39,7 @@ def measured_canary(task: StageTask, result: ModelRef) -> pa.Table:
     if np.array_equal(before, after):
         raise ZpdError(
             f"the result gives each of {len(after)} selected items the very NLL that it had before; expected "
-            f"a model that was trained on {task.directory}/selected, not the one that the stage began with"
+            "a model that was trained on what the stage has selected, not the one that it began with"
         )
     return items.append_column("nll_before", pa.array(before)).append_column("nll_after", pa.array(after))
 

@@ -28,7 +28,7 @@ from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.notices import Notices
 from zpd_ray.pipeline.train.stages import Stage, stages
 from zpd_ray.rundir import Run
-from zpd_ray.rundir.selected import read_selected
+from zpd_ray.rundir.selected import due, ranked
 from zpd_ray.schema import STEP
 from zpd_ray.training.model import load_trainable, save_model
 from zpd_ray.training.packing import check_apart
@@ -145,10 +145,10 @@ def _encoded(trainer: Trainer, rows: pa.Table) -> Encoded:
 
 def canary_items(task: StageTask) -> pa.Table:
     """The longest responses of the selection's first file: rounding weighs least in their mean."""
-    name = f"{task.directory}/selected/{task.store.names(f'{task.directory}/selected')[0]}"
-    items = read_selected(task.store, name, ["item_id", "response_tokens"])
-    order = pc.sort_indices(items, [("response_tokens", "descending"), ("item_id", "ascending")])
-    return items.take(order[: canary.ITEMS])
+    run, stage = Run(task.config, task.store), task.model.stage
+    first = next(ranked(run, stage))
+    order = pc.sort_indices(first, [("response_tokens", "descending"), ("item_id", "ascending")])
+    return due(run, stage, first.take(order[: canary.ITEMS]), ["item_id", "response_tokens"])
 
 
 def _canary_nlls(trainer: Trainer) -> list[float]:

@@ -19,7 +19,7 @@ def prepare(session: Session, stage: int) -> StageTask:
     session.train_job()  # first: workers start while the selection is sorted
     items, epochs, workers = _dealt(run, stage), run.config.train.epochs, run.config.train.workers
     rows = [epochs * share_of(items, worker, workers) for worker in range(workers)]
-    shards = ordered_shards(run.store, StageFiles(stage).selected, run.config.seed, stage, epochs, rows)
+    shards = ordered_shards(run, StageFiles(stage).selected, stage, epochs, rows)
     iterators = [shard.iterator() for shard in shards]
     return StageTask(run.config, run.store, run.model(stage), directory, items, rows, iterators)
 
