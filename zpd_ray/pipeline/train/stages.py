@@ -142,9 +142,8 @@ class Stage:
         score, from 0).
         """
         self._taken, run = 0, Run(self.task.config, self.task.store)
-        for batch in with_texts(run, self.number, self.task.shards[self.rank]).iter_batches(
-            batch_size=batch_size, batch_format="pyarrow", prefetch_batches=1
-        ):
+        rows: Any = with_texts(run, self.number, self.task.shards[self.rank])
+        for batch in rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=1):
             yield batch
             self._taken += batch.num_rows
             self._tell(self._taken)
