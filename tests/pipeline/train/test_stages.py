@@ -19,6 +19,7 @@ from zpd_ray.config import ClusterConfig, Config
 from zpd_ray.config_file import load_config
 from zpd_ray.engines import ModelRef
 from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.train import stages
 from zpd_ray.pipeline.train.controller import StageTask
 from zpd_ray.pipeline.train.job import _why_it_ended
 from zpd_ray.pipeline.train.lines import Lines
@@ -121,7 +122,9 @@ def test_a_stage_that_was_closed_before_the_loop_began_is_passed_over(make: Make
 def test_a_loop_that_asks_for_tokens_where_items_have_no_responses_is_told(
     make: Make,  # noqa: F811
     reference: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(stages, "with_texts", lambda run, stage, shard: shard)
     config, _ = make(function="tests.pipeline.loops:mistaken")
     config = config.model_copy(update={"pool": config.pool.model_copy(update={"reference": reference})})
     messages = [[{"role": "user", "content": "How many?", "more": None}]] * 3
@@ -129,7 +132,7 @@ def test_a_loop_that_asks_for_tokens_where_items_have_no_responses_is_told(
         "response": [""] * 3,
         "response_more": [None] * 3,
         "tools": [None] * 3,
-    }  # as read_selected has it
+    }  # as ``selected.due`` has it
     rows = pa.table({"messages": messages, **empty})
 
     class Shard:

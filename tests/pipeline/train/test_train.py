@@ -30,7 +30,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.train import shards
 from zpd_ray.pipeline.train.job import DIRECTORY
-from zpd_ray.pipeline.train.shards import ordered_shards, share_of
+from zpd_ray.pipeline.train.shards import ordered_shards, share_of, with_texts
 from zpd_ray.pipeline.train.train import prepare, train
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import Selection, save_selection
@@ -132,7 +132,9 @@ def shards_of(store: Store, workers: int, seed: int = 0, stage: int = 0, epochs:
     rows = [epochs * share_of(n, worker, workers) for worker in range(workers)]
     values = {"output": store.root, "pool": {"path": "-"}, "model": {"path": "-"}, "seed": seed}
     config = validate(values | {"select": {"budget": {"items": n}}})
-    return ordered_shards(Run(config, store), f"{STAGE}/selected", stage, epochs, rows)
+    run = Run(config, store)
+    made = ordered_shards(run, f"{STAGE}/selected", stage, epochs, rows)
+    return [with_texts(run, stage, places) for places in made]
 
 
 def order_of(store: Store, workers: int, **how: int) -> list[list[str]]:

@@ -33,7 +33,7 @@ class StageTask:
     directory: str  # of the stage, in the run directory
     items: int
     rows: list[int]  # of each worker's shard, over all epochs
-    shards: list[Any]  # one ray.data.DataIterator per worker
+    shards: list[Any]  # one ray.data.Dataset per worker: places of items, in training order
     turn: int = 0  # among the stages that a job trains, those of many runs in a comparison; the job counts
 
 

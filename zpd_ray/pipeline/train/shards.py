@@ -41,12 +41,12 @@ def share_of(rows: int, worker: int, workers: int) -> int:
 
 
 def ordered_shards(run: Run, selected: str, stage: int, epochs: int, rows: list[int]) -> list[Dataset]:
-    """One dataset per worker, of ``rows[worker]`` rows, in training order; texts are read when they are due.
+    """One dataset of places per worker, of ``rows[worker]`` rows, in training order: for ``with_texts``.
 
     selected: the directory of the selection, which ``stage`` trains on. Worker = rank modulo workers, so that
     every worker sees the whole range of scores; within a worker, epoch after epoch, each in the order of a
     seeded hash of the item id. Nothing depends on blocks or on timing. What ranks beyond the sum of ``rows``
-    is left out. Columns: ``selected.TURNS`` and ``CARRIED``.
+    is left out.
     """
     most = sum(rows) // epochs
     deal = partial(_deal, run.store, selected, run.config.seed, stage, epochs, len(rows), most)
@@ -56,7 +56,7 @@ def ordered_shards(run: Run, selected: str, stage: int, epochs: int, rows: list[
     ordered.context.execution_options.preserve_order = True
     ends = [sum(rows[: i + 1]) for i in range(len(rows) - 1)]
     shards = ordered.split_at_indices(ends) if ends else [ordered]
-    return [_with_texts(run, stage, _in_blocks(shard)) for shard in shards]
+    return [_in_blocks(shard) for shard in shards]
 
 
 def _in_blocks(places: Dataset) -> Dataset:
@@ -81,8 +81,12 @@ def _deal(
     return pa.concat_tables(tables)
 
 
-def _with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
-    """The items at places, in the same order, read by tasks as who goes through them asks for more."""
+def with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
+    """The items at places, in the same order, read by tasks as who goes through them asks for more.
+
+    Columns: ``selected.TURNS`` and ``CARRIED``. Made by the worker, for a while: libraries that look through
+    all that a loop holds (``datasets`` hashes it with dill) do not get through the tasks' functions.
+    """
 
     def read(some: pa.Table) -> Iterator[pa.Table]:
         for piece in pieces(some):
@@ -95,6 +99,7 @@ def _with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
         udf_modifying_row_count=False,
     )
     options = rows.context.execution_options
+    options.preserve_order = True  # as above
     options.resource_limits = options.resource_limits.copy(cpu=TASKS_AHEAD, object_store_memory=AHEAD_BYTES)
     rows.context.target_max_block_size = BLOCK_BYTES
     return rows

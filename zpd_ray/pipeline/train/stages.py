@@ -40,6 +40,8 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.train.checkpoints import Checkpoints
 from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
 from zpd_ray.pipeline.train.lines import UNHEARD, Lines, lines_to
+from zpd_ray.pipeline.train.shards import with_texts
+from zpd_ray.rundir import Run
 from zpd_ray.training.collate import IGNORED, collate, labels_of
 from zpd_ray.user_code import load_function
 
@@ -139,10 +141,9 @@ class Stage:
         Columns: item_id, messages (list of role, content and more), response, response_more, tools, rank (by
         score, from 0).
         """
-        self._taken = 0
-        for batch in self.task.shards[self.rank].iter_batches(
-            batch_size=batch_size, batch_format="pyarrow", prefetch_batches=1
-        ):
+        self._taken, run = 0, Run(self.task.config, self.task.store)
+        rows: Any = with_texts(run, self.number, self.task.shards[self.rank])
+        for batch in rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=1):
             yield batch
             self._taken += batch.num_rows
             self._tell(self._taken)

@@ -20,8 +20,7 @@ def prepare(session: Session, stage: int) -> StageTask:
     items, epochs, workers = _dealt(run, stage), run.config.train.epochs, run.config.train.workers
     rows = [epochs * share_of(items, worker, workers) for worker in range(workers)]
     shards = ordered_shards(run, StageFiles(stage).selected, stage, epochs, rows)
-    iterators = [shard.iterator() for shard in shards]
-    return StageTask(run.config, run.store, run.model(stage), directory, items, rows, iterators)
+    return StageTask(run.config, run.store, run.model(stage), directory, items, rows, shards)
 
 
 def train(session: Session, task: StageTask) -> dict[str, Any]:
