@@ -62,7 +62,7 @@ def run_here(items: int, options: argparse.Namespace, directory: Path) -> None:
     """All steps, each a row of the table; then what the worker was given a second."""
     from zpd_ray.pipeline.cluster.session import Session
     from zpd_ray.pipeline.run import take
-    from zpd_ray.pipeline.train.shards import ordered_shards
+    from zpd_ray.pipeline.train.shards import ordered_shards, with_texts
 
     config = config_of(directory, options.parts_of)
     budget = config.select.budget.model_copy(update={"fraction": options.fraction})
@@ -75,9 +75,9 @@ def run_here(items: int, options: argparse.Namespace, directory: Path) -> None:
         (found["shard"],) = ordered_shards(run, StageFiles(0).selected, 0, 1, [int(options.fraction * items)])
 
     def first() -> None:
-        shard = found["shard"].iterator()
+        rows = with_texts(run, 0, found["shard"])
         found["batches"] = iter(
-            shard.iter_batches(batch_size=BATCH, batch_format="pyarrow", prefetch_batches=1)
+            rows.iter_batches(batch_size=BATCH, batch_format="pyarrow", prefetch_batches=1)
         )
         next(found["batches"])
 
