@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.pipeline.conftest import Simulate, table_of
+from tests.pipeline.conftest import Simulate, selected_of, table_of
 from zpd_ray.drift import Drifted
 from zpd_ray.pipeline.select.scoring import Scoring
 from zpd_ray.report.find import find_items
@@ -52,7 +52,7 @@ def test_group_thetas_are_told_and_used_and_hang_on_no_part_or_actor(simulate: S
     parts = simulate(output="parts", pool={"items_per_part": 150}, cluster={"actors": 2}, **GROUPED)[1]
     for name in ("stages/00/fit.json", "stages/01/fit.json"):
         assert parts.read_bytes(name) == store.read_bytes(name)
-    assert table_of(parts, "stages/01/selected").equals(table_of(store, "stages/01/selected"))
+    assert selected_of(parts, 1).equals(selected_of(store, 1))
 
 
 @pytest.mark.nightly
