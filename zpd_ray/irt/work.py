@@ -8,6 +8,7 @@ PATIENCE = 5.0  # seconds that a fit may take, by default, where there are no mo
 ITEMS = 10_000
 # Of that, in microseconds of counted work: the rest is for what is not counted, and for slower machines.
 COUNTED = 0.65e6
+RESPONDENTS = 300  # with so many or fewer
 
 
 class TooMuchWorkError(ValueError):
@@ -32,6 +33,11 @@ class Work:
             raise ValueError(f"patience must be a number of seconds > 0, got {patience}.")
         return cls(COUNTED * patience * max(1.0, n_items / ITEMS))
 
+    @classmethod
+    def for_matrix(cls, n_respondents: int, n_items: int, patience: float) -> Work:
+        """The same where there are parameters for each item, and respondents may be many."""
+        return cls.for_items(max(n_items, n_items * n_respondents // RESPONDENTS), patience)
+
     @property
     def is_over(self) -> bool:
         """Whether nothing more may be done."""
@@ -43,7 +49,7 @@ class Work:
         self.due += due
         if self.is_over:
             raise TooMuchWorkError(
-                f"this fit would take longer than {self.limit / COUNTED:.3g} s: many respondents with many "
-                "responses that no ability explains; give patience=... more seconds, or fewer respondents or "
-                "rollouts, a smaller Prior(sigma_median=...), lower guessing floors."
+                f"this fit would take longer than {self.limit / COUNTED:.3g} s: it has many parameters, and "
+                "responses that nearly separate, or floors, or many rollouts; give patience=... more "
+                "seconds, or fewer respondents, items or rollouts."
             )

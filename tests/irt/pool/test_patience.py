@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def test_a_fit_that_is_cut_short_says_so_and_is_the_same_each_time() -> None:
 
 
 def test_not_one_step_is_refused_in_a_sentence() -> None:
-    with pytest.raises(ValueError, match=r"longer than 1e-05 s: many respondents .* give patience="):
+    with pytest.raises(ValueError, match=r"longer than 1e-05 s: .* give patience="):
         fit(1e-5)
     with pytest.raises(ValueError, match="patience must be a number of seconds > 0, got 0"):
         fit(0.0)
@@ -49,3 +51,34 @@ def test_persons_and_stages_are_as_patient() -> None:
         irt.fit_stages(*data, prior=PRIOR, patience=1e-5)
     with pytest.raises(ValueError, match="longer than 1e-05 s"):
         irt.fit_persons(world.successes.T, world.trials.T, world.covariates, prior=PRIOR, patience=1e-5)
+
+
+def test_item_parameters_and_what_explains_them_too() -> None:
+    world = irt.simulate(100, 60, "2pl", gamma=(0.5,), missing=0.2, seed=3)
+    for model, little in {"1pl": 0.003, "2pl": 0.01}.items():
+        cut, whole = (irt.fit(world.successes, model, trials=world.trials, patience=p) for p in (little, 5.0))
+        assert "not_converged" in cut.flags
+        assert whole.converged
+        assert cut.loglik < whole.loglik
+        with pytest.raises(ValueError, match="longer than 1e-05 s"):
+            irt.fit(world.successes, model, trials=world.trials, patience=1e-5)
+    with pytest.raises(ValueError, match="longer than 1e-05 s"):
+        irt.fit_lltm(world.successes, world.covariates, trials=world.trials, patience=1e-5)
+
+
+def test_covariates_of_any_unit_explain_as_well() -> None:
+    world = irt.simulate(300, 60, gamma=(0.5,), trials=4, seed=3)
+    one = irt.fit_lltm(world.successes, world.covariates, trials=world.trials)
+    small = irt.fit_lltm(world.successes, 1e-8 * world.covariates, trials=world.trials)
+    assert one.converged
+    assert small.converged
+    np.testing.assert_allclose(1e-8 * small.gamma, one.gamma, rtol=1e-6)
+    np.testing.assert_allclose(1e-8 * small.gamma_se, one.gamma_se, rtol=1e-6)
+
+
+def test_a_slope_of_nothing_is_flagged_and_no_warning() -> None:
+    """Two respondents and two items that say nothing of a slope."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flat = irt.fit(np.array([[1, 0], [0, 1]]), "1pl")
+    assert "theta_sd_zero" in flat.flags

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from zpd_ray.irt.matrix.extremes import posterior_of_extremes
 from zpd_ray.irt.matrix.mml import Model, Responses
 from zpd_ray.irt.newton import Maximum, maximise
 from zpd_ray.irt.pool.design import column_sums
+from zpd_ray.irt.work import PATIENCE, Work
 
 Array = NDArray[np.float64]
 ModelName = Literal["rasch", "1pl", "2pl", "3pl"]
@@ -79,6 +81,7 @@ def fit(
     trials: ArrayLike | None = None,
     guess_prior: tuple[float, float] = (5.0, 17.0),
     max_parameters: int = MAX_PARAMETERS,
+    patience: float = PATIENCE,
 ) -> ItemFit:
     """Estimate item parameters.
 
@@ -87,7 +90,8 @@ def fit(
     floor c, a scalar or (n_items,); for model "3pl" without it, c is estimated with a Beta(guess_prior)
     prior. estimator "cml" (Rasch only) conditions on the raw scores and assumes no distribution of theta.
     max_parameters: more are refused, since time grows with their cube (1,000 items of the 2PL: about 3 s) and
-    memory with their square; Rasch models with complete single responses have no such limit.
+    memory with their square; Rasch models with complete single responses have no such limit. patience:
+    seconds that it may take with 3 million responses or fewer, as of `fit_explanatory`; not of "cml".
 
     Raises ValueError for values that are not responses, shapes that do not match, respondents or items
     without responses, disconnected designs, and items that are all extreme.
@@ -109,7 +113,8 @@ def fit(
         return _conditional(s, k, weights, max_parameters, binary=trials is None)
     c = checks.floor(guess, s.shape[1])
     free_floor = model == "3pl" and guess is None
-    return _marginal(s, k, weights, model, c, guess_prior if free_floor else None, max_parameters)
+    work = Work.for_matrix(s.shape[0], s.shape[1], patience)
+    return _marginal(s, k, weights, model, c, guess_prior if free_floor else None, max_parameters, work)
 
 
 def _marginal(
@@ -120,6 +125,7 @@ def _marginal(
     c: Array,
     floor_prior: tuple[float, float] | None,
     max_parameters: int,
+    work: Work,
 ) -> ItemFit:
     flags = _item_flags(s, k)
     inner = np.flatnonzero(flags == "")
@@ -134,7 +140,8 @@ def _marginal(
     size = shape.n_items * (1 if common else 2 + shape.free_floor)
     _affordable(name, shape.n_items, size, max_parameters)
     start = _start(shape, data)
-    likelihood = score_curves.objective if score_curves.pays(shape, data, start) else mml.objective
+    tables = score_curves.pays(shape, data, start)
+    likelihood = score_curves.objective if tables else partial(mml.objective, work=work)
     steps = int(np.clip(STEPS_TIMES_PARAMETERS // size, 5, 50))
     slopes = slice(shape.n_items, None if common else 2 * shape.n_items)
     top = maximise(
@@ -241,8 +248,9 @@ def _report(
     else:
         var_a, cov = np.diag(covariance)[n : 2 * n], np.diag(covariance[:n, n : 2 * n])
     rasch = name == "rasch"
-    b = -p.d if rasch else -p.d / p.a
-    var_b = var_d if rasch else (var_d + 2.0 * b * cov + b * b * var_a) / p.a**2
+    with np.errstate(divide="ignore", invalid="ignore"):  # a slope of 0 has no difficulty: flag theta_sd_zero
+        b = -p.d if rasch else -p.d / p.a
+        var_b = var_d if rasch else (var_d + 2.0 * b * cov + b * b * var_a) / p.a**2
     flags = [] if top.converged else ["not_converged"]
     flags += ["negative_slope"] if (p.a < 0.0).any() else []
     flags += ["theta_sd_zero"] if model.common_slope and abs(p.a[0]) < SD_ZERO else []
@@ -305,9 +313,11 @@ def _scatter(fitted: ItemFit, inner: NDArray[np.intp], flags: NDArray[np.str_], 
         return full
 
     noted = (*fitted.flags, *sorted(set(flags.tolist()) - {""}))
+    with np.errstate(divide="ignore"):  # a slope of 0: so is the mean
+        middle = np.exp(np.mean(np.log(np.abs(fitted.a))))
     return replace(
         fitted,
-        a=place(fitted.a, np.exp(np.mean(np.log(np.abs(fitted.a))))),
+        a=place(fitted.a, middle),
         b=place(fitted.b, np.nan),
         c=place(fitted.c, c),
         se_a=place(fitted.se_a, np.nan),

@@ -18,12 +18,15 @@ from scipy.special import expit
 
 from zpd_ray.irt.models import Terms, terms
 from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid, weighted_polynomials
+from zpd_ray.irt.work import Work
 
 Array = NDArray[np.float64]
 
 CELLS = 1 << 21  # respondents times the wider of nodes and items, worked on at a time
 EDGE_MASS = 1e-9
 SERIES_TOLERANCE = 1e-9
+PASSES = 4.0  # over respondents, nodes and items, of weights and gradient, and of a polynomial
+PRODUCT = 3.5e-5  # microseconds that a product of two numbers takes, about, in matrices as large as these
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,16 @@ def _normalised(log_weights: Array, level: Array | float, step: float) -> tuple[
 
 
 def objective(
-    model: Model, data: Responses, phi: Array, with_hessian: bool
+    model: Model, data: Responses, phi: Array, with_hessian: bool, work: Work | None = None
 ) -> tuple[float, Array, Array | None]:
-    """Marginal log-likelihood (plus the log prior of free floors), gradient and Hessian at phi."""
+    """Marginal log-likelihood (plus the log prior of free floors), gradient and Hessian at phi.
+
+    work: what it may take; None: whatever it takes. Raises TooMuchWorkError.
+    """
+    work = work or Work(np.inf)
     p = model.unpack(phi)
     at, weights = _posterior(model, data, phi, p)
+    work.add(PASSES * PRODUCT * len(data.freq) * at.nodes.size * model.n_items)
     n = model.n_items
     size = n * (3 if model.free_floor else 2)
     value, gradient = 0.0, np.zeros(size)
@@ -154,9 +162,12 @@ def objective(
     for chunk, w, log_marginal in weights:
         value += float(chunk.freq @ log_marginal)
         _add_gradient(model, chunk, w, at, p, gradient, curvature)
-        if hessian is not None:
-            add = _add_score_covariance if chunk.successes is None else _add_covariance
-            add(model, chunk, w, at, hessian)
+        if hessian is None:
+            continue
+        if chunk.successes is None:
+            _add_score_covariance(model, chunk, w, at, hessian)
+        else:
+            _add_covariance(model, chunk, w, at, hessian, work)
     if data.successes is None:
         value += float(data.totals @ p.d)
     if not model.guessing:
@@ -234,10 +245,12 @@ def _add_floor(s: Array, k: Array, at: Scores, c: Array, gradient: Array, curvat
     curvature[5] += (s * own - (k - s) * c * (1.0 - c)).sum(axis=1)
 
 
-def _add_covariance(model: Model, chunk: Responses, w: Array, at: Scores, hessian: Array) -> None:
+def _add_covariance(model: Model, chunk: Responses, w: Array, at: Scores, hessian: Array, work: Work) -> None:
     """Add sum over respondents of freq Cov[score], the scores written in polynomials of the own posterior."""
     total, root = 0.0, np.sqrt(chunk.freq)[:, None]
+    products = len(w) * (hessian.size + PASSES * at.nodes.size * model.n_items)
     for order, basis in enumerate(weighted_polynomials(w, at.nodes)):
+        work.add(PRODUCT * products)
         columns = _expansion(model, chunk, basis, at)
         v = np.concatenate(columns, axis=1) * root
         share = float(np.einsum("ij,ij->", v, v))

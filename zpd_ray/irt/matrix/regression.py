@@ -12,9 +12,9 @@ from zpd_ray.irt.matrix import mml
 from zpd_ray.irt.matrix.items import MAX_PARAMETERS
 from zpd_ray.irt.matrix.mml import Model, Responses
 from zpd_ray.irt.newton import maximise
-from zpd_ray.irt.pool.explanatory import MAX_RESPONDENTS, WEAK, fit_explanatory
+from zpd_ray.irt.pool.explanatory import MAX_RESPONDENTS, WEAK, fit_explanatory, units
 from zpd_ray.irt.prior import Prior
-from zpd_ray.irt.work import PATIENCE
+from zpd_ray.irt.work import PATIENCE, Work
 
 Array = NDArray[np.float64]
 
@@ -49,12 +49,14 @@ def fit_lltm(
     *,
     trials: ArrayLike | None = None,
     origin: ArrayLike | None = None,
+    patience: float = PATIENCE,
 ) -> LLTMFit:
     """Linear logistic test model (Fischer 1973, Acta Psychologica 37, 359-374), random persons, by
     marginal ML.
 
     responses, trials, freq as in `fit`; covariates: (n_items, n_covariates), without intercept: the mean
     ability takes its place. origin: covariate values of an item of difficulty 0, default their mean.
+    patience: as of `fit`.
     """
     s, k = checks.binary(responses) if trials is None else checks.counts(responses, trials)
     weights = checks.frequencies(freq, s.shape[0])
@@ -68,6 +70,8 @@ def fit_lltm(
     centre = x.mean(axis=0) if origin is None else checks.vector("origin", origin, x.shape[1])
     x = x - centre
     checks.identified(x, np.ones(s.shape[1]), np.zeros(x.shape[1]))
+    unit = units(x, np.ones(s.shape[1]))  # Newton's steps are measured in logits
+    x = x / unit
     right, tried = s.astype(np.float64), k.astype(np.float64)
     if (tried == tried[0]).all():  # scores are sufficient: d is fixed, so item totals only enter linearly
         score, rows = np.unique(right.sum(axis=1), return_inverse=True)
@@ -75,24 +79,26 @@ def fit_lltm(
         data = Responses(None, tried[0], by_score, score, weights @ right)
     else:
         data = Responses(right, tried, weights, right.sum(axis=1), weights @ right)
-    model = Model(s.shape[1], True, np.zeros(s.shape[1]))
+    model, work = (
+        Model(s.shape[1], True, np.zeros(s.shape[1])),
+        Work.for_matrix(s.shape[0], s.shape[1], patience),
+    )
     # (d, slope) = basis @ (mean, gamma, sd): d = mean - x gamma
     basis = np.zeros((s.shape[1] + 1, x.shape[1] + 2))
     basis[:-1, 0], basis[:-1, 1:-1], basis[-1, -1] = 1.0, -x, 1.0
 
     def objective(rho: Array, deep: bool) -> tuple[float, Array, Array | None]:
-        value, gradient, hessian = mml.objective(model, data, basis @ rho, deep)
+        value, gradient, hessian = mml.objective(model, data, basis @ rho, deep, work)
         return value, basis.T @ gradient, None if hessian is None else basis.T @ hessian @ basis
 
     start = np.zeros(basis.shape[1])
     start[-1] = 1.0
     top = maximise(objective, start)
     se = np.sqrt(np.diag(top.covariance()))
-    known = np.append(np.append(se[:1], se[1:-1] * np.maximum(x.std(axis=0), 1e-300)), se[-1])
-    weak = () if (known <= WEAK).all() else ("weakly_identified",)
+    weak = () if (se <= WEAK).all() else ("weakly_identified",)
     return LLTMFit(
-        gamma=top.x[1:-1],
-        gamma_se=se[1:-1],
+        gamma=top.x[1:-1] / unit,
+        gamma_se=se[1:-1] / unit,
         theta_mean=float(top.x[0]),
         se_theta_mean=float(se[0]),
         theta_sd=float(abs(top.x[-1])),

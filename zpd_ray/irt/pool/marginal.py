@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 DIRECT = 20  # respondents up to whom covariances of scores are summed pair by pair
 AT_ONCE = 4  # polynomials
-# About what it takes, in microseconds: a block, a curve at a node and what comes of it, a product of numbers.
+# About what it takes, in microseconds: a block, a curve at a node and what comes of it, a product of two.
 CALLS, CURVE, PRODUCT = 300.0, 0.045, 5e-5
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
