@@ -70,7 +70,7 @@ def _bytes_read(run: Run, part: str) -> int:
     scoring = select._scoring(
         Run(run.config, run.store), load_fit(run.store, 0), "zpd", False, "items", False
     )
-    found = select._find(scoring, "zone", 300, True)
+    found = select._find(scoring, "zone", 300, True, None)
     files = select.Files(found.starts, found.starts)
     scoring = select.replace(scoring, run=Run(run.config, store))
     assert select._chosen_rows(scoring, found.top.threshold, files, part).num_rows == 300
