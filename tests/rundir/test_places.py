@@ -96,6 +96,9 @@ def test_a_part_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     spoil(run.store, "pool/p", ("response",))
     with pytest.raises(OSError, match=f"cannot read {tmp_path}/pool/p: "):
         places.items_at(run, 0, where, ["response"])
+    run.store.write_bytes("pool/p", b"half of it")
+    with pytest.raises(OSError, match=f"cannot read {tmp_path}/pool/p: .*too small|magic bytes"):
+        places.items_at(run, 0, where, ["response"])
 
 
 @pytest.mark.parametrize(("most", "count"), [(1, 200), (100, 60), (10**9, 1)])

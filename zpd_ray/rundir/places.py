@@ -93,7 +93,7 @@ def _read(run: Run, name: str, rows: Rows, columns: list[str]) -> pa.Table:
             f"{path} is missing, and texts of a selection lie in it; expected every file of the run where it "
             "was written, until the last stage is trained: put it back, and run again"
         ) from None
-    except OSError as problem:
+    except (OSError, pa.ArrowInvalid) as problem:
         raise OSError(f"cannot read {path}: {problem}") from problem
 
 
