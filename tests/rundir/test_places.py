@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.reads import counted
+from tests.reads import counted, spoil
 from zpd_ray import schema
-from zpd_ray.rundir import Store, places, row_groups
+from zpd_ray.config_file import validate
+from zpd_ray.errors import ZpdError
+from zpd_ray.rundir import Run, Store, places, row_groups
 from zpd_ray.rundir.row_groups import GROUP_ROWS, rows_in_group
 
 N = 5 * GROUP_ROWS + 100
@@ -75,6 +77,28 @@ def test_of_one_row_little_is_read(tmp_path: Path) -> None:
     store.read_rows("pool/part", np.arange(0, table.num_rows, 100), ["response"])
     assert seen.bytes["pool/part"] > 0.3 * size
     assert seen.bytes["pool/part"] < 0.7 * size  # all groups, and not the column beside
+
+
+def test_a_part_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    config = validate(
+        {
+            "output": str(tmp_path),
+            "pool": {"path": "-"},
+            "model": {"path": "-"},
+            "select": {"budget": {"items": 1}},
+        }
+    )
+    run = Run(config, Store(config.output))
+    where = pa.table({"part": ["p"], "row": [3], "own": [False]})
+    with pytest.raises(ZpdError, match=r"pool/p is missing, .*expected every file.*put it back"):
+        places.items_at(run, 0, where, ["response"])
+    run.store.write_table("pool/p", part(10), GROUP_ROWS)
+    spoil(run.store, "pool/p", ("response",))
+    with pytest.raises(OSError, match=f"cannot read {tmp_path}/pool/p: "):
+        places.items_at(run, 0, where, ["response"])
+    run.store.write_bytes("pool/p", b"half of it")
+    with pytest.raises(OSError, match=f"cannot read {tmp_path}/pool/p: .*too small|magic bytes"):
+        places.items_at(run, 0, where, ["response"])
 
 
 @pytest.mark.parametrize(("most", "count"), [(1, 200), (100, 60), (10**9, 1)])

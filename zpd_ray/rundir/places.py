@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zpd_ray import schema
+from zpd_ray.errors import ZpdError
 from zpd_ray.rundir.judging import last_measured
 from zpd_ray.rundir.layout import ANSWERS, POOL, StageFiles
 from zpd_ray.rundir.run import Run
@@ -69,7 +70,7 @@ def _each(run: Run, of_part: Callable[[int], pa.Table], count: int) -> list[pa.T
 def _of_part(
     run: Run, stage: int, part: str, rows: Rows, own: NDArray[np.bool_], columns: list[str]
 ) -> pa.Table:
-    items = run.store.read_rows(f"{POOL}/{part}", rows, columns)
+    items = _read(run, f"{POOL}/{part}", rows, columns)
     if not own.any():
         return items
     said = _own(run, stage, part, rows[own]).take(pa.array(np.cumsum(own) - 1, mask=~own))
@@ -83,6 +84,19 @@ def _of_part(
     return items
 
 
+def _read(run: Run, name: str, rows: Rows, columns: list[str]) -> pa.Table:
+    path = f"{run.store.root}/{name}"
+    try:
+        return run.store.read_rows(name, rows, columns)
+    except FileNotFoundError:
+        raise ZpdError(
+            f"{path} is missing, and texts of a selection lie in it; expected every file of the run where it "
+            "was written, until the last stage is trained: put it back, and run again"
+        ) from None
+    except (OSError, pa.ArrowInvalid) as problem:
+        raise OSError(f"cannot read {path}: {problem}") from problem
+
+
 def _own(run: Run, stage: int, part: str, rows: Rows) -> pa.ChunkedArray:
     """The model's own responses to rows of a part, as they were kept when each was last measured: (n,)."""
     last = np.full(len(rows), stage)
@@ -94,6 +108,6 @@ def _own(run: Run, stage: int, part: str, rows: Rows) -> pa.ChunkedArray:
         name, at = f"{StageFiles(earlier).measurements()}/{part}", rows[mine]
         if run.in_rounds(earlier):  # the file has some rows of the part, in order
             at = np.searchsorted(run.store.read_table(name, ["row"])["row"].to_numpy(), at)
-        found.append(run.store.read_rows(name, at, ["own"]))
+        found.append(_read(run, name, at, ["own"]))
         order.append(mine)
     return pa.concat_tables(found).take(np.argsort(np.concatenate(order)))["own"]

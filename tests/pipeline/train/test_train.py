@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+import ray
 from ray.data import DataContext, Dataset
 from safetensors.torch import load_file
 
@@ -30,7 +31,7 @@ from zpd_ray.errors import ZpdError
 from zpd_ray.pipeline.cluster.session import Session
 from zpd_ray.pipeline.train import shards
 from zpd_ray.pipeline.train.job import DIRECTORY
-from zpd_ray.pipeline.train.shards import ordered_shards, share_of, with_texts
+from zpd_ray.pipeline.train.shards import from_row, ordered_shards, share_of, with_texts
 from zpd_ray.pipeline.train.train import prepare, train
 from zpd_ray.rundir import Run, Store
 from zpd_ray.rundir.records import Selection, save_selection
@@ -128,13 +129,19 @@ def assert_close(one: Store, other: Store, most: float) -> None:
 
 
 def shards_of(store: Store, workers: int, seed: int = 0, stage: int = 0, epochs: int = 3) -> list[Dataset]:
+    run, made = places_of(store, workers, seed, stage, epochs)
+    return [with_texts(run, stage, places) for places in made]
+
+
+def places_of(
+    store: Store, workers: int, seed: int = 0, stage: int = 0, epochs: int = 3
+) -> tuple[Run, list[Dataset]]:
     n = store.read_json(f"{STAGE}/selection.json")["selected"]
     rows = [epochs * share_of(n, worker, workers) for worker in range(workers)]
     values = {"output": store.root, "pool": {"path": "-"}, "model": {"path": "-"}, "seed": seed}
     config = validate(values | {"select": {"budget": {"items": n}}})
     run = Run(config, store)
-    made = ordered_shards(run, f"{STAGE}/selected", stage, epochs, rows)
-    return [with_texts(run, stage, places) for places in made]
+    return run, ordered_shards(run, f"{STAGE}/selected", stage, epochs, rows)
 
 
 def order_of(store: Store, workers: int, **how: int) -> list[list[str]]:
@@ -166,6 +173,8 @@ def test_more_workers_than_items_leaves_the_rest_empty(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     write_selection(store, 2, files=1)
     assert [len(shard) for shard in order_of(store, workers=3)] == [3, 3, 0]
+    run, made = places_of(store, workers=3)  # and gone on from: steps are as many as of the fullest
+    assert [with_texts(run, 0, from_row(places, 2)).count() for places in made] == [1, 1, 0]
 
 
 def test_every_batch_holds_what_a_plain_computation_says(
@@ -182,7 +191,7 @@ def test_every_batch_holds_what_a_plain_computation_says(
 
     monkeypatch.setattr(shards, "due", slow_at_first)
     monkeypatch.setattr(shards, "ROWS_AT_ONCE", each)
-    monkeypatch.setattr(shards, "TASKS_AHEAD", 4.0)
+    monkeypatch.setattr(shards, "TASKS_AHEAD", 4)
     made = shards_of(store, workers, epochs=epochs)
     assert not DataContext.get_current().execution_options.preserve_order  # of nobody else
     for worker, shard in enumerate(made):
@@ -200,6 +209,70 @@ def test_every_batch_holds_what_a_plain_computation_says(
             row["messages"] = [message | turn for message in row["messages"]]
             row |= {"response_more": None, "tools": None}
         assert found.to_pylist() == wanted
+
+
+@pytest.mark.parametrize("first", [0, 1, 37, 64, 119, 120, 500])
+def test_who_goes_on_from_a_row_gets_what_follows_and_reads_no_text_before_it(
+    first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path / "run"))
+    write_selection(store, 60)
+
+    def noted(run: Run, stage: int, places: pa.Table, columns: list[str]) -> pa.Table:
+        with (tmp_path / "read").open("a") as file:
+            file.write("".join(f"{item_id}\n" for item_id in places["item_id"].to_pylist()))
+        return due(run, stage, places, columns)
+
+    monkeypatch.setattr(shards, "ROWS_AT_ONCE", 16)
+    run, (places,) = places_of(store, workers=1, epochs=2)
+    every = [row["item_id"] for row in places.iter_rows()]
+    monkeypatch.setattr(shards, "due", noted)
+    rest = with_texts(run, 0, from_row(places, first))
+    assert [row["item_id"] for row in rest.iter_rows()] == every[first:]
+    read = (tmp_path / "read").read_text().split("\n")[:-1] if every[first:] else []
+    assert Counter(read) == Counter(every[first:])
+
+
+@ray.remote
+class Holder:
+    """Holds what it was given."""
+
+    def ready(self) -> None: ...
+
+
+def test_texts_are_read_where_no_cpu_is_free(tmp_path: Path) -> None:
+    """A reader that waits for its worker must not keep away the reader of the worker that it waits for."""
+    store = Store(str(tmp_path))
+    write_selection(store, 20)
+    made = shards_of(store, workers=2, epochs=1)
+    holder = Holder.options(num_cpus=ray.cluster_resources()["CPU"]).remote()
+    ray.get(holder.ready.remote())
+    found = list[int]()
+
+    def read() -> None:
+        found.extend(row["rank"] for shard in made for row in shard.iter_rows())
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(120)
+    in_time = not reader.is_alive()
+    ray.kill(holder)
+    reader.join()
+    assert in_time
+    assert sorted(found[:10]) == list(range(0, 20, 2))
+    assert sorted(found[10:]) == list(range(1, 20, 2))
+
+
+def test_a_part_that_is_gone_ends_training_with_a_sentence_and_one_attempt(
+    make: Make,
+) -> None:
+    """Another attempt would not find it either."""
+    config, store = make(function="tests.pipeline.loops:forgetful", workers=2)
+    Path(store.path("pool/part-000001.parquet")).unlink()
+    with pytest.raises(ZpdError) as raised:
+        fit((config, store))
+    (told,) = str(raised.value).splitlines()
+    assert told.startswith(f"training of {STAGE} failed: {store.root}/pool/part-000001.parquet is missing")
 
 
 # --- what training leaves ---

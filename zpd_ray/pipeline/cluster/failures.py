@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import traceback
+
+from ray.exceptions import RayTaskError
 
 from zpd_ray.errors import ZpdError
 
@@ -21,3 +24,9 @@ def user_error(error: BaseException) -> ZpdError | None:
         inner = getattr(inner, "cause", None) or inner.__cause__
     told = _TOLD.findall(str(error))
     return ZpdError(told[-1]) if told else None
+
+
+def as_raised(error: BaseException) -> str:
+    """Kind and message of an exception; of one in a task without what Ray puts around it: no traceback."""
+    inner = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
+    return traceback.format_exception_only(inner or error)[-1].partition(RAY_DATA_ADDS)[0].strip()

@@ -10,7 +10,6 @@ import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,8 @@ def _begin(learner: Learner, tokenizer: Any, stage: Stage, fresh: bool) -> Train
 def _batches(trainer: Trainer) -> Iterator[pa.Table]:
     """This worker's share of each global batch that is still to come; empty when its shard ran out."""
     stage, done = trainer.stage, trainer.progress.step
-    batches = islice(stage.iter_batches(stage.train.batch_size // stage.workers), done, None)
+    size = stage.train.batch_size // stage.workers
+    batches = stage.iter_batches(size, first=done * size)
     for _ in range(done, trainer.progress.steps):
         yield next(batches, pa.table({}))
 

@@ -11,7 +11,9 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 from ray.data import Dataset
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from zpd_ray import schema
 from zpd_ray.pipeline.cluster import parts
@@ -28,7 +30,7 @@ from zpd_ray.selection.keys import item_hash
 # is larger by far every row has a row group of its own, and no number of rows that fits in memory changes
 # that: there row groups are small (``rundir.row_groups``), and requests many at a time (``places.READERS``).
 ROWS_AT_ONCE = 8192
-TASKS_AHEAD = 2.0  # of a worker, a CPU each: what it takes next is read while it trains on what is there
+TASKS_AHEAD = 2  # of a worker: what it takes next is read while it trains on what is there
 BLOCK_BYTES = 1 << 25  # in which a task hands out what it has read: the first batch waits for no more
 AHEAD_BYTES = 1 << 28  # of a worker's rows that may wait for it in Ray's object store
 PLACES = [name for name in schema.PLACE.names if name != "group"]
@@ -81,11 +83,19 @@ def _deal(
     return pa.concat_tables(tables)
 
 
+def from_row(places: Dataset, first: int) -> Dataset:
+    """The same places without the ``first`` ones, so that nobody reads texts to throw them away."""
+    return places.split_at_indices([first])[1] if first else places
+
+
 def with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
     """The items at places, in the same order, read by tasks as who goes through them asks for more.
 
     Columns: ``selected.TURNS`` and ``CARRIED``. Made by the worker, for a while: libraries that look through
     all that a loop holds (``datasets`` hashes it with dill) do not get through the tasks' functions.
+
+    Tasks run on the worker's node and ask for no CPU. One whose rows wait for the worker would keep the CPU,
+    and where CPUs are few another worker's task would wait for it, with the worker that all others wait for.
     """
 
     def read(some: pa.Table) -> Iterator[pa.Table]:
@@ -97,9 +107,14 @@ def with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
         batch_size=ROWS_AT_ONCE,
         batch_format="pyarrow",
         udf_modifying_row_count=False,
+        num_cpus=0,
+        concurrency=TASKS_AHEAD,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=True
+        ),
     )
     options = rows.context.execution_options
     options.preserve_order = True  # as above
-    options.resource_limits = options.resource_limits.copy(cpu=TASKS_AHEAD, object_store_memory=AHEAD_BYTES)
+    options.resource_limits = options.resource_limits.copy(object_store_memory=AHEAD_BYTES)
     rows.context.target_max_block_size = BLOCK_BYTES
     return rows

@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -37,10 +36,11 @@ from zpd_ray.engines.adapters import check_adapter
 from zpd_ray.engines.model_files import load_tokenizer
 from zpd_ray.engines.tokens import Encoded, encode_items
 from zpd_ray.errors import ZpdError
+from zpd_ray.pipeline.cluster.failures import as_raised, user_error
 from zpd_ray.pipeline.train.checkpoints import Checkpoints
 from zpd_ray.pipeline.train.controller import CONTROLLER_VARIABLE, StageTask, find_controller
 from zpd_ray.pipeline.train.lines import UNHEARD, Lines, lines_to
-from zpd_ray.pipeline.train.shards import with_texts
+from zpd_ray.pipeline.train.shards import from_row, with_texts
 from zpd_ray.rundir import Run
 from zpd_ray.training.collate import IGNORED, collate, labels_of
 from zpd_ray.user_code import load_function
@@ -135,14 +135,15 @@ class Stage:
         mark = {"run": task.store.root, "stage": self.number}  # the job may have trained other runs' stages
         self._checkpoints = Checkpoints(mark, rank, Path(self._copies.name), lines)
 
-    def iter_batches(self, batch_size: int) -> Iterator[pa.Table]:
+    def iter_batches(self, batch_size: int, first: int = 0) -> Iterator[pa.Table]:
         """This worker's rows in training order, epoch after epoch: tables of at most ``batch_size`` rows.
 
         Columns: item_id, messages (list of role, content and more), response, response_more, tools, rank (by
-        score, from 0).
+        score, from 0). first: the row to begin with, where a checkpoint is gone on from; no text of those
+        before it is read.
         """
-        self._taken, run = 0, Run(self.task.config, self.task.store)
-        rows: Any = with_texts(run, self.number, self.task.shards[self.rank])
+        self._taken, run = first, Run(self.task.config, self.task.store)
+        rows: Any = with_texts(run, self.number, from_row(self.task.shards[self.rank], first))
         for batch in rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=1):
             yield batch
             self._taken += batch.num_rows
@@ -290,11 +291,11 @@ def serve(settings: dict[str, str]) -> None:
         ray.get(controller.report_place.remote(ray.util.get_current_placement_group()))
     try:
         load_function("the training loop", settings["function"], "function()")()
-    except ZpdError as error:
-        ray.get(controller.fail.remote(str(error)))
-        raise
     except Exception as error:
-        told = traceback.format_exception_only(error)[-1].strip()
+        if flaw := user_error(error):  # of the loop, or of a task that reads for it
+            ray.get(controller.fail.remote(str(flaw)))
+            raise
+        told = as_raised(error)
         # Where there are several workers it may be the echo of another one's death.
         alone = ray.train.get_context().get_world_size() == 1 and not isinstance(error, RayError)
         ray.get((controller.fail if alone else controller.report_error).remote(told))
