@@ -134,7 +134,8 @@ def _block(
 def _weight_curvature(items: Items, pieces: list[tuple[Array, Array, slice]], theta: Array) -> Array:
     """Derivative of Warm's correction J / 2I, by central differences."""
     above, below = (_derivatives(items, pieces, theta + step)[2:] for step in (1e-4, -1e-4))
-    return np.asarray((above[1] / above[0] - below[1] / below[0]) / 4e-4)
+    with np.errstate(divide="ignore", invalid="ignore"):  # far off nothing informs: NaN, and not taken
+        return np.asarray((above[1] / above[0] - below[1] / below[0]) / 4e-4)
 
 
 def _derivatives(

@@ -18,15 +18,16 @@ from scipy.special import expit
 
 from zpd_ray.irt.models import Terms, terms
 from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid, weighted_polynomials
-from zpd_ray.irt.work import Work
+from zpd_ray.irt.work import TooMuchWorkError, Work
 
 Array = NDArray[np.float64]
 
 CELLS = 1 << 21  # respondents times the wider of nodes and items, worked on at a time
+MAX_CURVES = 1 << 23  # items times nodes: some 70 MB for each of about ten arrays
 EDGE_MASS = 1e-9
 SERIES_TOLERANCE = 1e-9
 PASSES = 4.0  # over respondents, nodes and items, of weights and gradient, and of a polynomial
-PRODUCT = 3.5e-5  # microseconds that a product of two numbers takes, about, in matrices as large as these
+PRODUCT = 4.3e-5  # microseconds that a product of two numbers takes, about, in matrices as large as these
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,13 @@ def grid(model: Model, phi: Array, trials: Array, reach: float) -> Array:
     points = np.linspace(-4.0, 4.0, 17)
     slope = -terms(p.a[:, None] * points + p.d[:, None]).dd_wrong
     info = float(((most * p.a**2) @ slope).max())
-    return uniform_grid(-reach, reach, STEP_PER_SD / np.sqrt(1.0 + info))
+    step = STEP_PER_SD / np.sqrt(1.0 + info)
+    if 2.0 * reach / step * p.a.size > MAX_CURVES:
+        raise TooMuchWorkError(
+            f"abilities are told so closely by {most.sum():.0f} responses that curves of {p.a.size} items "
+            "would not fit into memory; give fewer items or rollouts."
+        )
+    return uniform_grid(-reach, reach, step)
 
 
 def scores(p: Parameters, nodes: Array) -> Scores:

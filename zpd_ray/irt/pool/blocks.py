@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from zpd_ray.irt.models import Terms, terms
 from zpd_ray.irt.pool.design import Columns, Design
 from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid
+from zpd_ray.irt.work import Work
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -36,6 +37,7 @@ OUTSIDE = 21.0  # log density below the highest that is left out: a share of 1e-
 # About what it takes, in microseconds: one block more, a cell (item and node), a cell for each respondent, a
 # curve at a node.
 CALLS, CELL, CELL_EACH, CURVE = 300.0, 0.03, 0.0015, 0.025
+LOOK = 0.02  # the same for a curve at a node of the coarse grid
 LEAST = 8  # items of a block that is cut no further
 
 
@@ -100,8 +102,12 @@ class Posterior(NamedTuple):
     terms: Terms
 
 
-def blocks(design: Design, latent: Latent) -> Iterator[Block]:
-    """Cut a design into blocks of one guessing floor whose posteriors lie close together."""
+def blocks(design: Design, latent: Latent, work: Work | None = None) -> Iterator[Block]:
+    """Cut a design into blocks of one guessing floor whose posteriors lie close together.
+
+    work: what looking for posteriors may take; None: whatever it takes. Raises TooMuchWorkError.
+    """
+    work = work or Work(np.inf)
     narrowest = least_sd(design.most, latent)
     step = STEP_PER_SD * narrowest
     coarse = min(COARSE * narrowest, COARSEST)
@@ -110,7 +116,7 @@ def blocks(design: Design, latent: Latent) -> Iterator[Block]:
         if little or coarse < WORTH * step:
             yield block
         else:
-            yield from _by_posterior(block, latent, coarse)
+            yield from _by_posterior(block, latent, coarse, work)
 
 
 def effort(design: Design, latent: Latent) -> float:
@@ -208,8 +214,8 @@ class _Windows(NamedTuple):
         return Grid(float(self.low[part].min()), float(self.high[part].max()), float(self.step[part].min()))
 
 
-def _by_posterior(block: Block, latent: Latent, coarse: float) -> Iterator[Block]:
-    windows = _windows(block, latent, coarse)
+def _by_posterior(block: Block, latent: Latent, coarse: float, work: Work) -> Iterator[Block]:
+    windows = _windows(block, latent, coarse, work)
     for part in _cut(windows, latent.theta.size):
         grid = windows.grid(part)
         size = int(np.clip(CELLS * grid.step / (grid.high - grid.low), LEAST, BLOCK))
@@ -217,7 +223,7 @@ def _by_posterior(block: Block, latent: Latent, coarse: float) -> Iterator[Block
             yield block.rows(part[start : start + size], grid)
 
 
-def _windows(block: Block, latent: Latent, coarse: float) -> _Windows:
+def _windows(block: Block, latent: Latent, coarse: float, work: Work) -> _Windows:
     """From log densities on a coarse grid. In a cell they exceed those at its ends by h^2 / 8 times the
     curvature at most, and that of a response changes by less than a factor e in a logit.
 
@@ -228,6 +234,7 @@ def _windows(block: Block, latent: Latent, coarse: float) -> _Windows:
     for _ in range(MOST_WIDENED):
         coarse = max(coarse, (high - low) * block.mean.size / MAX_CELLS)
         nodes = uniform_grid(low, high, coarse)
+        work.add(LOOK * nodes.size * latent.theta.size)
         t = terms(latent.theta[:, None] - nodes, block.c)
         below = log_integrand(block, latent, nodes, t)
         np.subtract(below.max(axis=1, keepdims=True), below, out=below)

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 DIRECT = 20  # respondents up to whom covariances of scores are summed pair by pair
 AT_ONCE = 4  # polynomials
 # About what it takes, in microseconds: a block, a curve at a node and what comes of it, a product of two.
-CALLS, CURVE, PRODUCT = 300.0, 0.045, 5e-5
+CALLS, CURVE, PRODUCT = 300.0, 0.03, 5e-5
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 
@@ -49,7 +49,7 @@ def objective(
     sums = Sums(0.0, np.zeros(phi.size), np.zeros((phi.size, phi.size)) if with_hessian else None)
     work = work or Work(np.inf)
     work.due = 0.0
-    for block in blocks(design, latent):
+    for block in blocks(design, latent, work):
         found = posterior(block, latent)
         each = _takes(block, found)
         work.add(each, each)

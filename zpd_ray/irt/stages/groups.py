@@ -16,6 +16,7 @@ from zpd_ray.irt.pool.design import Design, build, few_floors
 from zpd_ray.irt.pool.explanatory import ExplanatoryFit, units, within_reach
 from zpd_ray.irt.pool.maximum import SIGMA_MAX
 from zpd_ray.irt.prior import Prior, prior_arrays
+from zpd_ray.irt.work import TooMuchWorkError, Work
 
 Array = NDArray[np.float64]
 
@@ -151,11 +152,14 @@ def _settle(
     prior: tuple[Array, Array],
 ) -> tuple[_State, bool]:
     """Rounds until nothing moves; whether it came to that."""
-    spent = 0.0
+    work, spent = Work.for_items(sum(each.n_items for each in designs)), 0.0
     for _ in range(ROUNDS):
         before = state
         inside = SIGMA_LEAST < 0.99 * np.exp(state.rest[-1]) < 0.98 * SIGMA_MAX  # at a bound it stays there
-        state = _round(state, designs, free_tau, free_sigma and bool(inside), prior)
+        try:
+            state = _round(state, designs, free_tau, free_sigma and bool(inside), prior, work)
+        except TooMuchWorkError:
+            break
         if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
             return state, True
         n = state.common.size
@@ -166,11 +170,16 @@ def _settle(
 
 
 def _round(
-    state: _State, designs: list[Design], free_tau: bool, free_sigma: bool, prior: tuple[Array, Array]
+    state: _State,
+    designs: list[Design],
+    free_tau: bool,
+    free_sigma: bool,
+    prior: tuple[Array, Array],
+    work: Work,
 ) -> _State:
-    theta, precision, slope = _modes(state, designs)
+    theta, precision, slope = _modes(state, designs, work)
     state = state._replace(theta=theta, precision=precision)
-    state = state._replace(rest=_rest(state, designs, free_sigma, prior))
+    state = state._replace(rest=_rest(state, designs, free_sigma, prior, work))
     error = _error(state)
     # Each group's own estimate is a Newton step away, without the prior; where it is far, nothing is known.
     estimate = theta + np.clip(slope * error, -FAR, FAR)
@@ -180,7 +189,7 @@ def _round(
     return state._replace(common=(weight * estimate).sum(axis=1) / weight.sum(axis=1))
 
 
-def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array, Array]:
+def _modes(state: _State, designs: list[Design], work: Work) -> tuple[Array, Array, Array]:
     """Posterior modes and precisions given the common ability, tau, gamma and sigma, or where Newton's steps
     have led to; slopes of the log-likelihood there.
     """
@@ -189,7 +198,7 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array, Array]:
     for g, design in enumerate(designs):
 
         def objective(at: Array, deep: bool, design: Design = design) -> tuple[float, Array, Array | None]:
-            value, gradient, hessian = marginal.objective(design, np.append(at, state.rest), deep)
+            value, gradient, hessian = marginal.objective(design, np.append(at, state.rest), deep, work)
             away = (at - state.common) / state.tau
             value -= 0.5 * float(away @ away)
             prior = None if hessian is None else hessian[:n, :n] - np.eye(n) / state.tau**2
@@ -205,7 +214,9 @@ def _modes(state: _State, designs: list[Design]) -> tuple[Array, Array, Array]:
     return theta, precision, slope
 
 
-def _rest(state: _State, designs: list[Design], free_sigma: bool, prior: tuple[Array, Array]) -> Array:
+def _rest(
+    state: _State, designs: list[Design], free_sigma: bool, prior: tuple[Array, Array], work: Work
+) -> Array:
     """gamma and log sigma given the abilities; prior: their means and precisions (0: none)."""
     n = state.common.size
     size = state.rest.size if free_sigma else state.rest.size - 1
@@ -218,7 +229,7 @@ def _rest(state: _State, designs: list[Design], free_sigma: bool, prior: tuple[A
         value, gradient = -0.5 * float(precision @ away**2), -precision * away
         hessian = -np.diag(precision) if deep else None
         for g, design in enumerate(designs):
-            own = marginal.objective(design, np.append(state.theta[:, g], full), deep)
+            own = marginal.objective(design, np.append(state.theta[:, g], full), deep, work)
             value += own[0]
             gradient += own[1][n : n + size]
             if hessian is not None and own[2] is not None:
