@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -203,8 +202,7 @@ def run_one(items: int, per_part: int, directory: Path, ingested: bool, scope: s
 
 def peer(directory: Path, per_part: int) -> None:
     """Fit and select as a script of one's own would: everything in memory, one sort; checks the selection."""
-    from zpd_ray.calibration import fit_stage
-    from zpd_ray.irt import Counts
+    from zpd_ray.calibration import Statistics, fit_stage
     from zpd_ray.pipeline.fit.ability import followed_parts, part_statistics
     from zpd_ray.selection.keys import item_hash, sort_key
 
@@ -214,12 +212,10 @@ def peer(directory: Path, per_part: int) -> None:
     def work() -> None:
         measured = pq.read_table(store.path("stages/00/measurements/answers"))
         run = Run(config, store)
-        names = store.names(POOL)[: followed_parts(run)]
-        history = Counts.merge(
-            [h for name in names if (h := part_statistics(run, 0, name, True).history) is not None]
-        )
-        counts = replace(part_statistics(run, 0, "", False), history=history)
-        fit = fit_stage(counts, config.ability, 0, None)
+        names = store.names(POOL)
+        followed = names[: followed_parts(run)]
+        counts = [part_statistics(run, 0, name, name in followed) for name in names]
+        fit = fit_stage(Statistics.merge(counts), config.ability, 0, None)
         nll, right, responses = (
             measured[name].to_numpy().astype(float) for name in ("nll", "successes", "rollouts")
         )
