@@ -7,7 +7,7 @@ from dataclasses import dataclass
 PATIENCE = 5.0  # seconds that a fit may take, by default, where there are no more than so many items:
 ITEMS = 10_000
 # Of that, in microseconds of counted work: the rest is for what is not counted, and for slower machines.
-COUNTED = 0.8e6
+COUNTED = 0.7e6
 RESPONDENTS = 300  # with so many or fewer
 
 

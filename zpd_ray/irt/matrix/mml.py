@@ -27,7 +27,7 @@ MAX_CURVES = 1 << 23  # items times nodes: some 70 MB for each of about ten arra
 EDGE_MASS = 1e-9
 SERIES_TOLERANCE = 1e-9
 PASSES = 4.0  # over respondents, nodes and items, of weights and gradient, and of a polynomial
-PRODUCT = 4.3e-5  # microseconds that a product of two numbers takes, about, in matrices as large as these
+PRODUCT = 3.8e-5  # microseconds that a product of two numbers takes, about, in matrices as large as these
 
 
 @dataclass(frozen=True)
