@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 PATIENCE = 5.0  # seconds that a fit may take, by default, where there are no more than so many items:
@@ -40,14 +41,15 @@ class Work:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more may be done."""
+        """Whether it was too much: nothing more may be done."""
         return self.spent + self.due > self.limit
 
     def add(self, microseconds: float, due: float = 0.0) -> None:
-        """Count some; raises TooMuchWorkError where it is too much."""
+        """Count some; raises TooMuchWorkError where it is too much, and from then on."""
         self.spent += microseconds
         self.due += due
         if self.is_over:
+            self.spent = math.inf
             raise TooMuchWorkError(
                 f"this fit would take longer than {self.limit / COUNTED:.3g} s: it has many parameters, and "
                 "responses that nearly separate, or floors, or many rollouts; give patience=... more "

@@ -82,3 +82,32 @@ def test_a_slope_of_nothing_is_flagged_and_no_warning() -> None:
         warnings.simplefilter("error")
         flat = irt.fit(np.array([[1, 0], [0, 1]]), "1pl")
     assert "theta_sd_zero" in flat.flags
+
+
+@pytest.mark.parametrize("patience", [0.001, 0.002, 0.004, 0.008, 0.012, 0.016, 0.02, 1.0])
+def test_abilities_integrated_over_sigma_are_whole_or_say_so(patience: float) -> None:
+    """One response an item: theta is a mixture of fits, any of which may be cut short."""
+    world = irt.simulate(1, 500, gamma=(0.5,), seed=3)
+    data = world.successes, world.trials, world.covariates
+    whole = irt.fit_stages(*data, prior=PRIOR, patience=100.0)
+    refused = ""
+    try:
+        found = irt.fit_stages(*data, prior=PRIOR, patience=patience)
+    except ValueError as error:
+        refused = str(error)
+    if refused:
+        assert "give patience=" in refused
+    else:
+        assert "not_converged" in found.flags or np.array_equal(found.theta_se, whole.theta_se)
+
+
+def test_groups_are_whole_or_say_so() -> None:
+    world = irt.simulate(3, 600, gamma=(0.5,), trials=4, seed=3)
+    data = world.successes, world.trials, world.covariates
+    fit_of_all, groups = irt.fit_explanatory(*data, prior=PRIOR), np.arange(600) % 6
+    whole = irt.group_abilities(fit_of_all, *data, groups, patience=100.0)
+    cut = irt.group_abilities(fit_of_all, *data, groups, patience=0.1)
+    assert "not_converged" not in whole.flags
+    assert "not_converged" in cut.flags
+    with pytest.raises(ValueError, match="give patience="):
+        irt.group_abilities(fit_of_all, *data, groups, patience=1e-5)

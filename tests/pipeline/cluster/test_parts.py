@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from itertools import chain
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from ray.exceptions import WorkerCrashedError
 
 from tests.pipeline.processes import call
 from zpd_ray.errors import ZpdError
@@ -121,3 +123,11 @@ def test_three_nodes_give_the_same_sums_and_the_driver_gets_few(fan_out: int, ca
     assert sums == came
     assert nodes > 1
     assert_plain(Counts(*(np.array(column) for column in columns)))
+
+
+def test_a_part_that_ends_every_process_ends_the_sum(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "RETRIES", 1)
+    with pytest.raises(WorkerCrashedError):
+        parts.total(NAMES[:2], lambda name: os._exit(1) if name == NAMES[1] else 1, parts.added)

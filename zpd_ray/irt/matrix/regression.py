@@ -11,7 +11,7 @@ from zpd_ray.irt import checks
 from zpd_ray.irt.matrix import mml
 from zpd_ray.irt.matrix.items import MAX_PARAMETERS
 from zpd_ray.irt.matrix.mml import Model, Responses
-from zpd_ray.irt.newton import maximise
+from zpd_ray.irt.newton import Maximum, maximise
 from zpd_ray.irt.pool.explanatory import MAX_RESPONDENTS, WEAK, fit_explanatory, units
 from zpd_ray.irt.prior import Prior
 from zpd_ray.irt.work import PATIENCE, Work
@@ -72,17 +72,8 @@ def fit_lltm(
     checks.identified(x, np.ones(s.shape[1]), np.zeros(x.shape[1]))
     unit = units(x, np.ones(s.shape[1]))  # Newton's steps are measured in logits
     x = x / unit
-    right, tried = s.astype(np.float64), k.astype(np.float64)
-    if (tried == tried[0]).all():  # scores are sufficient: d is fixed, so item totals only enter linearly
-        score, rows = np.unique(right.sum(axis=1), return_inverse=True)
-        by_score = np.bincount(rows.reshape(-1), weights).astype(np.float64)
-        data = Responses(None, tried[0], by_score, score, weights @ right)
-    else:
-        data = Responses(right, tried, weights, right.sum(axis=1), weights @ right)
-    model, work = (
-        Model(s.shape[1], True, np.zeros(s.shape[1])),
-        Work.for_matrix(s.shape[0], s.shape[1], patience),
-    )
+    model, data = Model(s.shape[1], True, np.zeros(s.shape[1])), _responses(s, k, weights)
+    work = Work.for_matrix(s.shape[0], s.shape[1], patience)
     # (d, slope) = basis @ (mean, gamma, sd): d = mean - x gamma
     basis = np.zeros((s.shape[1] + 1, x.shape[1] + 2))
     basis[:-1, 0], basis[:-1, 1:-1], basis[-1, -1] = 1.0, -x, 1.0
@@ -93,7 +84,11 @@ def fit_lltm(
 
     start = np.zeros(basis.shape[1])
     start[-1] = 1.0
-    top = maximise(objective, start)
+    return _lltm(maximise(objective, start), x, unit, centre)
+
+
+def _lltm(top: Maximum, x: Array, unit: Array, centre: Array) -> LLTMFit:
+    """The result on the covariates as they came, of a maximum over (mean, gamma, sd) on those over `unit`."""
     se = np.sqrt(np.diag(top.covariance()))
     weak = () if (se <= WEAK).all() else ("weakly_identified",)
     return LLTMFit(
@@ -110,8 +105,19 @@ def fit_lltm(
         flags=tuple([] if top.converged else ["not_converged"]) + weak,
         origin=centre,
         convention="logits; slope 1; b = gamma'(x - origin); theta ~ N(theta_mean, theta_sd^2)",
-        n_parameters=basis.shape[1],
+        n_parameters=top.x.size,
     )
+
+
+def _responses(s: checks.Numbers, k: checks.Numbers, weights: Array) -> Responses:
+    """Rows of responses; scores where all have tried the same: d is fixed, so item totals enter linearly."""
+    right, tried = s.astype(np.float64), k.astype(np.float64)
+    totals = weights @ right
+    if not (tried == tried[0]).all():
+        return Responses(right, tried, weights, right.sum(axis=1), totals)
+    score, rows = np.unique(right.sum(axis=1), return_inverse=True)
+    by_score = np.bincount(rows.reshape(-1), weights).astype(np.float64)
+    return Responses(None, tried[0], by_score, score, totals)
 
 
 @dataclass(frozen=True)

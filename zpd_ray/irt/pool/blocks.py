@@ -119,11 +119,6 @@ def blocks(design: Design, latent: Latent, work: Work | None = None) -> Iterator
             yield from _by_posterior(block, latent, coarse, work)
 
 
-def effort(design: Design, latent: Latent) -> float:
-    """About what integrating once over all items takes, in microseconds; the same on every machine."""
-    return sum(_cost(each.mean.size, each.grid, latent.theta.size) for each in blocks(design, latent))
-
-
 def _cost(n_items: int, grid: Grid, n_respondents: int) -> float:
     cell = CELL + CELL_EACH * n_respondents
     return CALLS + (cell * n_items + CURVE * n_respondents) * (grid.high - grid.low) / grid.step

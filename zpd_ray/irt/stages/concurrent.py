@@ -89,6 +89,8 @@ def fit_stages(
     nodes = _nodes(float(np.log(top.sigma)), float(error), prior)
     log_weight = -0.5 * ((nodes - np.log(prior.sigma_median)) / prior.sigma_log_sd) ** 2
     fits = _fits(data, trail, nodes, prior)
+    if data.work.is_over:  # one of them was cut short
+        top = replace(top, flags=(*top.flags, "not_converged"), converged=False)
     evidence = np.array([_log_evidence(fit, prior) for fit in fits])
     if identified and np.isfinite(evidence).any():  # else no fit has a maximum, and the prior is all there is
         log_weight = log_weight + evidence

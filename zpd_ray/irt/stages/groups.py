@@ -11,12 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from zpd_ray.irt import checks
 from zpd_ray.irt.newton import maximise
 from zpd_ray.irt.pool import marginal
-from zpd_ray.irt.pool.blocks import Latent, effort
 from zpd_ray.irt.pool.design import Design, build, few_floors
 from zpd_ray.irt.pool.explanatory import ExplanatoryFit, units, within_reach
 from zpd_ray.irt.pool.maximum import SIGMA_MAX
 from zpd_ray.irt.prior import Prior, prior_arrays
-from zpd_ray.irt.work import TooMuchWorkError, Work
+from zpd_ray.irt.work import PATIENCE, TooMuchWorkError, Work
 
 Array = NDArray[np.float64]
 
@@ -24,9 +23,6 @@ TAU_MIN, TAU_MAX = 1e-3, 5.0  # logits; below TAU_MIN the groups are one
 SIGMA_LEAST = 0.1  # logits; a smaller residual moves no ability, and takes a fine grid to integrate over
 ROUNDS = 25
 STEPS = 3  # of Newton's in a round, at most: the next round goes on from there
-WORK = (
-    6e5  # microseconds: rounds end where integrating once in each has taken more, in all some ten times that
-)
 FLOORS = 16  # of a group, each with a grid of its own; more are put into classes
 MAX_ABILITIES = 5000  # respondents x groups
 SETTLED = 1e-4  # logits
@@ -65,6 +61,7 @@ def group_abilities(
     freq: ArrayLike | None = None,
     tau: float | None = None,
     prior: Prior | None = None,
+    patience: float = PATIENCE,
 ) -> GroupAbility:
     """Abilities theta_jg ~ N(theta_j, tau^2) of respondent j on the items of group g, starting from a fit.
 
@@ -73,8 +70,9 @@ def group_abilities(
     which would be too wide were the groups one, with their part of `prior` where it is given, sigma between
     0.1 and 10; theta_j and tau by maximum likelihood, each group's likelihood taken as normal at its mode
     (empirical Bayes; Efron & Morris 1975, JASA 70, 311-319), or tau as given. se is the posterior sd given
-    theta_j and tau. A group without responses cannot be told from theta_j and gets sd tau. Raises ValueError
-    for shapes that do not fit, a fit with infinite abilities, and more than 5,000 abilities.
+    theta_j and tau. A group without responses cannot be told from theta_j and gets sd tau. patience: as of
+    `fit_explanatory`; rounds end there, "not_converged". Raises ValueError for shapes that do not fit, a fit
+    with infinite abilities, more than 5,000 abilities, and where the first round would take longer.
     """
     s, k = checks.counts(successes, trials)
     x, labels = checks.covariates(covariates, s.shape[1]), np.asarray(groups)
@@ -100,7 +98,8 @@ def group_abilities(
         0.5 if tau is None else float(tau),
     )
     own = (mean[fit.theta.size :] * rescaled, precision[fit.theta.size :] / rescaled**2)
-    state, settled = _settle(state, designs, tau is None, free, own)
+    work = Work.for_items(s.shape[1], patience)
+    state, settled = _settle(state, designs, tau is None, free, own, work)
     flags: tuple[str, ...] = ("no_group_differences",) if state.tau <= 1.01 * TAU_MIN else ()
     flags += () if settled else ("not_converged",)
     spread = 1.0 / np.sqrt(state.precision)
@@ -150,22 +149,20 @@ def _settle(
     free_tau: bool,
     free_sigma: bool,
     prior: tuple[Array, Array],
+    work: Work,
 ) -> tuple[_State, bool]:
     """Rounds until nothing moves; whether it came to that."""
-    work, spent = Work.for_items(sum(each.n_items for each in designs)), 0.0
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         before = state
         inside = SIGMA_LEAST < 0.99 * np.exp(state.rest[-1]) < 0.98 * SIGMA_MAX  # at a bound it stays there
         try:
             state = _round(state, designs, free_tau, free_sigma and bool(inside), prior, work)
         except TooMuchWorkError:
+            if number == 0:  # nothing is known of any group
+                raise
             break
         if max(abs(state.tau - before.tau), float(np.abs(state.theta - before.theta).max())) < SETTLED:
             return state, True
-        n = state.common.size
-        spent += sum(effort(each, Latent.of(np.append(state.common, state.rest), n)) for each in designs)
-        if spent > WORK:
-            break
     return state, False
 
 

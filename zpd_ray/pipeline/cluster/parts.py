@@ -32,6 +32,7 @@ MAX_BLOCKS = 1_000
 # sums come to the driver, and 100 x 100 tasks are enough for 10,000 CPUs.
 FAN_OUT = 100
 MAX_TASKS = FAN_OUT * FAN_OUT
+RETRIES = 10  # of a task whose process or node dies; a part that ends every process ends the run
 HELD = 16  # sums that a process holds before it adds them up
 
 
@@ -117,8 +118,7 @@ def _hand_out(
 
     Raises the ZpdError of a task as it is; the others are cancelled then.
     """
-    # As Ray Data's tasks: begun again, on another node, where a node dies.
-    remote = ray.remote(num_cpus=num_cpus, scheduling_strategy=scheduling_strategy, max_retries=-1)(task)
+    remote = ray.remote(num_cpus=num_cpus, scheduling_strategy=scheduling_strategy, max_retries=RETRIES)(task)
     waiting, under_way = iter(pieces), list[Any]()
     try:
         while True:

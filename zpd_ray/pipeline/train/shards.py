@@ -98,6 +98,8 @@ def with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
     and where CPUs are few another worker's task would wait for it, with the worker that all others wait for.
     """
 
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
     def read(some: pa.Table) -> Iterator[pa.Table]:
         for piece in pieces(some):
             yield due(run, stage, piece, CARRIED)
@@ -109,9 +111,7 @@ def with_texts(run: Run, stage: int, places: Dataset) -> Dataset:
         udf_modifying_row_count=False,
         num_cpus=0,
         concurrency=TASKS_AHEAD,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=True
-        ),
+        ray_remote_args_fn=lambda: {"scheduling_strategy": here},
     )
     options = rows.context.execution_options
     options.preserve_order = True  # as above
