@@ -23,11 +23,12 @@ from zpd_ray.irt.work import TooMuchWorkError, Work
 Array = NDArray[np.float64]
 
 CELLS = 1 << 21  # respondents times the wider of nodes and items, worked on at a time
-MAX_CURVES = 1 << 23  # items times nodes: some 70 MB for each of about ten arrays
+MAX_CURVES = 1 << 22  # items times nodes: some 35 MB for each of about fifteen arrays
 EDGE_MASS = 1e-9
 SERIES_TOLERANCE = 1e-9
 PASSES = 4.0  # over respondents, nodes and items, of weights and gradient, and of a polynomial
-PRODUCT = 3.8e-5  # microseconds that a product of two numbers takes, about, in matrices as large as these
+# About what it takes, in microseconds: a curve at a node with what comes of it, a product of two numbers.
+CURVE, PRODUCT = 0.15, 2.6e-5
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,13 @@ def objective(
     work = work or Work(np.inf)
     p = model.unpack(phi)
     at, weights = _posterior(model, data, phi, p)
-    work.add(PASSES * PRODUCT * len(data.freq) * at.nodes.size * model.n_items)
+    work.add((CURVE + PASSES * PRODUCT * len(data.freq)) * at.nodes.size * model.n_items)
     n = model.n_items
     size = n * (3 if model.free_floor else 2)
     value, gradient = 0.0, np.zeros(size)
     hessian = np.zeros((phi.size, phi.size)) if with_hessian else None
+    if hessian is not None:
+        work.add(PRODUCT * phi.size**3 / 3.0)  # the step that follows
     curvature = np.zeros((6, n))
     for chunk, w, log_marginal in weights:
         value += float(chunk.freq @ log_marginal)
