@@ -33,7 +33,7 @@ class StagesFit:
     """Result of `fit_stages`, in logits.
 
     theta, theta_se: (n_stages,). gain, gain_se: theta - theta[0] and its standard error, (n_stages,), 0 for
-    the first. Errors include what is not known about gamma and sigma. sigma, log_sigma_se: residual sd of b
+    the first, NaN where both are infinite. Errors include what is not known about gamma and sigma. sigma, log_sigma_se: residual sd of b
     and the standard error of its logarithm. gamma, gamma_se: (n_covariates,). flags: of the maximum.
     fit: the underlying maximum.
     """
@@ -151,10 +151,12 @@ def _result(
 ) -> StagesFit:
     variance = np.diag(covariance)
     of_gain = variance + variance[0] - 2.0 * covariance[0]
+    with np.errstate(invalid="ignore"):  # two infinite ones, flagged as all right or all wrong: NaN
+        gain = theta - theta[0]
     return StagesFit(
         theta=theta,
         theta_se=np.sqrt(variance),
-        gain=theta - theta[0],
+        gain=gain,
         gain_se=np.sqrt(np.maximum(of_gain, 0.0)),
         gamma=gamma,
         gamma_se=top.gamma_se,
