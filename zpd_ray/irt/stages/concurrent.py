@@ -33,8 +33,9 @@ class StagesFit:
     """Result of `fit_stages`, in logits.
 
     theta, theta_se: (n_stages,). gain, gain_se: theta - theta[0] and its standard error, (n_stages,), 0 for
-    the first, NaN where both are infinite. Errors include what is not known about gamma and sigma. sigma, log_sigma_se: residual sd of b
-    and the standard error of its logarithm. gamma, gamma_se: (n_covariates,). flags: of the maximum.
+    the first, NaN where both are infinite. Errors include what is not known about gamma and sigma. sigma,
+    log_sigma_se: residual sd of b and the standard error of its logarithm. gamma, gamma_se: (n_covariates,).
+    flags: of the maximum, and "not_converged" where a fit at some sigma was cut short.
     fit: the underlying maximum.
     """
 
