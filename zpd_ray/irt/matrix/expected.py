@@ -1,0 +1,99 @@
+"""Posterior means of abilities, and their standard deviations, on grids."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zpd_ray.irt.matrix.likelihood import (
+    CELLS,
+    Array,
+    Items,
+    Pieces,
+    derivatives,
+    information,
+    log_likelihood,
+)
+from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid
+
+REACH = 7.5  # posterior standard deviations covered on either side
+WIDE = 2000.0  # nodes of one respondent's grid, from which panels that widen outwards take its place
+PANEL, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(8)
+
+
+def expected(items: Items, pieces: Pieces, mode: Array, prior: tuple[float, float]) -> tuple[Array, Array]:
+    """Posterior means and sds, on one grid for all respondents or, where they are narrow, on one for each."""
+    _, curvature, _, _ = derivatives(items, pieces, mode)
+    sd = 1.0 / np.sqrt(np.maximum(-curvature, 0.0) + prior[1] ** -2)
+    narrow = STEP_PER_SD * _narrowest(items, pieces, mode, prior[1])
+    least = narrow.min()
+    low, high = (mode - REACH * prior[1]).min(), (mode + REACH * prior[1]).max()
+    mean, spread = np.empty(mode.size), np.empty(mode.size)
+    own_nodes = 4.0 * REACH * sd / narrow
+    everyone, wide = np.arange(mode.size), np.flatnonzero(own_nodes > WIDE)
+    columns = np.arange(items.b.size)
+    groups = []
+    most = 4.0 * CELLS / mode.size  # of a grid that all share
+    if (high - low) / least <= max(200.0, min(float(own_nodes.sum()), most)):
+        groups.append((everyone, *_uniform(low, high, least)))
+    else:
+        others = np.setdiff1d(everyone, wide)
+        starts, stops = mode - 2.0 * REACH * sd, mode + 2.0 * REACH * sd
+        if others.size:
+            low, high, least = starts[others].min(), stops[others].max(), narrow[others].min()
+        together = others.size and (high - low) / least <= min(float(own_nodes[others].sum()), most)
+        for rows in [others] if together else others[:, None]:
+            groups.append((rows, *_uniform(starts[rows].min(), stops[rows].max(), narrow[rows].min())))
+        if wide.size:
+            groups.append((wide, *_panels(items, prior, mode[wide])))
+    for rows, nodes, log_step in groups:
+        own = [_answered(s[rows], f[rows], columns[cut]) for s, f, cut in pieces]
+        weights, _ = normalise(
+            log_likelihood(items, own, nodes) + log_step - 0.5 * ((nodes - prior[0]) / prior[1]) ** 2
+        )
+        mean[rows] = weights @ nodes
+        middle = float(mean[rows].mean())
+        spread[rows] = np.sqrt(np.maximum(weights @ (nodes - middle) ** 2 - (mean[rows] - middle) ** 2, 0.0))
+    return mean, spread
+
+
+def _answered(s: Array, f: Array, at: NDArray[np.intp]) -> tuple[Array, Array, NDArray[np.intp]]:
+    """A piece without the items that none of its respondents was asked."""
+    asked = ((s > 0.0) | (f > 0.0)).any(axis=0)
+    return s[:, asked], f[:, asked], at[asked]
+
+
+def _uniform(low: float, high: float, step: float) -> tuple[Array, Array]:
+    """Nodes, and the log of what each counts for: all the same."""
+    nodes = uniform_grid(low, high, step)
+    return nodes, np.zeros(nodes.size)
+
+
+def _panels(items: Items, prior: tuple[float, float], mode: Array) -> tuple[Array, Array]:
+    """Nodes and log weights for responses that only bound theta on one side, under a prior that is far wider.
+
+    The likelihood changes near the items and is constant or zero beyond: panels of about a logit there, each
+    half as wide again further out, as far as the prior goes (Gauss-Legendre in each).
+    """
+    low, high = items.b.min() - 20.0 / items.a.min(), items.b.max() + 20.0 / items.a.min()
+    width = max(1.5 / float(items.a.max()), float(high - low) / 200.0)
+    inner = np.linspace(low, high, int(np.ceil((high - low) / width)) + 1)
+    reach = max(abs(float(mode.min()) - low), abs(float(mode.max()) - high), abs(prior[0]) + high - low)
+    outward = [width]
+    while sum(outward) < reach + 2.0 * REACH * prior[1]:
+        outward.append(1.5 * outward[-1])
+    beyond = np.cumsum(outward)
+    ends = np.concatenate([low - beyond[::-1], inner, high + beyond])
+    half = 0.5 * np.diff(ends)[:, None]
+    nodes = 0.5 * (ends[1:] + ends[:-1])[:, None] + half * PANEL
+    return nodes.reshape(-1), np.log(half * PANEL_WEIGHTS).reshape(-1)
+
+
+def _narrowest(items: Items, pieces: Pieces, mode: Array, sd: float) -> Array:
+    """Lower bounds of the posterior sds: the largest information that each respondent's items give nearby."""
+    points = np.unique(np.concatenate([mode, np.linspace(mode.min() - sd, mode.max() + sd, 5)]))
+    points = points[:: max(1, points.size // 16)]
+    info = information(dataclasses.replace(items, c=np.zeros(items.c.size)), pieces, points)
+    return np.asarray(1.0 / np.sqrt(info.max(axis=1) + sd**-2))
