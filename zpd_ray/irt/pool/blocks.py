@@ -37,7 +37,7 @@ OUTSIDE = 21.0  # log density below the highest that is left out: a share of 1e-
 # About what it takes, in microseconds: one block more, a cell (item and node), a cell for each respondent, a
 # curve at a node.
 CALLS, CELL, CELL_EACH, CURVE = 300.0, 0.03, 0.0015, 0.025
-LOOK = 0.02  # the same for a curve at a node of the coarse grid
+LOOK, LOOK_CELL = 0.02, 0.035  # the same for a curve at a node of the coarse grid, and for an item at it
 LEAST = 8  # items of a block that is cut no further
 
 
@@ -108,6 +108,7 @@ def blocks(design: Design, latent: Latent, work: Work | None = None) -> Iterator
     work: what looking for posteriors may take; None: whatever it takes. Raises TooMuchWorkError.
     """
     work = work or Work(np.inf)
+    work.add(CALLS + CURVE * latent.theta.size * 64)
     narrowest = least_sd(design.most, latent)
     step = STEP_PER_SD * narrowest
     coarse = min(COARSE * narrowest, COARSEST)
@@ -130,8 +131,8 @@ def least_sd(trials: Array, latent: Latent) -> float:
     """
     low, high = latent.theta.min() - 1.0, latent.theta.max() + 1.0
     reach = np.linspace(low, high, int(np.clip(2.0 * (high - low), 9, 129)))
-    slope = -terms(latent.theta[:, None] - reach).dd_wrong
-    return float(1.0 / np.sqrt(latent.sigma**-2 + (trials @ slope).max()))
+    far = np.exp(-np.abs(latent.theta[:, None] - reach))
+    return float(1.0 / np.sqrt(latent.sigma**-2 + (trials @ (far / (1.0 + far) ** 2)).max()))
 
 
 def around(mean: Array, sigma: float, step: float) -> Grid:
@@ -229,7 +230,7 @@ def _windows(block: Block, latent: Latent, coarse: float, work: Work) -> _Window
     for _ in range(MOST_WIDENED):
         coarse = max(coarse, (high - low) * block.mean.size / MAX_CELLS)
         nodes = uniform_grid(low, high, coarse)
-        work.add(LOOK * nodes.size * latent.theta.size)
+        work.add(nodes.size * (LOOK * latent.theta.size + LOOK_CELL * block.mean.size))
         t = terms(latent.theta[:, None] - nodes, block.c)
         below = log_integrand(block, latent, nodes, t)
         np.subtract(below.max(axis=1, keepdims=True), below, out=below)

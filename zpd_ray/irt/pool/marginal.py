@@ -24,8 +24,9 @@ Array = NDArray[np.float64]
 
 DIRECT = 20  # respondents up to whom covariances of scores are summed pair by pair
 AT_ONCE = 4  # polynomials
-# About what it takes, in microseconds: a block, a curve at a node and what comes of it, a product of two.
-CALLS, CURVE, PRODUCT = 300.0, 0.03, 5e-5
+# About what it takes, in microseconds: a block, a curve at a node and what comes of it, an item at a node, a
+# product of two.
+CALLS, CURVE, CELL, PRODUCT = 300.0, 0.03, 0.008, 5e-5
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 
@@ -70,7 +71,8 @@ def objective(
 def _takes(block: Block, found: Posterior) -> float:
     """About what posteriors and gradient of a block take, in microseconds."""
     n_items, n_respondents = block.trials.shape
-    return CALLS + n_respondents * found.nodes.size * (CURVE + 2.0 * PRODUCT * n_items)
+    each = n_respondents * (CURVE + 2.0 * PRODUCT * n_items) + CELL * n_items
+    return CALLS + found.nodes.size * each
 
 
 def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) -> None:

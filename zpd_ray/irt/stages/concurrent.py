@@ -142,7 +142,8 @@ def _log_evidence(fit: ExplanatoryFit, prior: Prior) -> float:
 def _mixture(weight: Array, fits: list[ExplanatoryFit]) -> tuple[Array, Array]:
     thetas = np.stack([fit.theta for fit in fits])
     mean = weight @ thetas
-    away = thetas - mean
+    with np.errstate(invalid="ignore"):  # infinite at every sigma, flagged as all right or all wrong
+        away = np.where(np.isfinite(mean), thetas - mean, 0.0)
     within = np.einsum("f,fij->ij", weight, np.stack([_covariance(fit) for fit in fits]))
     return mean, within + np.einsum("f,fi,fj->ij", weight, away, away)
 
@@ -150,10 +151,9 @@ def _mixture(weight: Array, fits: list[ExplanatoryFit]) -> tuple[Array, Array]:
 def _result(
     top: ExplanatoryFit, theta: Array, covariance: Array, gamma: Array, sigma: float, error: float
 ) -> StagesFit:
-    variance = np.diag(covariance)
-    of_gain = variance + variance[0] - 2.0 * covariance[0]
+    variance = np.where(np.isinf(theta), np.inf, np.diag(covariance))
     with np.errstate(invalid="ignore"):  # two infinite ones, flagged as all right or all wrong: NaN
-        gain = theta - theta[0]
+        gain, of_gain = theta - theta[0], variance + variance[0] - 2.0 * covariance[0]
     return StagesFit(
         theta=theta,
         theta_se=np.sqrt(variance),
