@@ -53,27 +53,54 @@ class Terms(NamedTuple):
     dd_wrong: Array
 
 
-def terms(logit: Array, c: ArrayLike = 0.0) -> Terms:
+class Plain(NamedTuple):
+    """Terms without guessing: those of right follow from those of wrong, and are made when asked for."""
+
+    logit: Array
+    log_wrong: Array
+    d_wrong: Array
+    dd_wrong: Array
+
+    @property
+    def log_right(self) -> Array:
+        return self.logit + self.log_wrong
+
+    @property
+    def d_right(self) -> Array:
+        return 1.0 + self.d_wrong
+
+    @property
+    def dd_right(self) -> Array:
+        return self.dd_wrong
+
+
+def terms(logit: Array, c: ArrayLike = 0.0) -> Terms | Plain:
     """Everything a likelihood needs of a response at `logit` = a (theta - b) with floor `c` (broadcast)."""
     c = np.asarray(c, np.float64)
     if c.ndim or logit.size <= PIECE:
-        return _terms(logit, c)
-    found, flat = np.empty((len(Terms._fields), logit.size)), logit.reshape(-1)
+        return _terms(logit, c) if np.any(c) else _plain(logit)
+    fields = len(Terms._fields) if c else len(Plain._fields) - 1
+    found, flat = np.empty((fields, logit.size)), logit.reshape(-1)
     for start in range(0, logit.size, PIECE):
         part = slice(start, start + PIECE)
-        for all_of_it, piece in zip(found, _terms(flat[part], c), strict=True):
+        pieces = _terms(flat[part], c) if c else _plain(flat[part])[1:]
+        for all_of_it, piece in zip(found, pieces, strict=True):
             all_of_it[part] = piece
-    return Terms(*found.reshape(-1, *logit.shape))
+    shaped = found.reshape(-1, *logit.shape)
+    return Terms(*shaped) if c else Plain(logit, *shaped)
 
 
-def _terms(logit: Array, c: Array) -> Terms:
+def _plain(logit: Array) -> Plain:
     e = np.exp(-np.abs(logit))
     small = 1.0 / (1.0 + e)
     star = np.where(logit >= 0.0, small, e * small)
-    slope = e * small * small
     log_wrong = -np.maximum(logit, 0.0) - np.log(1.0 + e)
-    if not np.any(c):
-        return Terms(logit + log_wrong, log_wrong, 1.0 - star, -star, -slope, -slope)
+    return Plain(logit, log_wrong, -star, -(e * small * small))
+
+
+def _terms(logit: Array, c: Array) -> Terms:
+    plain = _plain(logit)
+    star, slope = -plain.d_wrong, -plain.dd_wrong
     right = np.maximum(c + (1.0 - c) * star, np.finfo(float).tiny)
     d_right = (1.0 - c) * slope / right
     dd_right = d_right * (1.0 - 2.0 * star) - d_right**2
@@ -82,6 +109,6 @@ def _terms(logit: Array, c: Array) -> Terms:
         c
     ):  # items without a floor beside others: far below them P underflows, its logarithm does not
         free = c == 0.0
-        log_right = np.where(free, logit + log_wrong, log_right)
+        log_right = np.where(free, plain.log_right, log_right)
         d_right, dd_right = np.where(free, 1.0 - star, d_right), np.where(free, -slope, dd_right)
-    return Terms(log_right, np.log1p(-c) + log_wrong, d_right, -star, dd_right, -slope)
+    return Terms(log_right, np.log1p(-c) + plain.log_wrong, d_right, plain.d_wrong, dd_right, plain.dd_wrong)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from zpd_ray.irt.models import Terms, terms
+from zpd_ray.irt.models import Plain, Terms, terms
 from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid, weighted_polynomials
 from zpd_ray.irt.work import TooMuchWorkError, Work
 
@@ -102,7 +102,7 @@ class Model:
 class Scores(NamedTuple):
     """Derivatives of the log-probabilities at each node, (n_items, n_nodes): by d_i, and by logit c_i."""
 
-    t: Terms
+    t: Terms | Plain
     nodes: Array
     floor_right: Array
     floor_wrong: Array
@@ -167,7 +167,7 @@ def objective(
     value, gradient = 0.0, np.zeros(size)
     hessian = np.zeros((phi.size, phi.size)) if with_hessian else None
     if hessian is not None:
-        work.add(PRODUCT * phi.size**3 / 3.0)  # the step that follows
+        work.add(PRODUCT * 2.0 / 3.0 * phi.size**3)  # the step that follows, and trials of it
     curvature = np.zeros((6, n))
     for chunk, w, log_marginal in weights:
         value += float(chunk.freq @ log_marginal)

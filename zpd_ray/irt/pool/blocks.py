@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zpd_ray.irt.models import Terms, terms
+from zpd_ray.irt.models import Plain, Terms, terms
 from zpd_ray.irt.pool.design import Columns, Design
 from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid
 from zpd_ray.irt.work import Work
@@ -27,7 +27,7 @@ Index = NDArray[np.intp]
 BLOCK = 2048  # items worked on at a time: their weights stay in the cache
 CELLS = 1 << 21  # weights of a block, where the prior is wide beside its narrowest posterior
 SPAN = 2000  # steps between the prior means of a block: items further apart do not share a grid
-MAX_CELLS = 1 << 24  # nodes times items and respondents; the step is widened for what would take more
+MAX_CELLS = 1 << 23  # nodes times items and respondents; the step is widened for what would take more
 EDGE_MASS = 1e-8  # posterior weight allowed on the first and last node
 MARGIN = 7.0  # prior standard deviations that a grid reaches at first beyond the prior means
 WIDER, MOST_WIDENED = 0.3, 12  # share of its length that a grid grows by at each end, and how often
@@ -99,7 +99,7 @@ class Posterior(NamedTuple):
     nodes: Array
     weights: Array
     log_marginal: Array
-    terms: Terms
+    terms: Terms | Plain
 
 
 def blocks(design: Design, latent: Latent, work: Work | None = None) -> Iterator[Block]:
@@ -156,7 +156,7 @@ def posterior(block: Block, latent: Latent) -> Posterior:
     return Posterior(nodes, weights, log_sums + constant, t)
 
 
-def log_integrand(block: Block, latent: Latent, nodes: Array, t: Terms) -> Array:
+def log_integrand(block: Block, latent: Latent, nodes: Array, t: Terms | Plain) -> Array:
     """Log-likelihood plus log prior by item and node, as one matrix product, without constants by item."""
     precision = latent.sigma**-2
     pull = block.mean * precision
