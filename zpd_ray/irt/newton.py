@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from zpd_ray.irt.work import TooMuchWorkError
+from zpd_ray.irt.work import TooMuchWorkError, Work
 
 Array = NDArray[np.float64]
 # objective(x, with_hessian) -> value, gradient, Hessian (None unless asked for)
@@ -27,6 +27,7 @@ TOLERANCE = 1e-6
 LAST_STEP = 1e-4
 # The same for a step in logits, where there are so many responses that a standard error is hardly longer.
 LAST_LOGITS = 1e-5
+PRODUCT = 2.6e-5  # microseconds that a product of two numbers takes in solving for a step
 SMALL = 1e-3  # a gradient above this many standard errors is no maximum, whatever the steps looked like
 LAST_STEP_SAMPLED = 5e-2  # the same for data so many that a sample gives the curvature: closer to quadratic
 
@@ -59,23 +60,28 @@ class Maximum:
         return np.asarray(cho_solve(factor, np.eye(size)))
 
 
-def ascent_step(gradient: Array, hessian: Array, reach: float = MAX_STEP) -> tuple[Array, float]:
+def ascent_step(
+    gradient: Array, hessian: Array, reach: float = MAX_STEP, work: Work | None = None
+) -> tuple[Array, float]:
     """Newton step, no element above `reach`, and its length in standard errors; the Hessian is damped until
-    it is negative definite.
+    it is negative definite. work: what it may take; None: whatever it takes.
     """
     if gradient.size == 0:
         return gradient, 0.0
     scale = np.abs(np.diag(hessian)).max() + 1e-12
     damping = 0.0
-    while (step := _damped(gradient, hessian, damping)) is None:
+    work = work or Work(np.inf)
+    while (step := _damped(gradient, hessian, damping, work)) is None:
         damping = max(10.0 * damping, 1e-4 * scale)
     decrement = max(float(gradient @ step), 0.0) ** 0.5
     if np.abs(step).max() > FLAT * reach:
-        step = _shortened(gradient, hessian, damping, reach, step)
+        step = _shortened(gradient, hessian, damping, reach, step, work)
     return step * min(1.0, reach / max(float(np.abs(step).max()), 1e-300)), decrement
 
 
-def _shortened(gradient: Array, hessian: Array, damping: float, reach: float, step: Array) -> Array:
+def _shortened(
+    gradient: Array, hessian: Array, damping: float, reach: float, step: Array, work: Work
+) -> Array:
     """A step in which a direction that hardly changes anything does not keep the others from moving: damped
     about as little as brings it under `reach` (Levenberg 1944, Quarterly of Applied Mathematics 2).
     """
@@ -83,7 +89,7 @@ def _shortened(gradient: Array, hessian: Array, damping: float, reach: float, st
     low = max(damping, 1e-12 * high)
     for _ in range(BISECTIONS):
         middle = float(np.sqrt(low * high))
-        tried = _damped(gradient, hessian, middle)
+        tried = _damped(gradient, hessian, middle, work)
         if tried is not None and np.abs(tried).max() <= reach:
             step, high = tried, middle
         else:
@@ -91,8 +97,9 @@ def _shortened(gradient: Array, hessian: Array, damping: float, reach: float, st
     return step
 
 
-def _damped(gradient: Array, hessian: Array, damping: float) -> Array | None:
+def _damped(gradient: Array, hessian: Array, damping: float, work: Work) -> Array | None:
     """Newton's step; None where the damped Hessian is not negative definite."""
+    work.add(PRODUCT * gradient.size**3 / 3.0)
     try:
         factor = cho_factor(damping * np.eye(gradient.size) - hessian)
     except np.linalg.LinAlgError:
@@ -108,6 +115,7 @@ def maximise(
     tolerance: float = TOLERANCE,
     max_iterations: int = 50,
     outside: Callable[[Array], bool] = lambda x: False,
+    work: Work | None = None,
 ) -> Maximum:
     """Newton with step halving until the step left is under `tolerance` standard errors.
 
@@ -117,12 +125,13 @@ def maximise(
     data): it replaces the Hessian while it contracts the steps fast, by a steady factor. The exact Hessian
     is computed once, where the next step promises to be short, and gives the last step.
 
-    Where the objective raises TooMuchWorkError, the best place so far, not converged; if there is none, the
+    work: what solving for the steps may take; None: whatever it takes. Where that or the objective raises
+    TooMuchWorkError, the best place so far, not converged; if there is none, the
     error.
     """
     kept = _Kept(objective)
     try:
-        return _climb(kept, start, curvature, tolerance, max_iterations, outside)
+        return _climb(kept, start, curvature, tolerance, max_iterations, outside, work)
     except TooMuchWorkError:
         if kept.best is None:
             raise
@@ -152,18 +161,19 @@ def _climb(
     tolerance: float,
     max_iterations: int,
     outside: Callable[[Array], bool],
+    work: Work | None,
 ) -> Maximum:
     x = np.array(start, dtype=np.float64)
     value, gradient, hessian = objective(x, curvature is None)
     previous, last_step, reach = np.inf, LAST_STEP, MAX_STEP
     for iteration in range(max_iterations):
         step, decrement = ascent_step(
-            gradient, np.asarray(hessian if curvature is None else curvature), reach
+            gradient, np.asarray(hessian if curvature is None else curvature), reach, work
         )
         if curvature is not None and decrement > 0.3 * previous:  # a poor approximation: do without
             curvature = None
             value, gradient, hessian = objective(x, True)
-            step, decrement = ascent_step(gradient, np.asarray(hessian))
+            step, decrement = ascent_step(gradient, np.asarray(hessian), work=work)
         if decrement < tolerance:
             return _finish(objective, x, (value, gradient, hessian), True, iteration)
         short = decrement < last_step or (decrement < 0.1 and np.abs(step).max(initial=0.0) < LAST_LOGITS)

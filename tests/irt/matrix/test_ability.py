@@ -92,3 +92,25 @@ def test_information_peaks_at_the_difficulty_and_falls_with_guessing():
     assert (guessing < rasch).all()
     assert theta[guessing.argmax()] > 0.5
     assert information([0.0, 1.0], [1.0, 2.0, 1.0], [0.0, 0.0, 0.0]).shape == (2, 3)
+
+
+@pytest.mark.parametrize("slope", [0.02, 1.0])
+def test_mode_far_from_the_items_solves_its_equation(slope):
+    """Flat items still tell something far off: with a slope of .02, 2,000 logits below them."""
+    b, c, trials = np.array([-1.0, 0.0, 1.0]), 0.5, np.full((2, 3), 10_000_000)
+    right = np.array([[2_000_000, 3_000_000, 4_000_000], [6_000_000, 7_000_000, 5_500_000]])
+    found = ability(right, slope, b, c, "map", trials=trials, theta_sd=50.0)
+    star = 1 / (1 + np.exp(-slope * (found.theta[:, None] - b)))
+    p = c + (1 - c) * star
+    parts = slope * star * (right - trials * p) / p, found.theta / 50.0**2
+    np.testing.assert_allclose(parts[0].sum(axis=1) - parts[1], 0.0, atol=1e-3)
+    assert found.flags == ("", "")
+
+
+def test_no_better_than_guessing_is_at_the_floor():
+    b, trials = np.array([-1.0, 0.0, 1.0]), np.full((3, 3), 1000)
+    right = np.array([[250, 240, 249], [10, 20, 0], [600, 500, 400]])
+    found = ability(right, [0.3, 1.0, 2.0], b, 0.25, "ml", trials=trials)
+    assert found.flags == ("at_floor", "at_floor", "")
+    assert found.theta[:2].tolist() == [-np.inf, -np.inf]
+    assert np.isfinite(found.theta[2])

@@ -30,7 +30,9 @@ from zpd_ray.irt.matrix.likelihood import (
 
 Estimator = Literal["ml", "map", "eap", "wle"]
 
-BOUND = 40.0  # logits beyond the outermost item: no finite estimate lies further out
+BOUND = 40.0  # of a (theta - b), beyond which a response tells nothing of theta
+ROUNDING = 1e-12  # of a log-likelihood
+NEAR, FURTHER = 6.0, 9  # logits beyond the items that are scanned evenly, and points further out
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,11 @@ def _root(
     flags = np.where(
         right + wrong == 0, "", np.where(wrong == 0, "all_right", np.where(right == 0, "all_wrong", ""))
     ).astype("<U13")
-    theta, low, high = _bracket(items, pieces, prior, estimator)
+    theta, low, high, at_end = _bracket(items, pieces, prior, estimator)
     infinite = np.zeros(theta.size, bool)
     if estimator == "ml":
         infinite = flags != ""
-        floor = ~infinite & (low <= items.b.min() - BOUND) & items.c.any()
+        floor = ~infinite & at_end & items.c.any()
         flags[floor] = "at_floor"
         infinite |= floor
     last = high - low
@@ -151,7 +153,7 @@ def _root(
         new = at + slope / fisher
         # halve the bracket where Newton leaves it, or does not halve its step (rtsafe, Press et al. 2007,
         # 9.4)
-        good = (new > low[moving]) & (new < high[moving])
+        good = (new >= low[moving]) & (new <= high[moving])
         good &= np.abs(new - at) <= np.maximum(0.5 * last[moving], 1e-10)
         new = np.where(good, new, 0.5 * (low[moving] + high[moving]))
         last[moving], theta[moving] = np.abs(new - at), new
@@ -182,19 +184,25 @@ def _bracket(
     pieces: Pieces,
     prior: tuple[float, float] | None,
     estimator: Estimator,
-) -> tuple[Array, Array, Array]:
-    """The highest point of a scan, and those on its sides: with guessing there may be several maxima."""
-    ends = items.b.min() - BOUND, items.b.max() + BOUND
+) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    """The highest point of a scan, and those on its sides: with guessing there may be several maxima.
+
+    Last, whether it lies at the lower end, beyond which even the flattest item tells nothing any more.
+    """
+    further = np.geomspace(NEAR, BOUND / min(1.0, items.a.min()), FURTHER)
+    inner = np.linspace(items.b.min() - NEAR, items.b.max() + NEAR, 49)
+    points = np.concatenate([items.b.min() - further[:0:-1], inner, items.b.max() + further[1:]])
     if prior is not None:
-        ends = min(ends[0], prior[0] - 1.0), max(ends[1], prior[0] + 1.0)
-    inner = np.linspace(items.b.min() - 6.0, items.b.max() + 6.0, 49)
-    points = np.concatenate([[ends[0]], inner, [ends[1]]])
+        ends = min(points[0], prior[0] - 1.0), max(points[-1], prior[0] + 1.0)
+        points = np.concatenate([[ends[0]], points, [ends[1]]])
     height = log_likelihood(items, pieces, points)
     if prior is not None:
         height -= 0.5 * ((points - prior[0]) / prior[1]) ** 2
     if estimator == "wle":
         height += 0.5 * np.log(np.maximum(information(items, pieces, points), 1e-300))
-    best = height.argmax(axis=1)
+    top = height.max(axis=1)
+    flat = height[:, 0] >= top - ROUNDING * np.abs(top)  # down there all is alike, but for rounding
+    best = np.where(flat, 0, height.argmax(axis=1))
     low, high = points[np.maximum(best - 1, 0)], points[np.minimum(best + 1, points.size - 1)]
     inside = (best > 0) & (best < points.size - 1)
-    return np.where(inside, points[best], 0.5 * (low + high)), low, high
+    return np.where(inside, points[best], 0.5 * (low + high)), low, high, best <= 1

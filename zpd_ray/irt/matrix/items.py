@@ -149,6 +149,7 @@ def _marginal(
         start,
         max_iterations=steps,
         outside=lambda phi: bool(np.abs(phi[slopes]).max() > STEEPEST),
+        work=work,
     )
     fitted = _report(name, shape, top, classes, multiplicity, data)
     everything = _scatter(fitted, inner, flags, c)

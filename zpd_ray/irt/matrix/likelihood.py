@@ -75,19 +75,24 @@ def log_likelihood(items: Items, pieces: Pieces, points: Array) -> Array:
     total = np.zeros((pieces[0][0].shape[0], points.size))
     for s, f, cut in pieces:
         a, b, c = items.a[cut, None], items.b[cut, None], items.c[cut, None]
-        with np.errstate(divide="ignore"):  # no guessing
-            log_c, log_rest = np.log(c), np.log1p(-c)
-        size = max(1, 4 * CACHED // max(1, b.size))
+        size = max(1, CACHED // max(1, b.size))
         for start in range(0, points.size, size):
             part = slice(start, start + size)
-            logit = a * (points[part] - b)
-            log_wrong = -np.maximum(logit, 0.0) - np.log1p(np.exp(-np.abs(logit)))
-            log_right = logit + log_wrong
-            if c.any():
-                log_right = np.logaddexp(log_c, log_rest + log_right)
-                log_wrong += log_rest
+            log_right, log_wrong = _logs(a * (points[part] - b), c)
             total[:, part] += s @ log_right + f @ log_wrong
     return total
+
+
+def _logs(logit: Array, c: Array) -> tuple[Array, Array]:
+    """log P(right), log P(wrong): what `models.terms` has, without the derivatives."""
+    e = np.exp(-np.abs(logit))
+    log_wrong = -np.maximum(logit, 0.0) - np.log(1.0 + e)
+    log_right = logit + log_wrong
+    if not c.any():
+        return log_right, log_wrong
+    star = np.where(logit >= 0.0, 1.0, e) / (1.0 + e)
+    guessed = np.log(np.maximum(c + (1.0 - c) * star, np.finfo(float).tiny))
+    return np.where(c > 0.0, guessed, log_right), log_wrong + np.log1p(-c)
 
 
 def information(items: Items, pieces: Pieces, points: Array) -> Array:

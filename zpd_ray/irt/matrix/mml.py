@@ -166,8 +166,6 @@ def objective(
     size = n * (3 if model.free_floor else 2)
     value, gradient = 0.0, np.zeros(size)
     hessian = np.zeros((phi.size, phi.size)) if with_hessian else None
-    if hessian is not None:
-        work.add(PRODUCT * 2.0 / 3.0 * phi.size**3)  # the step that follows, and trials of it
     curvature = np.zeros((6, n))
     for chunk, w, log_marginal in weights:
         value += float(chunk.freq @ log_marginal)

@@ -84,7 +84,7 @@ def fit_lltm(
 
     start = np.zeros(basis.shape[1])
     start[-1] = 1.0
-    return _lltm(maximise(objective, start), x, unit, centre)
+    return _lltm(maximise(objective, start, work=work), x, unit, centre)
 
 
 def _lltm(top: Maximum, x: Array, unit: Array, centre: Array) -> LLTMFit:

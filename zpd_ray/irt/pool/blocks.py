@@ -37,7 +37,7 @@ OUTSIDE = 21.0  # log density below the highest that is left out: a share of 1e-
 # About what it takes, in microseconds: one block more, a cell (item and node), a cell for each respondent, a
 # curve at a node.
 CALLS, CELL, CELL_EACH, CURVE = 300.0, 0.03, 0.0015, 0.025
-LOOK, LOOK_CELL = 0.02, 0.035  # the same for a curve at a node of the coarse grid, and for an item at it
+LOOK, LOOK_CELL = 0.04, 0.045  # the same for a curve at a node of the coarse grid, and for an item at it
 LEAST = 8  # items of a block that is cut no further
 
 

@@ -26,7 +26,7 @@ DIRECT = 20  # respondents up to whom covariances of scores are summed pair by p
 AT_ONCE = 4  # polynomials
 # About what it takes, in microseconds: a block, a curve at a node and what comes of it, an item at a node, a
 # product of two.
-CALLS, CURVE, CELL, PRODUCT = 300.0, 0.03, 0.008, 5e-5
+CALLS, CURVE, CELL, PRODUCT = 400.0, 0.05, 0.01, 6e-5
 SERIES_TOLERANCE = 1e-6  # polynomials adding less than this share of the covariance end the series
 
 

@@ -143,7 +143,14 @@ def _maximise(
         return value, gradient[:size], None if hessian is None else hessian[:size, :size]
 
     tolerance = TOLERANCE if curvature is None else 10.0 * TOLERANCE
-    top = maximise(objective, start[:size], curvature=curvature, tolerance=tolerance, outside=outside)
+    top = maximise(
+        objective,
+        start[:size],
+        curvature=curvature,
+        tolerance=tolerance,
+        outside=outside,
+        work=problem.work,
+    )
     top = replace(top, x=np.append(top.x, start[size:]))
     return top, Trail(top.x, sample)
 

@@ -201,7 +201,7 @@ def _modes(state: _State, designs: list[Design], work: Work) -> tuple[Array, Arr
             prior = None if hessian is None else hessian[:n, :n] - np.eye(n) / state.tau**2
             return value, gradient[:n] - away / state.tau, prior
 
-        top = maximise(objective, theta[:, g], max_iterations=STEPS)
+        top = maximise(objective, theta[:, g], max_iterations=STEPS, work=work)
         theta[:, g] = top.x
         slope[:, g] = top.gradient + (top.x - state.common) / state.tau**2
         spread = np.diag(top.covariance())
@@ -235,7 +235,9 @@ def _rest(
 
     if size == 0:
         return state.rest
-    return np.append(maximise(objective, state.rest[:size], max_iterations=STEPS).x, state.rest[size:])
+    return np.append(
+        maximise(objective, state.rest[:size], max_iterations=STEPS, work=work).x, state.rest[size:]
+    )
 
 
 def _between(estimate: Array, error: Array) -> float:
