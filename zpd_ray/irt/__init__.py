@@ -21,7 +21,8 @@ Few respondents on very many items (stages and models against a pool), difficult
 
 from zpd_ray.irt.matrix.ability import Ability, ability
 from zpd_ray.irt.matrix.fit_statistics import Comparison, FitStatistics, MeanSquares, compare, fit_statistics
-from zpd_ray.irt.matrix.items import ItemFit, fit
+from zpd_ray.irt.matrix.item_fit import ItemFit
+from zpd_ray.irt.matrix.items import fit
 from zpd_ray.irt.matrix.regression import LLTMFit, PersonFit, fit_lltm, fit_persons
 from zpd_ray.irt.models import information, probability
 from zpd_ray.irt.pool.counts import Counts

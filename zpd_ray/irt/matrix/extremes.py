@@ -12,7 +12,7 @@ from zpd_ray.irt.models import terms
 from zpd_ray.irt.quadrature import normalise
 
 if TYPE_CHECKING:
-    from zpd_ray.irt.matrix.items import ItemFit
+    from zpd_ray.irt.matrix.item_fit import ItemFit
 
 Array = NDArray[np.float64]
 
