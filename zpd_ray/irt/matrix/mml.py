@@ -26,8 +26,8 @@ CELLS = 1 << 21  # respondents times the wider of nodes and items, worked on at 
 MAX_CURVES = 1 << 22  # items times nodes: some 35 MB for each of about fifteen arrays
 EDGE_MASS = 1e-9
 SERIES_TOLERANCE = 1e-9
-# Over respondents, nodes and items, of weights and gradient, and of a polynomial: four and more, each twice as
-# long as in the product of a matrix with itself, which PRODUCT is.
+# Over respondents, nodes and items, of weights and gradient, and of a polynomial: four and more, each twice
+# as long as in the product of a matrix with itself, which PRODUCT is.
 PASSES = 8.0
 # About what it takes, in microseconds: a curve at a node with what comes of it, a product of two numbers.
 CURVE, PRODUCT = 0.15, 2.6e-5
