@@ -39,6 +39,7 @@ OUTSIDE = 21.0  # log density below the highest that is left out: a share of 1e-
 CALLS, CELL, CELL_EACH, CURVE = 300.0, 0.03, 0.0015, 0.025
 LOOK, LOOK_CELL = 0.04, 0.045  # the same for a curve at a node of the coarse grid, and for an item at it
 LEAST = 8  # items of a block that is cut no further
+NONE = np.zeros((0, 0))
 
 
 class Latent(NamedTuple):
@@ -93,13 +94,31 @@ class Block(NamedTuple):
         )
 
 
+class Derivatives(NamedTuple):
+    """As of `models.Terms`; lift: of right less wrong, empty without guessing, where that is constant."""
+
+    d_wrong: Array
+    dd_wrong: Array
+    d_lift: Array
+    dd_lift: Array
+
+    @classmethod
+    def of(cls, t: Terms | Plain) -> Derivatives:
+        if isinstance(t, Plain):
+            return cls(t.d_wrong, t.dd_wrong, NONE, NONE)
+        lift, second = np.subtract(t.d_right, t.d_wrong, out=t.d_right), t.dd_right
+        return cls(t.d_wrong, t.dd_wrong, lift, np.subtract(second, t.dd_wrong, out=second))
+
+
 class Posterior(NamedTuple):
-    """Posterior of the difficulties of a block: weights (n, n_nodes) on nodes, log marginal likelihoods."""
+    """Posterior of the difficulties of a block: weights (n, n_nodes) on nodes, log marginal likelihoods, and
+    derivatives by theta at the nodes, (n_respondents, n_nodes).
+    """
 
     nodes: Array
     weights: Array
     log_marginal: Array
-    terms: Terms | Plain
+    terms: Derivatives
 
 
 def blocks(design: Design, latent: Latent, work: Work | None = None) -> Iterator[Block]:
@@ -142,18 +161,27 @@ def around(mean: Array, sigma: float, step: float) -> Grid:
 
 def posterior(block: Block, latent: Latent) -> Posterior:
     """Posterior weights of each item's difficulty, on the block's grid, widened until it holds all."""
-    sigma, (low, high, step) = latent.sigma, block.grid
+    low, high, step = block.grid
     most = MAX_CELLS // (min(block.mean.size, BLOCK) + latent.theta.size)
-    for _ in range(MOST_WIDENED):
+    found, widened = None, 0
+    while found is None:
         step = max(step, (high - low) / most)
-        nodes = uniform_grid(low, high, step)
-        t = terms(latent.theta[:, None] - nodes, block.c)
-        weights, log_sums = normalise(log_integrand(block, latent, nodes, t))
-        if max(weights[:, 0].max(), weights[:, -1].max()) < EDGE_MASS:
-            break
+        found = _on(block, latent, Grid(low, high, step), widened == MOST_WIDENED)
         low, high = low - WIDER * (high - low), high + WIDER * (high - low)
-    constant = np.log(step / (sigma * np.sqrt(2.0 * np.pi))) - 0.5 * (block.mean / sigma) ** 2
-    return Posterior(nodes, weights, log_sums + constant, t)
+        widened += 1
+    return found
+
+
+def _on(block: Block, latent: Latent, grid: Grid, last: bool) -> Posterior | None:
+    """On this grid; None, and its large arrays gone, where it does not hold all and is not the last one."""
+    nodes = uniform_grid(*grid)
+    t = terms(latent.theta[:, None] - nodes, block.c)
+    weights, log_sums = normalise(log_integrand(block, latent, nodes, t))
+    if not last and max(weights[:, 0].max(), weights[:, -1].max()) >= EDGE_MASS:
+        return None
+    sigma = latent.sigma
+    constant = np.log(grid.step / (sigma * np.sqrt(2.0 * np.pi))) - 0.5 * (block.mean / sigma) ** 2
+    return Posterior(nodes, weights, log_sums + constant, Derivatives.of(t))
 
 
 def log_integrand(block: Block, latent: Latent, nodes: Array, t: Terms | Plain) -> Array:

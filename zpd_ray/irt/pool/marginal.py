@@ -51,21 +51,26 @@ def objective(
     work = work or Work(np.inf)
     work.due = 0.0
     for block in blocks(design, latent, work):
-        found = posterior(block, latent)
-        each = _takes(block, found)
-        work.add(each, each)
-        _add_gradient(sums, block, found, latent)
-        if sums.hessian is None:
-            continue
-        if latent.theta.size <= DIRECT:
-            work.add(each)
-            _add_covariance_direct(sums.hessian, block, found, latent)
-        else:
-            _add_covariance(sums.hessian, block, found, latent, work)
+        _add(sums, block, latent, work)
     free = design.free_totals()
     sums.value += float(free @ latent.theta)
     sums.gradient[: latent.theta.size] += free
     return sums.value, sums.gradient, sums.hessian
+
+
+def _add(sums: Sums, block: Block, latent: Latent, work: Work) -> None:
+    """What a block adds: its posteriors, which are large, are gone before those of the next."""
+    found = posterior(block, latent)
+    each = _takes(block, found)
+    work.add(each, each)
+    _add_gradient(sums, block, found, latent)
+    if sums.hessian is None:
+        return
+    if latent.theta.size <= DIRECT:
+        work.add(each)
+        _add_covariance_direct(sums.hessian, block, found, latent)
+    else:
+        _add_covariance(sums.hessian, block, found, latent, work)
 
 
 def _takes(block: Block, found: Posterior) -> float:
@@ -84,8 +89,8 @@ def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) ->
     curvature = np.sum(trials * t.dd_wrong, axis=1)
     if block.c != 0.0:
         successes = block.successes.T @ weighted
-        theta += np.sum(successes * (t.d_right - t.d_wrong), axis=1)
-        curvature += np.sum(successes * (t.dd_right - t.dd_wrong), axis=1)
+        theta += np.sum(successes * t.d_lift, axis=1)
+        curvature += np.sum(successes * t.dd_lift, axis=1)
     mean, square = (found.weights @ np.stack([found.nodes, found.nodes**2], axis=1)).T
     spread = square - 2.0 * block.mean * mean + block.mean**2
     away = freq * (mean - block.mean)
@@ -107,8 +112,9 @@ def _add_gradient(sums: Sums, block: Block, found: Posterior, latent: Latent) ->
 def _add_covariance(hessian: Array, block: Block, found: Posterior, latent: Latent, work: Work) -> None:
     """Add sum_i freq_i Cov_i[score], the score written in polynomials of the item's own posterior."""
     precision = latent.sigma**-2
-    _, curves = _coefficients(block, found)
-    curves = np.concatenate([curves, found.nodes[None], found.nodes[None] ** 2]).T
+    t, nodes = found.terms, found.nodes[None]
+    lift = [] if block.c == 0.0 else [t.d_lift]
+    curves = np.concatenate([t.d_wrong, *lift, nodes, nodes**2]).T
     root = np.sqrt(block.freq)[:, None]
     polynomials, scores, total = weighted_polynomials(found.weights, found.nodes), [], 0.0
     products = PRODUCT * AT_ONCE * found.weights.size * curves.shape[1]
@@ -181,9 +187,7 @@ def _coefficients(block: Block, found: Posterior) -> tuple[Array, Array]:
     t = found.terms
     if block.c == 0.0:
         return block.trials, t.d_wrong
-    return np.concatenate([block.trials, block.successes], axis=1), np.concatenate(
-        [t.d_wrong, t.d_right - t.d_wrong]
-    )
+    return np.concatenate([block.trials, block.successes], axis=1), np.concatenate([t.d_wrong, t.d_lift])
 
 
 def _by_respondent(of_curves: Array, n: int) -> Array:
@@ -231,4 +235,5 @@ def _moments(design: Design, latent: Latent) -> tuple[Array, Array]:
         centre = found.weights @ found.nodes
         variance = found.weights @ found.nodes**2 - centre**2
         mean[block.columns], sd[block.columns] = centre, np.sqrt(np.maximum(variance, 0.0))
+        del found  # large
     return mean, sd
