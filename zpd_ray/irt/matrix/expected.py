@@ -19,6 +19,7 @@ from zpd_ray.irt.matrix.likelihood import (
 from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid
 
 REACH = 7.5  # posterior standard deviations covered on either side
+SCANNED = 33  # points
 WIDE = 2000.0  # nodes of one respondent's grid, from which panels that widen outwards take its place
 PANEL, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(8)
 
@@ -27,7 +28,7 @@ def expected(items: Items, pieces: Pieces, mode: Array, prior: tuple[float, floa
     """Posterior means and sds, on one grid for all respondents or, where they are narrow, on one for each."""
     _, curvature, _, _ = derivatives(items, pieces, mode)
     sd = 1.0 / np.sqrt(np.maximum(-curvature, 0.0) + prior[1] ** -2)
-    narrow = STEP_PER_SD * _narrowest(items, pieces, mode, prior[1])
+    narrow = STEP_PER_SD * _narrowest(items, pieces, mode, sd, prior[1])
     least = narrow.min()
     low, high = (mode - REACH * prior[1]).min(), (mode + REACH * prior[1]).max()
     mean, spread = np.empty(mode.size), np.empty(mode.size)
@@ -91,9 +92,17 @@ def _panels(items: Items, prior: tuple[float, float], mode: Array) -> tuple[Arra
     return nodes.reshape(-1), np.log(half * PANEL_WEIGHTS).reshape(-1)
 
 
-def _narrowest(items: Items, pieces: Pieces, mode: Array, sd: float) -> Array:
-    """Lower bounds of the posterior sds: the largest information that each respondent's items give nearby."""
-    points = np.unique(np.concatenate([mode, np.linspace(mode.min() - sd, mode.max() + sd, 5)]))
-    points = points[:: max(1, points.size // 16)]
-    info = information(dataclasses.replace(items, c=np.zeros(items.c.size)), pieces, points)
-    return np.asarray(1.0 / np.sqrt(info.max(axis=1) + sd**-2))
+def _narrowest(items: Items, pieces: Pieces, mode: Array, sd: Array, prior_sd: float) -> Array:
+    """Lower bounds of the posterior sds: the most information that a respondent's items give near its mode.
+
+    Looked at are the mode, and of a scan over all windows what lies in the own one or next to it.
+    """
+    free = dataclasses.replace(items, c=np.zeros(items.c.size))
+    starts, stops = mode - 2.0 * REACH * sd, mode + 2.0 * REACH * sd
+    some = np.sort(mode)[:: max(1, mode.size // SCANNED)]
+    points = np.unique(np.concatenate([some, np.linspace(starts.min(), stops.max(), SCANNED)]))
+    info = information(free, pieces, points)
+    near = (points[1:] >= starts[:, None]) & (points[:-1] <= stops[:, None])
+    most = (near * np.maximum(info[:, 1:], info[:, :-1])).max(axis=1)
+    most = np.maximum(most, derivatives(free, pieces, mode)[2])
+    return np.asarray(1.0 / np.sqrt(most + prior_sd**-2))

@@ -75,7 +75,8 @@ def log_likelihood(items: Items, pieces: Pieces, points: Array) -> Array:
     total = np.zeros((pieces[0][0].shape[0], points.size))
     for s, f, cut in pieces:
         a, b, c = items.a[cut, None], items.b[cut, None], items.c[cut, None]
-        size = max(1, CACHED // max(1, b.size))
+        # the products with many respondents take longer than what is out of the cache then
+        size = max(min(len(s), NODES), CACHED // max(1, b.size))
         for start in range(0, points.size, size):
             part = slice(start, start + size)
             log_right, log_wrong = _logs(a * (points[part] - b), c)
