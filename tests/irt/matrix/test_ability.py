@@ -114,3 +114,26 @@ def test_no_better_than_guessing_is_at_the_floor():
     assert found.flags == ("at_floor", "at_floor", "")
     assert found.theta[:2].tolist() == [-np.inf, -np.inf]
     assert np.isfinite(found.theta[2])
+
+
+@pytest.mark.parametrize(("n_items", "k", "c"), [(3, 50, 0.5), (20, 1, 0.25), (1, 1, 0.0)])
+def test_mean_under_a_wide_prior_is_the_integral(n_items, k, c):
+    """With guessing the likelihood has a flat side, which a window about the mode would cut off."""
+    rng = np.random.default_rng(31)
+    a, b, sd = np.exp(0.5 * rng.normal(size=n_items)), rng.normal(size=n_items), 50.0
+    star = 1 / (1 + np.exp(-a * (2.0 * rng.normal(size=(6, 1)) - b)))
+    trials = np.full((6, n_items), k)
+    right = rng.binomial(trials, c + (1 - c) * star)
+    found = ability(right, a, b, np.full(n_items, c), "eap", trials=trials, theta_sd=sd)
+    grid = np.linspace(-600.0, 600.0, 60_001)
+    logit = a[:, None] * (grid - b[:, None])
+    wrong = np.log1p(-c) - np.logaddexp(0.0, logit)
+    with np.errstate(divide="ignore"):
+        log = right @ np.logaddexp(np.log(c), np.log1p(-c) - np.logaddexp(0.0, -logit))
+    log += (trials - right) @ wrong - 0.5 * (grid / sd) ** 2
+    weights = np.exp(log - log.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    mean = weights @ grid
+    spread = np.sqrt(weights @ grid**2 - mean**2)
+    np.testing.assert_allclose(found.theta, mean, atol=1e-3 * spread.max())
+    np.testing.assert_allclose(found.se, spread, rtol=1e-3)

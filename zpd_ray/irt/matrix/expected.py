@@ -19,6 +19,7 @@ from zpd_ray.irt.matrix.likelihood import (
 from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid
 
 REACH = 7.5  # posterior standard deviations covered on either side
+SETTLED = 25.0  # nats, and of a (theta - b): what is less likely by as much has no weight
 SCANNED = 33  # points
 WIDE = 2000.0  # nodes of one respondent's grid, from which panels that widen outwards take its place
 PANEL, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(8)
@@ -33,7 +34,8 @@ def expected(items: Items, pieces: Pieces, mode: Array, prior: tuple[float, floa
     low, high = (mode - REACH * prior[1]).min(), (mode + REACH * prior[1]).max()
     mean, spread = np.empty(mode.size), np.empty(mode.size)
     own_nodes = 4.0 * REACH * sd / narrow
-    everyone, wide = np.arange(mode.size), np.flatnonzero(own_nodes > WIDE)
+    everyone = np.arange(mode.size)
+    wide = np.flatnonzero((own_nodes > WIDE) | _may_be_guessing(items, pieces, mode, sd, prior))
     columns = np.arange(items.b.size)
     groups = []
     most = 4.0 * CELLS / mode.size  # of a grid that all share
@@ -58,6 +60,25 @@ def expected(items: Items, pieces: Pieces, mode: Array, prior: tuple[float, floa
         middle = float(mean[rows].mean())
         spread[rows] = np.sqrt(np.maximum(weights @ (nodes - middle) ** 2 - (mean[rows] - middle) ** 2, 0.0))
     return mean, spread
+
+
+def _may_be_guessing(
+    items: Items, pieces: Pieces, mode: Array, sd: Array, prior: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Whether a posterior has a flat side, far below the items, that its window about the mode would cut off.
+
+    The mass there, of the prior times the likelihood of nothing but guessing, against that at the mode.
+    """
+    if not items.c.any():
+        return np.zeros(mode.size, bool)
+    far = np.array([items.b.min() - SETTLED / min(1.0, items.a.min())])
+    order = np.argsort(mode, kind="stable")
+    top = np.empty(mode.size)
+    for rows in np.array_split(order, max(1, mode.size // 8)):
+        own = [_answered(s[rows], f[rows], np.arange(items.b.size)[cut]) for s, f, cut in pieces]
+        top[rows] = np.diag(log_likelihood(items, own, mode[rows]))
+    away = log_likelihood(items, pieces, far)[:, 0] - top + 0.5 * ((mode - prior[0]) / prior[1]) ** 2
+    return np.asarray(away + np.log(prior[1] / sd) > -SETTLED)
 
 
 def _answered(s: Array, f: Array, at: NDArray[np.intp]) -> tuple[Array, Array, NDArray[np.intp]]:
@@ -95,12 +116,13 @@ def _panels(items: Items, prior: tuple[float, float], mode: Array) -> tuple[Arra
 def _narrowest(items: Items, pieces: Pieces, mode: Array, sd: Array, prior_sd: float) -> Array:
     """Lower bounds of the posterior sds: the most information that a respondent's items give near its mode.
 
-    Looked at are the mode, and of a scan over all windows what lies in the own one or next to it.
+    Looked at are the mode, and of a scan over windows and items what lies in the own window or next to it.
     """
     free = dataclasses.replace(items, c=np.zeros(items.c.size))
     starts, stops = mode - 2.0 * REACH * sd, mode + 2.0 * REACH * sd
     some = np.sort(mode)[:: max(1, mode.size // SCANNED)]
-    points = np.unique(np.concatenate([some, np.linspace(starts.min(), stops.max(), SCANNED)]))
+    spans = [(starts.min(), stops.max()), (items.b.min() - 2.0, items.b.max() + 2.0)]
+    points = np.unique(np.concatenate([some, *(np.linspace(*span, SCANNED) for span in spans)]))
     info = information(free, pieces, points)
     near = (points[1:] >= starts[:, None]) & (points[:-1] <= stops[:, None])
     most = (near * np.maximum(info[:, 1:], info[:, :-1])).max(axis=1)
