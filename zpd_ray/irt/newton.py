@@ -27,7 +27,7 @@ TOLERANCE = 1e-6
 LAST_STEP = 1e-4
 # The same for a step in logits, where there are so many responses that a standard error is hardly longer.
 LAST_LOGITS = 1e-5
-PRODUCT = 2.6e-5  # microseconds that a product of two numbers takes in solving for a step
+PRODUCT = 2.6e-5  # about what one product of two numbers takes in solving for a step, in microseconds
 SMALL = 1e-3  # a gradient above this many standard errors is no maximum, whatever the steps looked like
 LAST_STEP_SAMPLED = 5e-2  # the same for data so many that a sample gives the curvature: closer to quadratic
 

@@ -107,6 +107,14 @@ def test_mode_far_from_the_items_solves_its_equation(slope):
     assert found.flags == ("", "")
 
 
+def test_hardly_better_than_guessing_has_a_finite_maximum():
+    """One item: P = c + (1 - c) sigmoid(theta - b) is the share that was right."""
+    found = ability([[250_200]], 1.0, [0.5], 0.25, "ml", trials=[[1_000_000]])
+    star = 0.0002 / 0.75
+    assert found.flags == ("",)
+    assert found.theta[0] == pytest.approx(0.5 + np.log(star / (1 - star)), abs=1e-4)
+
+
 def test_no_better_than_guessing_is_at_the_floor():
     b, trials = np.array([-1.0, 0.0, 1.0]), np.full((3, 3), 1000)
     right = np.array([[250, 240, 249], [10, 20, 0], [600, 500, 400]])

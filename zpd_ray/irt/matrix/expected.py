@@ -20,38 +20,19 @@ from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid
 
 REACH = 7.5  # posterior standard deviations covered on either side
 SETTLED = 25.0  # nats, and of a (theta - b): what is less likely by as much has no weight
-SCANNED = 33  # points
+SCANNED = 33  # points at which the information is looked at, over each span
 WIDE = 2000.0  # nodes of one respondent's grid, from which panels that widen outwards take its place
 PANEL, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(8)
 
 
 def expected(items: Items, pieces: Pieces, mode: Array, prior: tuple[float, float]) -> tuple[Array, Array]:
-    """Posterior means and sds, on one grid for all respondents or, where they are narrow, on one for each."""
-    _, curvature, _, _ = derivatives(items, pieces, mode)
-    sd = 1.0 / np.sqrt(np.maximum(-curvature, 0.0) + prior[1] ** -2)
-    narrow = STEP_PER_SD * _narrowest(items, pieces, mode, sd, prior[1])
-    least = narrow.min()
-    low, high = (mode - REACH * prior[1]).min(), (mode + REACH * prior[1]).max()
+    """Posterior means and sds, each (n_respondents,), in logits. mode: of the posteriors, the same shape.
+
+    prior: mean and sd of a normal one.
+    """
     mean, spread = np.empty(mode.size), np.empty(mode.size)
-    own_nodes = 4.0 * REACH * sd / narrow
-    everyone = np.arange(mode.size)
-    wide = np.flatnonzero((own_nodes > WIDE) | _may_be_guessing(items, pieces, mode, sd, prior))
     columns = np.arange(items.b.size)
-    groups = []
-    most = 4.0 * CELLS / mode.size  # of a grid that all share
-    if (high - low) / least <= max(200.0, min(float(own_nodes.sum()), most)):
-        groups.append((everyone, *_uniform(low, high, least)))
-    else:
-        others = np.setdiff1d(everyone, wide)
-        starts, stops = mode - 2.0 * REACH * sd, mode + 2.0 * REACH * sd
-        if others.size:
-            low, high, least = starts[others].min(), stops[others].max(), narrow[others].min()
-        together = others.size and (high - low) / least <= min(float(own_nodes[others].sum()), most)
-        for rows in [others] if together else others[:, None]:
-            groups.append((rows, *_uniform(starts[rows].min(), stops[rows].max(), narrow[rows].min())))
-        if wide.size:
-            groups.append((wide, *_panels(items, prior, mode[wide])))
-    for rows, nodes, log_step in groups:
+    for rows, nodes, log_step in _grids(items, pieces, mode, prior):
         own = [_answered(s[rows], f[rows], columns[cut]) for s, f, cut in pieces]
         weights, _ = normalise(
             log_likelihood(items, own, nodes) + log_step - 0.5 * ((nodes - prior[0]) / prior[1]) ** 2
@@ -62,21 +43,47 @@ def expected(items: Items, pieces: Pieces, mode: Array, prior: tuple[float, floa
     return mean, spread
 
 
+def _grids(
+    items: Items, pieces: Pieces, mode: Array, prior: tuple[float, float]
+) -> list[tuple[NDArray[np.intp], Array, Array]]:
+    """Respondents, the nodes for them, and the log of what each node counts for: one grid for all or, where
+    posteriors are narrow, one for each; panels for those that reach far beyond their mode.
+    """
+    _, curvature, _, _ = derivatives(items, pieces, mode)
+    sd = 1.0 / np.sqrt(np.maximum(-curvature, 0.0) + prior[1] ** -2)
+    step = STEP_PER_SD * _narrowest(items, pieces, mode, sd, prior[1])
+    own_nodes = 4.0 * REACH * sd / step
+    most = 4.0 * CELLS / mode.size  # of a grid that all share
+    low, high = (mode - REACH * prior[1]).min(), (mode + REACH * prior[1]).max()
+    if (high - low) / step.min() <= max(200.0, min(float(own_nodes.sum()), most)):
+        return [(np.arange(mode.size), *_uniform(low, high, step.min()))]
+    far = (own_nodes > WIDE) | _may_be_guessing(items, pieces, mode, sd, prior)
+    wide, others = np.flatnonzero(far), np.flatnonzero(~far)
+    grids = [(wide, *_panels(items, prior, mode[wide]))] if wide.size else []
+    if others.size:
+        starts, stops = mode - 2.0 * REACH * sd, mode + 2.0 * REACH * sd
+        nodes = (stops[others].max() - starts[others].min()) / step[others].min()
+        together = nodes <= min(float(own_nodes[others].sum()), most)
+        for rows in [others] if together else others[:, None]:
+            grids.append((rows, *_uniform(starts[rows].min(), stops[rows].max(), step[rows].min())))
+    return grids
+
+
 def _may_be_guessing(
     items: Items, pieces: Pieces, mode: Array, sd: Array, prior: tuple[float, float]
 ) -> NDArray[np.bool_]:
-    """Whether a posterior has a flat side, far below the items, that its window about the mode would cut off.
+    """Whether a posterior has a flat side, far below the items, that a window about the mode would cut off:
+    (n_respondents,). There is one with guessing: the likelihood of nothing else.
 
-    The mass there, of the prior times the likelihood of nothing but guessing, against that at the mode.
+    It counts unless prior times likelihood are less than e^-25 of what they are at the mode.
     """
     if not items.c.any():
         return np.zeros(mode.size, bool)
     far = np.array([items.b.min() - SETTLED / min(1.0, items.a.min())])
-    order = np.argsort(mode, kind="stable")
     top = np.empty(mode.size)
-    for rows in np.array_split(order, max(1, mode.size // 8)):
-        own = [_answered(s[rows], f[rows], np.arange(items.b.size)[cut]) for s, f, cut in pieces]
-        top[rows] = np.diag(log_likelihood(items, own, mode[rows]))
+    for some in np.array_split(np.arange(mode.size), -(-mode.size // 8)):  # each at the modes of a few
+        own = [(s[some], f[some], cut) for s, f, cut in pieces]
+        top[some] = np.diag(log_likelihood(items, own, mode[some]))
     away = log_likelihood(items, pieces, far)[:, 0] - top + 0.5 * ((mode - prior[0]) / prior[1]) ** 2
     return np.asarray(away + np.log(prior[1] / sd) > -SETTLED)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from zpd_ray.irt.models import Plain, Terms, terms
+from zpd_ray.irt.newton import PRODUCT
 from zpd_ray.irt.quadrature import STEP_PER_SD, normalise, uniform_grid, weighted_polynomials
 from zpd_ray.irt.work import TooMuchWorkError, Work
 
@@ -29,8 +30,7 @@ SERIES_TOLERANCE = 1e-9
 # Over respondents, nodes and items, of weights and gradient, and of a polynomial: four and more, each twice
 # as long as in the product of a matrix with itself, which PRODUCT is.
 PASSES = 8.0
-# About what it takes, in microseconds: a curve at a node with what comes of it, a product of two numbers.
-CURVE, PRODUCT = 0.15, 2.6e-5
+CURVE = 0.15  # about what a curve at a node takes, with what comes of it, in microseconds
 
 
 @dataclass(frozen=True)

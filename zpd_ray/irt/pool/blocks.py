@@ -39,7 +39,8 @@ OUTSIDE = 21.0  # log density below the highest that is left out: a share of 1e-
 CALLS, CELL, CELL_EACH, CURVE = 300.0, 0.03, 0.0015, 0.025
 LOOK, LOOK_CELL = 0.04, 0.045  # the same for a curve at a node of the coarse grid, and for an item at it
 LEAST = 8  # items of a block that is cut no further
-NONE = np.zeros((0, 0))
+LOOKED = 64  # points at which the information is looked at, about
+EMPTY = np.zeros((0, 0))
 
 
 class Latent(NamedTuple):
@@ -104,8 +105,9 @@ class Derivatives(NamedTuple):
 
     @classmethod
     def of(cls, t: Terms | Plain) -> Derivatives:
+        """In the place of what is not needed any more, since these arrays are the largest there are."""
         if isinstance(t, Plain):
-            return cls(t.d_wrong, t.dd_wrong, NONE, NONE)
+            return cls(t.d_wrong, t.dd_wrong, EMPTY, EMPTY)
         lift, second = np.subtract(t.d_right, t.d_wrong, out=t.d_right), t.dd_right
         return cls(t.d_wrong, t.dd_wrong, lift, np.subtract(second, t.dd_wrong, out=second))
 
@@ -127,7 +129,7 @@ def blocks(design: Design, latent: Latent, work: Work | None = None) -> Iterator
     work: what looking for posteriors may take; None: whatever it takes. Raises TooMuchWorkError.
     """
     work = work or Work(np.inf)
-    work.add(CALLS + CURVE * latent.theta.size * 64)
+    work.add(CALLS + CURVE * latent.theta.size * LOOKED)
     narrowest = least_sd(design.most, latent)
     step = STEP_PER_SD * narrowest
     coarse = min(COARSE * narrowest, COARSEST)
@@ -150,6 +152,7 @@ def least_sd(trials: Array, latent: Latent) -> float:
     """
     low, high = latent.theta.min() - 1.0, latent.theta.max() + 1.0
     reach = np.linspace(low, high, int(np.clip(2.0 * (high - low), 9, 129)))
+    # sigmoid (1 - sigmoid): -dd_wrong of `terms`, without the rest of it
     far = np.exp(-np.abs(latent.theta[:, None] - reach))
     return float(1.0 / np.sqrt(latent.sigma**-2 + (trials @ (far / (1.0 + far) ** 2)).max()))
 
